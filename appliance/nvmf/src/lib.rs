@@ -1,0 +1,2 @@
+//! Placeholder front page.
+#![forbid(unsafe_code)]
