@@ -1,0 +1,64 @@
+//! Volume input and output as the front ends, and the simulator's workload, ask for it: one request names a volume, a run
+//! of logical blocks and, for reads and writes, one buffer per block. Requests of one caller may end in any order.
+
+use base::ids::{Lba, VolumeId};
+use ports::BufferList;
+
+/// Most blocks of one request: 1 MiB. The transfer size that targets advertise must not exceed it.
+pub const MAX_REQUEST_BLOCKS: u32 = 256;
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IoKind {
+    /// Fill the buffers. The caller brings them, and gets them back filled.
+    Read,
+    /// Store the buffers. They are given away and do not come back.
+    Write,
+    /// Make the blocks read as zeros. No buffers.
+    WriteZeroes,
+    /// Make every acknowledged write durable: at once with a log, which acknowledges nothing earlier. No buffers, no blocks.
+    Flush,
+}
+
+/// A request to a volume.
+#[derive(Debug)]
+pub struct IoRequest {
+    /// Comes back with the answer.
+    pub token: u64,
+    /// The volume.
+    pub volume: VolumeId,
+    /// What to do.
+    pub kind: IoKind,
+    /// The first logical block (of [`base::BLOCK`] bytes).
+    pub lba: Lba,
+    /// How many, at most [`MAX_REQUEST_BLOCKS`].
+    pub blocks: u32,
+    /// One buffer for each block of a read or write, else empty.
+    pub buffers: BufferList,
+}
+
+/// Why a request failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IoError {
+    /// The blocks reach beyond the volume's end.
+    OutOfRange,
+    /// There is no such volume.
+    NoVolume,
+    /// The array takes no writes (its log or too many members are lost).
+    ReadOnly,
+    /// The data cannot be had: more members are lost than the level bears.
+    Unreadable,
+    /// The appliance is stopping.
+    Stopping,
+}
+
+/// The end of a request.
+#[derive(Debug)]
+pub struct IoDone {
+    /// The request's token.
+    pub token: u64,
+    /// How it ended.
+    pub result: Result<(), IoError>,
+    /// A read's buffers, filled if it succeeded, in order. Otherwise empty.
+    pub buffers: BufferList,
+}
