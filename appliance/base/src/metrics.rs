@@ -1,1 +1,315 @@
-//! Every metric family is declared here and nowhere else; exporter, dashboards and documentation read this table.
+//! Every metric family is declared once ([`FAMILIES`]) and nowhere else; exporter, dashboards and documentation read that
+//! table. Here are the counters behind it: one [`ShardMetrics`] per reactor, written by that reactor alone and summed when
+//! somebody asks. Nothing here knows a clock, an exposition format or a socket.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`families`] | the table: name, help, kind, unit, labels |
+//! | [`cells`] | counters, gauges, histograms with one writer and any number of readers |
+//! | `samples` | [`Metrics::samples`]: the table filled with values |
+
+pub mod cells;
+pub mod families;
+mod samples;
+
+pub use cells::{Counter, Gauge, Histogram, Latency, Sizes};
+pub use families::{FAMILIES, Family, Kind, Unit};
+pub use samples::{HistogramValue, Value};
+
+use crate::time::Span;
+
+/// What a host asks of a volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VolumeOp {
+    /// Data goes to the host.
+    Read,
+    /// Data comes from the host.
+    Write,
+    /// Blocks are to read as zeros.
+    WriteZeroes,
+    /// What was acknowledged is to be durable.
+    Flush,
+}
+
+impl VolumeOp {
+    /// All of them, in the order of [`VolumeMetrics::ops`].
+    pub const ALL: [Self; 4] = [Self::Read, Self::Write, Self::WriteZeroes, Self::Flush];
+
+    /// The value of label `op`.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::WriteZeroes => "write_zeroes",
+            Self::Flush => "flush",
+        }
+    }
+}
+
+/// What an array asks of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceOp {
+    /// Read blocks.
+    Read,
+    /// Write blocks, durable or not.
+    Write,
+    /// Make finished writes durable.
+    Flush,
+    /// Write zeros.
+    Zero,
+}
+
+impl DeviceOp {
+    /// All of them, in the order of [`DeviceMetrics::ops`].
+    pub const ALL: [Self; 4] = [Self::Read, Self::Write, Self::Flush, Self::Zero];
+
+    /// The value of label `op`.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Flush => "flush",
+            Self::Zero => "zero",
+        }
+    }
+}
+
+/// How parity was made for a stripe row that was destaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StripeWrite {
+    /// Every data block was in memory: nothing had to be read.
+    Full,
+    /// The old data and the old parity were read.
+    ReadModifyWrite,
+    /// The blocks that do not change were read.
+    Reconstruct,
+    /// The parity member is missing, or there is no parity: only data was written.
+    DataOnly,
+}
+
+impl StripeWrite {
+    /// All of them, in the order of [`ArrayMetrics::stripe_writes`].
+    pub const ALL: [Self; 4] = [Self::Full, Self::ReadModifyWrite, Self::Reconstruct, Self::DataOnly];
+
+    /// The value of label `kind`.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::ReadModifyWrite => "read_modify_write",
+            Self::Reconstruct => "reconstruct",
+            Self::DataOnly => "data_only",
+        }
+    }
+}
+
+/// One operation on one volume or device.
+#[derive(Debug, Default)]
+pub struct OpMetrics {
+    /// Requests that ended, well or badly.
+    pub requests: Counter,
+    /// Bytes of those that ended well.
+    pub bytes: Counter,
+    /// Requests that ended badly.
+    pub errors: Counter,
+}
+
+impl OpMetrics {
+    /// Counts the end of a request of `bytes` bytes.
+    pub fn record(&self, bytes: u64, succeeded: bool) {
+        self.requests.increment();
+        if succeeded {
+            self.bytes.add(bytes);
+        } else {
+            self.errors.increment();
+        }
+    }
+}
+
+/// A volume on one shard.
+#[derive(Debug, Default)]
+pub struct VolumeMetrics {
+    /// By [`VolumeOp::ALL`].
+    pub ops: [OpMetrics; VolumeOp::ALL.len()],
+    /// From the arrival of the command to the submission of its answer, by [`VolumeOp::ALL`].
+    pub latency: [Latency; VolumeOp::ALL.len()],
+}
+
+impl VolumeMetrics {
+    /// Counts the end of a request of `bytes` bytes that took `latency`.
+    pub fn record(&self, op: VolumeOp, bytes: u64, latency: Span, succeeded: bool) {
+        self.ops[op as usize].record(bytes, succeeded);
+        self.latency[op as usize].observe(latency);
+    }
+}
+
+/// A device on one shard.
+#[derive(Debug, Default)]
+pub struct DeviceMetrics {
+    /// By [`DeviceOp::ALL`].
+    pub ops: [OpMetrics; DeviceOp::ALL.len()],
+}
+
+impl DeviceMetrics {
+    /// Counts the end of a request of `bytes` bytes.
+    pub fn record(&self, op: DeviceOp, bytes: u64, succeeded: bool) {
+        self.ops[op as usize].record(bytes, succeeded);
+    }
+}
+
+/// An array, or the lanes and zones of it that one shard owns.
+#[derive(Debug, Default)]
+pub struct ArrayMetrics {
+    /// Stripe rows destaged, by [`StripeWrite::ALL`].
+    pub stripe_writes: [Counter; StripeWrite::ALL.len()],
+    /// Transactions made durable in the log.
+    pub log_commits: Counter,
+    /// Their sizes in blocks, descriptors and pads included.
+    pub log_commit_blocks: Sizes,
+    /// Log blocks between the durable tails and the heads of this shard's lanes.
+    pub log_used_blocks: Gauge,
+    /// Log blocks of this shard's lanes.
+    pub log_capacity_blocks: Gauge,
+    /// Blocks acknowledged and not yet destaged.
+    pub dirty_blocks: Gauge,
+    /// Stripe destages completed: members flushed and the destaged record durable.
+    pub destages: Counter,
+    /// Writes that had to wait for log space, buffers or dirty capacity.
+    pub admission_waits: Counter,
+    /// 1 while redundancy is missing, else 0. Of several shards the highest counts.
+    pub degraded: Gauge,
+    /// Members that take no part. Of several shards the highest counts.
+    pub members_missing: Gauge,
+    /// Log copies that take no part. Of several shards the highest counts.
+    pub log_copies_missing: Gauge,
+    /// 1 while writes are refused, else 0. Of several shards the highest counts.
+    pub read_only: Gauge,
+}
+
+impl ArrayMetrics {
+    /// Counts a destaged stripe row.
+    pub fn stripe_write(&self, kind: StripeWrite) {
+        self.stripe_writes[kind as usize].increment();
+    }
+
+    /// Counts a transaction of `blocks` log blocks.
+    pub fn log_commit(&self, blocks: u64) {
+        self.log_commits.increment();
+        self.log_commit_blocks.observe(blocks);
+    }
+}
+
+/// What one reactor counts. It is the only writer.
+#[derive(Debug)]
+pub struct ShardMetrics {
+    /// By place in the volume map ([`crate::ids::VolumeId`]).
+    pub volumes: Vec<VolumeMetrics>,
+    /// By place in the table of devices ([`crate::ids::DeviceId`]).
+    pub devices: Vec<DeviceMetrics>,
+    /// By place in the table of arrays ([`crate::ids::ArrayId`]).
+    pub arrays: Vec<ArrayMetrics>,
+    /// Connections open now.
+    pub connections: Gauge,
+    /// Connections accepted since start.
+    pub connections_accepted: Counter,
+    /// Connections ended since start, by either side.
+    pub connections_closed: Counter,
+    /// Connections turned away since start (bounds reached, host not admitted).
+    pub connections_refused: Counter,
+    /// Connections ended because the peer broke the protocol.
+    pub protocol_errors: Counter,
+    /// Requests handed to the shard that owns their zone.
+    pub requests_forwarded: Counter,
+    /// Buffers of the pool that nobody owns.
+    pub buffers_free: Gauge,
+    /// Buffers of the pool.
+    pub buffers: Gauge,
+}
+
+impl ShardMetrics {
+    fn new(names: &Names) -> Self {
+        fn table<T: Default>(length: usize) -> Vec<T> {
+            core::iter::repeat_with(T::default).take(length).collect()
+        }
+        Self {
+            volumes: table(names.volumes.len()),
+            devices: table(names.devices.len()),
+            arrays: table(names.arrays.len()),
+            connections: Gauge::default(),
+            connections_accepted: Counter::default(),
+            connections_closed: Counter::default(),
+            connections_refused: Counter::default(),
+            protocol_errors: Counter::default(),
+            requests_forwarded: Counter::default(),
+            buffers_free: Gauge::default(),
+            buffers: Gauge::default(),
+        }
+    }
+}
+
+/// What label values stand for: the place in a list is the place in the tables of [`ShardMetrics`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names {
+    /// The release.
+    pub version: String,
+    /// Volumes.
+    pub volumes: Vec<VolumeName>,
+    /// Devices.
+    pub devices: Vec<String>,
+    /// Arrays.
+    pub arrays: Vec<String>,
+}
+
+/// A volume's names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeName {
+    /// The array it is carved from.
+    pub array: String,
+    /// Its own, unique in the array.
+    pub volume: String,
+}
+
+/// What the loop around a shard knows of itself. It comes from outside, since only the loop has a clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReactorTimes {
+    /// Time in turns that did something.
+    pub busy: Span,
+    /// Time in turns that did nothing, and asleep.
+    pub idle: Span,
+    /// Turns.
+    pub turns: u64,
+    /// How often it slept in the kernel.
+    pub sleeps: u64,
+}
+
+/// All metrics of an appliance, to be shared by `Arc`.
+#[derive(Debug)]
+pub struct Metrics {
+    names: Names,
+    shards: Vec<ShardMetrics>,
+}
+
+impl Metrics {
+    /// Counters at zero for `shards` reactors.
+    pub fn new(names: Names, shards: u16) -> Self {
+        let shards = (0..shards).map(|_| ShardMetrics::new(&names)).collect();
+        Self { names, shards }
+    }
+
+    /// What one reactor writes to.
+    ///
+    /// # Panics
+    /// If there is no such shard.
+    pub fn shard(&self, shard: crate::ids::ShardId) -> &ShardMetrics {
+        &self.shards[shard.index()]
+    }
+
+    /// All shards in order.
+    pub fn shards(&self) -> &[ShardMetrics] {
+        &self.shards
+    }
+
+    /// The label values.
+    pub const fn names(&self) -> &Names {
+        &self.names
+    }
+}

@@ -1,0 +1,142 @@
+//! The table of metric families, by the conventions of Prometheus: one prefix, base units (seconds, bytes), `_total` for
+//! counters, `_info` for metadata. Names here are a public interface: dashboards and alerts of operators depend on them.
+
+/// What the number of a family is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Moves both ways.
+    Gauge,
+    /// Counts observations by size.
+    Histogram,
+}
+
+/// The unit of a family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// A count, or a state of 0 or 1.
+    None,
+    /// Seconds.
+    Seconds,
+    /// Bytes.
+    Bytes,
+}
+
+/// A declared metric.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Family {
+    /// The whole name.
+    pub name: &'static str,
+    /// One sentence for people.
+    pub help: &'static str,
+    /// What the number is.
+    pub kind: Kind,
+    /// Its unit.
+    pub unit: Unit,
+    /// Names of the labels, in the order in which samples give their values.
+    pub labels: &'static [&'static str],
+}
+
+macro_rules! families {
+    ($($constant:ident, $name:literal, $kind:ident, $unit:ident, [$($label:literal),*], $help:literal;)*) => {
+        $(#[doc = $help]
+        pub static $constant: Family = Family {
+            name: concat!("brindle_", $name),
+            help: $help,
+            kind: Kind::$kind,
+            unit: Unit::$unit,
+            labels: &[$($label),*],
+        };)*
+
+        /// Every family, in the order in which samples come.
+        pub static FAMILIES: &[&Family] = &[$(&$constant),*];
+    };
+}
+
+families! {
+    BUILD_INFO, "build_info", Gauge, None, ["version"], "Always 1; the release that runs.";
+    VOLUME_REQUESTS, "volume_requests_total", Counter, None, ["array", "volume", "op"],
+        "Requests of hosts that ended, well or badly.";
+    VOLUME_BYTES, "volume_bytes_total", Counter, Bytes, ["array", "volume", "op"],
+        "Bytes of host requests that ended well.";
+    VOLUME_ERRORS, "volume_errors_total", Counter, None, ["array", "volume", "op"],
+        "Requests of hosts that ended badly.";
+    VOLUME_LATENCY, "volume_request_duration_seconds", Histogram, Seconds, ["array", "volume", "op"],
+        "Time from the arrival of a host request to the submission of its answer.";
+    DEVICE_REQUESTS, "device_requests_total", Counter, None, ["device", "op"],
+        "Requests to devices that ended, well or badly.";
+    DEVICE_BYTES, "device_bytes_total", Counter, Bytes, ["device", "op"],
+        "Bytes of device requests that ended well.";
+    DEVICE_ERRORS, "device_errors_total", Counter, None, ["device", "op"],
+        "Requests to devices that ended badly.";
+    ARRAY_STRIPE_WRITES, "array_stripe_writes_total", Counter, None, ["array", "kind"],
+        "Stripe rows destaged to the members, by how their parity was made.";
+    ARRAY_DESTAGES, "array_destages_total", Counter, None, ["array"],
+        "Stripe destages completed, with the members flushed and the log record durable.";
+    ARRAY_LOG_COMMITS, "array_log_commits_total", Counter, None, ["array"],
+        "Transactions made durable in the write log.";
+    ARRAY_LOG_COMMIT_SIZE, "array_log_commit_size_bytes", Histogram, Bytes, ["array"],
+        "Size of the transactions made durable in the write log, descriptors and pads included.";
+    ARRAY_LOG_USED, "array_log_used_bytes", Gauge, Bytes, ["array"],
+        "Log space between the durable tails and the heads of all lanes.";
+    ARRAY_LOG_CAPACITY, "array_log_capacity_bytes", Gauge, Bytes, ["array"],
+        "Log space of all lanes.";
+    ARRAY_DIRTY, "array_dirty_bytes", Gauge, Bytes, ["array"],
+        "Data acknowledged to hosts and not yet destaged to the members.";
+    ARRAY_ADMISSION_WAITS, "array_admission_waits_total", Counter, None, ["array"],
+        "Writes that had to wait for log space, buffers or dirty capacity.";
+    ARRAY_DEGRADED, "array_degraded", Gauge, None, ["array"],
+        "1 while the array lacks redundancy, else 0.";
+    ARRAY_MEMBERS_MISSING, "array_members_missing", Gauge, None, ["array"],
+        "Members that take no part in the array.";
+    ARRAY_LOG_COPIES_MISSING, "array_log_copies_missing", Gauge, None, ["array"],
+        "Log copies that take no part in the array.";
+    ARRAY_READ_ONLY, "array_read_only", Gauge, None, ["array"],
+        "1 while the array refuses writes, else 0.";
+    CONNECTIONS, "connections", Gauge, None, ["reactor"],
+        "Host connections open now.";
+    CONNECTIONS_ACCEPTED, "connections_accepted_total", Counter, None, ["reactor"],
+        "Host connections accepted.";
+    CONNECTIONS_CLOSED, "connections_closed_total", Counter, None, ["reactor"],
+        "Host connections ended, by either side.";
+    CONNECTIONS_REFUSED, "connections_refused_total", Counter, None, ["reactor"],
+        "Host connections turned away because a bound was reached or the host is not admitted.";
+    PROTOCOL_ERRORS, "protocol_errors_total", Counter, None, ["reactor"],
+        "Host connections ended because the host broke the protocol.";
+    REQUESTS_FORWARDED, "requests_forwarded_total", Counter, None, ["reactor"],
+        "Requests handed to the reactor that owns their zone.";
+    BUFFERS, "buffer_pool_bytes", Gauge, Bytes, ["reactor"],
+        "Memory of the buffer pool.";
+    BUFFERS_FREE, "buffer_pool_free_bytes", Gauge, Bytes, ["reactor"],
+        "Memory of the buffer pool that nobody holds.";
+    REACTOR_SECONDS, "reactor_seconds_total", Counter, Seconds, ["reactor", "mode"],
+        "Time of a reactor in turns that did something (busy) and in the others or asleep (idle).";
+    REACTOR_TURNS, "reactor_turns_total", Counter, None, ["reactor"],
+        "Turns of a reactor's loop.";
+    REACTOR_SLEEPS, "reactor_sleeps_total", Counter, None, ["reactor"],
+        "How often a reactor went to sleep in the kernel.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_the_conventions_and_are_unique() {
+        let mut names = std::collections::BTreeSet::new();
+        for family in FAMILIES {
+            assert!(names.insert(family.name), "{} is declared twice", family.name);
+            assert!(family.name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{}", family.name);
+            assert_eq!(family.name.ends_with("_total"), family.kind == Kind::Counter, "{}", family.name);
+            let unit = match family.unit {
+                Unit::None => "",
+                Unit::Seconds => "seconds",
+                Unit::Bytes => "bytes",
+            };
+            assert!(family.name.trim_end_matches("_total").ends_with(unit), "{}", family.name);
+            assert!(family.help.ends_with('.') && family.help.len() > 10, "{}", family.name);
+            assert!(!family.labels.contains(&"le"), "{}: le belongs to histograms", family.name);
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! The table of families filled with values: shards are summed, every family comes from the start even at zero. This runs
+//! on the control side, where allocating is allowed.
+
+use super::families::*;
+use super::{
+    ArrayMetrics, Counter, DeviceMetrics, DeviceOp, Gauge, Histogram, Metrics, OpMetrics, ReactorTimes, ShardMetrics,
+    StripeWrite, VolumeOp,
+};
+use crate::BLOCK;
+use crate::time::Span;
+
+/// The value of a sample, in the unit of its family.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// Of a counter or gauge.
+    Number(f64),
+    /// Of a histogram.
+    Histogram(HistogramValue),
+}
+
+/// A histogram's value.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HistogramValue {
+    /// Upper bounds, inclusive and ascending, each with how many observations it holds *in all* (cumulative).
+    pub buckets: Vec<(f64, u64)>,
+    /// The sum of all observations.
+    pub sum: f64,
+    /// How many observations there were.
+    pub count: u64,
+}
+
+/// A family and where its value is found.
+type Entry<F> = (&'static Family, F);
+
+const BLOCK_BYTES: f64 = BLOCK as f64;
+const NANOSECOND: f64 = 1e-9;
+
+impl Metrics {
+    /// Calls `visit` for each sample: its family, the label values in the order of [`Family::labels`], and the value.
+    /// Families come in the order of [`FAMILIES`], the samples of one family together. `reactors` are the loops' own
+    /// times, in the order of shards.
+    pub fn samples(&self, reactors: &[ReactorTimes], mut visit: impl FnMut(&'static Family, &[&str], Value)) {
+        visit(&BUILD_INFO, &[&self.names().version], Value::Number(1.0));
+        self.volume_samples(&mut visit);
+        self.device_samples(&mut visit);
+        self.array_samples(&mut visit);
+        self.shard_samples(&mut visit);
+        self.reactor_samples(reactors, &mut visit);
+    }
+
+    fn volume_samples(&self, visit: &mut impl FnMut(&'static Family, &[&str], Value)) {
+        let counters: [Entry<fn(&OpMetrics) -> &Counter>; 3] =
+            [(&VOLUME_REQUESTS, |op| &op.requests), (&VOLUME_BYTES, |op| &op.bytes), (&VOLUME_ERRORS, |op| &op.errors)];
+        let volumes = || self.names().volumes.iter().enumerate();
+        for (family, counter) in counters {
+            for (i, name) in volumes() {
+                for op in VolumeOp::ALL {
+                    let total = self.sum(|shard| counter(&shard.volumes[i].ops[op as usize]).get());
+                    visit(family, &[&name.array, &name.volume, op.label()], Value::Number(total));
+                }
+            }
+        }
+        for (i, name) in volumes() {
+            for op in VolumeOp::ALL {
+                let shards = self.shards().iter().map(|shard| &shard.volumes[i].latency[op as usize]);
+                let value = Value::Histogram(sum_histograms(shards, NANOSECOND));
+                visit(&VOLUME_LATENCY, &[&name.array, &name.volume, op.label()], value);
+            }
+        }
+    }
+
+    fn device_samples(&self, visit: &mut impl FnMut(&'static Family, &[&str], Value)) {
+        let counters: [Entry<fn(&DeviceMetrics, DeviceOp) -> &Counter>; 3] = [
+            (&DEVICE_REQUESTS, |device, op| &device.ops[op as usize].requests),
+            (&DEVICE_BYTES, |device, op| &device.ops[op as usize].bytes),
+            (&DEVICE_ERRORS, |device, op| &device.ops[op as usize].errors),
+        ];
+        for (family, counter) in counters {
+            for (i, name) in self.names().devices.iter().enumerate() {
+                for op in DeviceOp::ALL {
+                    let total = self.sum(|shard| counter(&shard.devices[i], op).get());
+                    visit(family, &[name, op.label()], Value::Number(total));
+                }
+            }
+        }
+    }
+
+    fn array_samples(&self, visit: &mut impl FnMut(&'static Family, &[&str], Value)) {
+        for (i, name) in self.names().arrays.iter().enumerate() {
+            for kind in StripeWrite::ALL {
+                let total = self.sum(|shard| shard.arrays[i].stripe_writes[kind as usize].get());
+                visit(&ARRAY_STRIPE_WRITES, &[name, kind.label()], Value::Number(total));
+            }
+        }
+        let mut each = |family: &'static Family, value: &dyn Fn(usize) -> Value| {
+            for (i, name) in self.names().arrays.iter().enumerate() {
+                visit(family, &[name], value(i));
+            }
+        };
+        let sum = |cell: fn(&ArrayMetrics) -> u64, unit: f64| {
+            move |i: usize| Value::Number(self.sum(|shard| cell(&shard.arrays[i])) * unit)
+        };
+        // States that every shard may know: a sum would count them once per shard.
+        let highest = |cell: fn(&ArrayMetrics) -> &Gauge| {
+            move |i: usize| {
+                let highest = self.shards().iter().map(|shard| cell(&shard.arrays[i]).get()).max();
+                Value::Number(highest.unwrap_or(0) as f64)
+            }
+        };
+        each(&ARRAY_DESTAGES, &sum(|a| a.destages.get(), 1.0));
+        each(&ARRAY_LOG_COMMITS, &sum(|a| a.log_commits.get(), 1.0));
+        each(&ARRAY_LOG_COMMIT_SIZE, &|i| {
+            let sizes = self.shards().iter().map(|shard| &shard.arrays[i].log_commit_blocks);
+            Value::Histogram(sum_histograms(sizes, BLOCK_BYTES))
+        });
+        each(&ARRAY_LOG_USED, &sum(|a| a.log_used_blocks.get(), BLOCK_BYTES));
+        each(&ARRAY_LOG_CAPACITY, &sum(|a| a.log_capacity_blocks.get(), BLOCK_BYTES));
+        each(&ARRAY_DIRTY, &sum(|a| a.dirty_blocks.get(), BLOCK_BYTES));
+        each(&ARRAY_ADMISSION_WAITS, &sum(|a| a.admission_waits.get(), 1.0));
+        each(&ARRAY_DEGRADED, &highest(|a| &a.degraded));
+        each(&ARRAY_MEMBERS_MISSING, &highest(|a| &a.members_missing));
+        each(&ARRAY_LOG_COPIES_MISSING, &highest(|a| &a.log_copies_missing));
+        each(&ARRAY_READ_ONLY, &highest(|a| &a.read_only));
+    }
+
+    fn shard_samples(&self, visit: &mut impl FnMut(&'static Family, &[&str], Value)) {
+        let cells: [(Entry<fn(&ShardMetrics) -> u64>, f64); 8] = [
+            ((&CONNECTIONS, |s| s.connections.get()), 1.0),
+            ((&CONNECTIONS_ACCEPTED, |s| s.connections_accepted.get()), 1.0),
+            ((&CONNECTIONS_CLOSED, |s| s.connections_closed.get()), 1.0),
+            ((&CONNECTIONS_REFUSED, |s| s.connections_refused.get()), 1.0),
+            ((&PROTOCOL_ERRORS, |s| s.protocol_errors.get()), 1.0),
+            ((&REQUESTS_FORWARDED, |s| s.requests_forwarded.get()), 1.0),
+            ((&BUFFERS, |s| s.buffers.get()), BLOCK_BYTES),
+            ((&BUFFERS_FREE, |s| s.buffers_free.get()), BLOCK_BYTES),
+        ];
+        for ((family, cell), unit) in cells {
+            for (i, shard) in self.shards().iter().enumerate() {
+                visit(family, &[&i.to_string()], Value::Number(cell(shard) as f64 * unit));
+            }
+        }
+    }
+
+    fn reactor_samples(&self, reactors: &[ReactorTimes], visit: &mut impl FnMut(&'static Family, &[&str], Value)) {
+        // A reactor that has not reported yet stands at zero, so that the family is there from the start.
+        let times = |i: usize| reactors.get(i).copied().unwrap_or_default();
+        let seconds = |span: Span| Value::Number(span.0 as f64 * NANOSECOND);
+        for i in 0..self.shards().len() {
+            visit(&REACTOR_SECONDS, &[&i.to_string(), "busy"], seconds(times(i).busy));
+            visit(&REACTOR_SECONDS, &[&i.to_string(), "idle"], seconds(times(i).idle));
+        }
+        for i in 0..self.shards().len() {
+            visit(&REACTOR_TURNS, &[&i.to_string()], Value::Number(times(i).turns as f64));
+        }
+        for i in 0..self.shards().len() {
+            visit(&REACTOR_SLEEPS, &[&i.to_string()], Value::Number(times(i).sleeps as f64));
+        }
+    }
+
+    fn sum(&self, cell: impl Fn(&ShardMetrics) -> u64) -> f64 {
+        self.shards().iter().map(cell).fold(0, u64::wrapping_add) as f64
+    }
+}
+
+/// One histogram of several, with bounds and sum multiplied by `unit`.
+fn sum_histograms<'a, const STEP: u64, const BOUNDS: usize>(
+    parts: impl Iterator<Item = &'a Histogram<STEP, BOUNDS>>,
+    unit: f64,
+) -> HistogramValue {
+    let mut counts = vec![0; BOUNDS + 1];
+    let sum = parts.map(|part| part.add_to(&mut counts)).fold(0, u64::wrapping_add);
+    let mut count = 0;
+    let buckets = Histogram::<STEP, BOUNDS>::bounds()
+        .zip(&counts)
+        .map(|(bound, in_bucket)| {
+            count += in_bucket;
+            (bound as f64 * unit, count)
+        })
+        .collect();
+    HistogramValue { buckets, sum: sum as f64 * unit, count: count + counts[BOUNDS] }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Names, VolumeName};
+    use super::*;
+    use crate::ids::ShardId;
+
+    fn metrics() -> Metrics {
+        let names = Names {
+            version: "1.2.3".into(),
+            volumes: vec![VolumeName { array: "a0".into(), volume: "v0".into() }],
+            devices: vec!["d0".into(), "d1".into()],
+            arrays: vec!["a0".into()],
+        };
+        Metrics::new(names, 2)
+    }
+
+    fn value(metrics: &Metrics, family: &Family, labels: &[&str]) -> Value {
+        let mut found = None;
+        metrics.samples(&[], |f, l, v| {
+            if f == family && l == labels {
+                assert!(found.replace(v).is_none(), "{} {labels:?} came twice", f.name);
+            }
+        });
+        found.unwrap()
+    }
+
+    #[test]
+    fn every_family_comes_from_the_start_in_order_and_with_all_its_labels() {
+        let mut seen: Vec<&str> = Vec::new();
+        metrics().samples(&[], |family, labels, value| {
+            assert_eq!(family.labels.len(), labels.len(), "{}", family.name);
+            assert_eq!(family.kind == Kind::Histogram, matches!(value, Value::Histogram(_)), "{}", family.name);
+            if seen.last() != Some(&family.name) {
+                seen.push(family.name);
+            }
+        });
+        assert_eq!(seen, FAMILIES.iter().map(|family| family.name).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn shards_are_summed_and_states_are_not() {
+        let metrics = metrics();
+        for shard in 0..2 {
+            let shard = metrics.shard(ShardId(shard));
+            shard.volumes[0].record(VolumeOp::Write, 4096, Span::from_micros(3), true);
+            shard.devices[1].record(DeviceOp::Flush, 0, false);
+            shard.arrays[0].log_commit(2);
+            shard.arrays[0].stripe_write(StripeWrite::Reconstruct);
+            shard.arrays[0].degraded.set(1);
+            shard.arrays[0].log_used_blocks.set(10);
+        }
+        let number = |family, labels: &[&str]| match value(&metrics, family, labels) {
+            Value::Number(number) => number,
+            Value::Histogram(_) => unreachable!(),
+        };
+        assert_eq!(number(&VOLUME_REQUESTS, &["a0", "v0", "write"]), 2.0);
+        assert_eq!(number(&VOLUME_BYTES, &["a0", "v0", "write"]), 8192.0);
+        assert_eq!(number(&VOLUME_REQUESTS, &["a0", "v0", "read"]), 0.0);
+        assert_eq!(number(&DEVICE_ERRORS, &["d1", "flush"]), 2.0);
+        assert_eq!(number(&ARRAY_STRIPE_WRITES, &["a0", "reconstruct"]), 2.0);
+        assert_eq!(number(&ARRAY_DEGRADED, &["a0"]), 1.0);
+        assert_eq!(number(&ARRAY_LOG_USED, &["a0"]), 81920.0);
+        let Value::Histogram(latency) = value(&metrics, &VOLUME_LATENCY, &["a0", "v0", "write"]) else {
+            unreachable!()
+        };
+        assert_eq!(latency.count, 2);
+        assert!((latency.sum - 6e-6).abs() < 1e-12);
+        assert_eq!(latency.buckets.iter().map(|(_, n)| *n).take(3).collect::<Vec<_>>(), [0, 0, 2]);
+        let Value::Histogram(sizes) = value(&metrics, &ARRAY_LOG_COMMIT_SIZE, &["a0"]) else { unreachable!() };
+        assert_eq!((sizes.buckets[0], sizes.buckets[1], sizes.sum), ((4096.0, 0), (8192.0, 2), 16384.0));
+    }
+
+    #[test]
+    fn a_loops_own_times_are_given_in_seconds() {
+        let busy = ReactorTimes { busy: Span::from_millis(1500), idle: Span::ZERO, turns: 3, sleeps: 1 };
+        let mut seconds = Vec::new();
+        metrics().samples(&[busy], |family, labels, value| {
+            if family == &REACTOR_SECONDS
+                && let Value::Number(number) = value
+            {
+                seconds.push((labels.join(","), number));
+            }
+        });
+        let expected = [("0,busy", 1.5), ("0,idle", 0.0), ("1,busy", 0.0), ("1,idle", 0.0)];
+        assert_eq!(seconds, expected.map(|(labels, number)| (labels.to_string(), number)));
+    }
+}
