@@ -3,8 +3,8 @@
 
 use super::families::*;
 use super::{
-    ArrayMetrics, Counter, DeviceMetrics, DeviceOp, Gauge, Histogram, Metrics, OpMetrics, ReactorTimes, ShardMetrics,
-    StripeWrite, VolumeOp,
+    ArrayMetrics, Counter, DeviceOp, Gauge, Histogram, Metrics, OpMetrics, ReactorTimes, ShardMetrics, StripeWrite,
+    VolumeOp,
 };
 use crate::BLOCK;
 use crate::time::Span;
@@ -29,8 +29,10 @@ pub struct HistogramValue {
     pub count: u64,
 }
 
-/// A family and where its value is found.
-type Entry<F> = (&'static Family, F);
+/// Where the value of a family is found.
+type OfOp = fn(&OpMetrics) -> &Counter;
+/// Where the value of a family is found.
+type OfShard = fn(&ShardMetrics) -> u64;
 
 const BLOCK_BYTES: f64 = BLOCK as f64;
 const NANOSECOND: f64 = 1e-9;
@@ -49,7 +51,7 @@ impl Metrics {
     }
 
     fn volume_samples(&self, visit: &mut impl FnMut(&'static Family, &[&str], Value)) {
-        let counters: [Entry<fn(&OpMetrics) -> &Counter>; 3] =
+        let counters: [(&'static Family, OfOp); 3] =
             [(&VOLUME_REQUESTS, |op| &op.requests), (&VOLUME_BYTES, |op| &op.bytes), (&VOLUME_ERRORS, |op| &op.errors)];
         let volumes = || self.names().volumes.iter().enumerate();
         for (family, counter) in counters {
@@ -70,15 +72,12 @@ impl Metrics {
     }
 
     fn device_samples(&self, visit: &mut impl FnMut(&'static Family, &[&str], Value)) {
-        let counters: [Entry<fn(&DeviceMetrics, DeviceOp) -> &Counter>; 3] = [
-            (&DEVICE_REQUESTS, |device, op| &device.ops[op as usize].requests),
-            (&DEVICE_BYTES, |device, op| &device.ops[op as usize].bytes),
-            (&DEVICE_ERRORS, |device, op| &device.ops[op as usize].errors),
-        ];
+        let counters: [(&'static Family, OfOp); 3] =
+            [(&DEVICE_REQUESTS, |op| &op.requests), (&DEVICE_BYTES, |op| &op.bytes), (&DEVICE_ERRORS, |op| &op.errors)];
         for (family, counter) in counters {
             for (i, name) in self.names().devices.iter().enumerate() {
                 for op in DeviceOp::ALL {
-                    let total = self.sum(|shard| counter(&shard.devices[i], op).get());
+                    let total = self.sum(|shard| counter(&shard.devices[i].ops[op as usize]).get());
                     visit(family, &[name, op.label()], Value::Number(total));
                 }
             }
@@ -124,17 +123,17 @@ impl Metrics {
     }
 
     fn shard_samples(&self, visit: &mut impl FnMut(&'static Family, &[&str], Value)) {
-        let cells: [(Entry<fn(&ShardMetrics) -> u64>, f64); 8] = [
-            ((&CONNECTIONS, |s| s.connections.get()), 1.0),
-            ((&CONNECTIONS_ACCEPTED, |s| s.connections_accepted.get()), 1.0),
-            ((&CONNECTIONS_CLOSED, |s| s.connections_closed.get()), 1.0),
-            ((&CONNECTIONS_REFUSED, |s| s.connections_refused.get()), 1.0),
-            ((&PROTOCOL_ERRORS, |s| s.protocol_errors.get()), 1.0),
-            ((&REQUESTS_FORWARDED, |s| s.requests_forwarded.get()), 1.0),
-            ((&BUFFERS, |s| s.buffers.get()), BLOCK_BYTES),
-            ((&BUFFERS_FREE, |s| s.buffers_free.get()), BLOCK_BYTES),
+        let cells: [(&'static Family, OfShard, f64); 8] = [
+            (&CONNECTIONS, |s| s.connections.get(), 1.0),
+            (&CONNECTIONS_ACCEPTED, |s| s.connections_accepted.get(), 1.0),
+            (&CONNECTIONS_CLOSED, |s| s.connections_closed.get(), 1.0),
+            (&CONNECTIONS_REFUSED, |s| s.connections_refused.get(), 1.0),
+            (&PROTOCOL_ERRORS, |s| s.protocol_errors.get(), 1.0),
+            (&REQUESTS_FORWARDED, |s| s.requests_forwarded.get(), 1.0),
+            (&BUFFERS, |s| s.buffers.get(), BLOCK_BYTES),
+            (&BUFFERS_FREE, |s| s.buffers_free.get(), BLOCK_BYTES),
         ];
-        for ((family, cell), unit) in cells {
+        for (family, cell, unit) in cells {
             for (i, shard) in self.shards().iter().enumerate() {
                 visit(family, &[&i.to_string()], Value::Number(cell(shard) as f64 * unit));
             }
