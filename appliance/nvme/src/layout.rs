@@ -87,7 +87,6 @@ macro_rules! layout {
                 let bytes: &mut [u8; $size] = bytes.first_chunk_mut().expect("room for the structure");
                 bytes.fill(0);
                 $(
-                    const { assert!($offset + <$type as $crate::layout::Field>::SIZE <= $size) };
                     $crate::layout::Field::put(
                         self.$field,
                         &mut bytes[$offset..$offset + <$type as $crate::layout::Field>::SIZE],
