@@ -1,1 +1,51 @@
-//! Placeholder front page.
+//! The deterministic simulator: production's shards over devices, memory, mesh and time that one seed decides. It cuts the
+//! power at any effect, loses devices, reorders whatever production may reorder, and lets oracles judge what hosts then see.
+//! Same seed, same trace.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`random`] | the streams of drawn numbers |
+//! | [`trace`] | the fold of all that happened |
+//! | [`clock`] | virtual time |
+//! | [`pool`] | buffers, and the watch over who touches them |
+//! | [`device`] | a medium with its cache: the crash model |
+//! | [`rack`] | devices behind queues, effects, faults, power |
+//! | [`boot_device`] | the same devices for start-up code |
+//! | [`mesh`] | messages between shards |
+//! | [`ports`] | the seam, over all of these |
+//! | [`stamp`] | contents that say what they are |
+//! | [`oracle`] | which contents a block may have |
+//! | [`workload`] | hosts: what they ask and what they may expect |
+//! | [`scenario`] | what a run is about, drawn from its seed |
+//! | [`subject`] | what is put to the test |
+//! | [`machine`] | one appliance between power-on and power-off |
+//! | [`world`] | a run from beginning to end |
+//! | [`sweep`] | a short script, cut at each of its effects |
+//! | [`failure`] | broken promises |
+//!
+//! ```
+//! use sim::random::Random;
+//! assert_eq!(Random::named(7, "disks").bits(), Random::named(7, "disks").bits());
+//! ```
+#![forbid(unsafe_code)]
+
+pub mod boot_device;
+pub mod clock;
+pub mod device;
+pub mod failure;
+pub mod machine;
+pub mod mesh;
+pub mod oracle;
+pub mod pool;
+pub mod ports;
+pub mod rack;
+pub mod random;
+pub mod scenario;
+pub mod stamp;
+pub mod subject;
+pub mod sweep;
+#[cfg(test)]
+mod toy;
+pub mod trace;
+pub mod workload;
+pub mod world;

@@ -1,0 +1,79 @@
+//! What an oracle has to say when a promise was broken. Broken invariants inside the shards and broken rules of the ports
+//! panic instead, where they happen.
+
+use base::ids::{DeviceId, Lba, StripeId};
+use engine::io::IoError;
+
+use crate::stamp::Found;
+
+/// A broken promise.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// A block holds what it must not.
+    #[error("block {lba} holds {found}; permitted: {permitted}")]
+    Content {
+        /// The block.
+        lba: Lba,
+        /// What was read.
+        found: Found,
+        /// What could have been.
+        permitted: String,
+    },
+    /// Of a write within one chunk that a crash ended, a part happened and a part did not.
+    #[error("the write of version {version} to blocks {from} to {to} happened in part: block {odd} differs")]
+    Atomicity {
+        /// The write.
+        version: u64,
+        /// Its first block.
+        from: Lba,
+        /// Its last block.
+        to: Lba,
+        /// A block whose fate is not that of the first.
+        odd: Lba,
+    },
+    /// A request that had to succeed did not.
+    #[error("{what} of {blocks} blocks at {lba} was refused: {error:?}")]
+    Refused {
+        /// What was asked.
+        what: &'static str,
+        /// The first block.
+        lba: Lba,
+        /// How many.
+        blocks: u32,
+        /// The answer.
+        error: IoError,
+    },
+    /// The parity of a stripe does not match its data.
+    #[error("stripe {stripe}: parity and data differ in byte {byte}")]
+    Parity {
+        /// The stripe.
+        stripe: StripeId,
+        /// The first byte that differs.
+        byte: usize,
+    },
+    /// Buffers did not come home.
+    #[error("{count} buffers did not come home")]
+    Buffers {
+        /// How many.
+        count: usize,
+    },
+    /// Something did not end within its bound.
+    #[error("{what} did not end: {detail}")]
+    Stuck {
+        /// What was to end.
+        what: &'static str,
+        /// How far it came.
+        detail: String,
+    },
+    /// The appliance did not start though nothing prevented it.
+    #[error("the appliance does not start: {0}")]
+    Boot(String),
+    /// It failed with one more device lost than it was running with, within its promise.
+    #[error("after the loss of device {device}: {failure}")]
+    AfterLoss {
+        /// The device.
+        device: DeviceId,
+        /// What was broken.
+        failure: Box<Failure>,
+    },
+}

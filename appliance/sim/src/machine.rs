@@ -1,0 +1,158 @@
+//! One appliance between power-on and power-off: its shards, its memory, its mesh. Each step turns one shard, or moves time
+//! on; chance decides which shard and when, so that every interleaving of turns and completions can happen. It never decides
+//! what hosts ask.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use base::ids::{DeviceId, ShardId};
+use base::time::{Span, Time};
+use engine::io::{IoDone, IoRequest};
+use ports::Ports;
+
+use crate::boot_device::BootDevice;
+use crate::ports::{PortsOptions, SimPorts};
+use crate::rack::Rack;
+use crate::random::Random;
+use crate::scenario::Scenario;
+use crate::subject::Subject;
+
+/// Once in so many steps time moves on although a shard has work.
+const TIME_ONCE_IN: u64 = 12;
+
+/// How far time moves when a shard asks to be turned at a time that has passed: production's clock moves by itself.
+const TICK: Span = Span::from_micros(1);
+
+/// What a step came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Something was turned, or time moved.
+    Moved,
+    /// The power failed.
+    Cut,
+    /// Nothing is due and nobody has work: only a new request can move anything.
+    Still,
+    /// Every shard has ended.
+    Ended,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    idle: bool,
+    ended: bool,
+    deadline: Time,
+}
+
+/// An appliance that is switched on.
+pub struct Machine<S: Subject> {
+    rack: Rc<RefCell<Rack>>,
+    /// What the shards share.
+    pub ports: SimPorts<S::Message>,
+    shards: Vec<S>,
+    places: Vec<Place>,
+    random: Random,
+}
+
+impl<S: Subject> Machine<S> {
+    /// Starts from the devices of a rack. `None`: the power failed meanwhile.
+    ///
+    /// # Errors
+    /// In words, when it does not start though the power stayed.
+    pub fn boot(scenario: &Scenario, rack: &Rc<RefCell<Rack>>, random: &mut Random) -> Result<Option<Self>, String> {
+        let mut devices = boot_devices(rack);
+        let booted = S::boot(scenario, &mut devices, random);
+        if !rack.borrow().powered() {
+            return Ok(None);
+        }
+        let shards = booted?;
+        assert_eq!(shards.len(), usize::from(scenario.shards), "as many shards as were asked for");
+        let options = PortsOptions {
+            shards: scenario.shards,
+            pool_blocks: scenario.pool_blocks,
+            mesh_capacity: S::MESH_CAPACITY,
+        };
+        let place = Place { idle: false, ended: false, deadline: Time::NEVER };
+        let seed = random.bits();
+        Ok(Some(Self {
+            rack: Rc::clone(rack),
+            ports: SimPorts::new(Rc::clone(rack), options, Random::named(seed, "ports")),
+            places: vec![place; shards.len()],
+            shards,
+            random: Random::named(seed, "machine"),
+        }))
+    }
+
+    /// Begins a request on any shard that has room, or gives it back.
+    ///
+    /// # Errors
+    /// The request, when the shard that was drawn has no room.
+    pub fn begin(&mut self, request: IoRequest) -> Result<(), IoRequest> {
+        let shard = self.random.below(self.shards.len() as u64) as usize;
+        self.ports.turn_to(ShardId(shard as u16));
+        self.places[shard].idle = false;
+        self.shards[shard].begin(&mut self.ports, request)
+    }
+
+    /// Takes a request that has ended.
+    pub fn done(&mut self) -> Option<IoDone> {
+        self.shards.iter_mut().find_map(S::done)
+    }
+
+    /// Asks for a clean stop.
+    pub fn stop(&mut self) {
+        S::stop(&mut self.shards, &mut self.ports);
+        self.places.iter_mut().for_each(|place| place.idle = false);
+    }
+
+    /// Takes a step.
+    pub fn step(&mut self) -> Step {
+        let busy = self.places.iter().filter(|place| !place.idle && !place.ended).count() as u64;
+        if self.places.iter().all(|place| place.ended) {
+            return Step::Ended;
+        }
+        if busy == 0 || self.random.once_in(TIME_ONCE_IN) {
+            if self.move_time() {
+                return Step::Moved;
+            }
+            if busy == 0 {
+                return Step::Still;
+            }
+        }
+        let drawn = self.random.below(busy) as usize;
+        let mut turnable = (0..self.places.len()).filter(|&at| !self.places[at].idle && !self.places[at].ended);
+        let shard = turnable.nth(drawn).expect("one of those just counted");
+        self.ports.turn_to(ShardId(shard as u16));
+        let turn = self.shards[shard].turn(&mut self.ports);
+        if !self.rack.borrow().powered() {
+            return Step::Cut;
+        }
+        self.places[shard] = Place { idle: !turn.worked, ended: turn.ended, deadline: turn.deadline };
+        if turn.worked {
+            // It may have sent a message that arrives at once.
+            self.wake();
+        }
+        while self.ports.control_message().is_some() {}
+        Step::Moved
+    }
+
+    // Moves time to what is due next, if anything is, and lets every shard look.
+    fn move_time(&mut self) -> bool {
+        let deadlines = self.places.iter().filter(|place| !place.ended).map(|place| place.deadline);
+        let deadlines = deadlines.filter(|&deadline| deadline != Time::NEVER);
+        let Some(next) = deadlines.chain(self.ports.next_due()).min() else { return false };
+        let now = self.ports.now();
+        self.ports.advance(if next > now { next } else { now + TICK });
+        self.wake();
+        true
+    }
+
+    fn wake(&mut self) {
+        self.places.iter_mut().for_each(|place| place.idle = false);
+    }
+}
+
+/// All devices of a rack for start-up code, lost ones too.
+pub fn boot_devices(rack: &Rc<RefCell<Rack>>) -> Vec<BootDevice> {
+    let count = rack.borrow().devices();
+    (0..count).map(|index| BootDevice::new(Rc::clone(rack), DeviceId(index as u16))).collect()
+}

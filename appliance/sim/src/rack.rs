@@ -1,0 +1,499 @@
+//! The devices of a simulated appliance behind their queues, the power that feeds them and the faults that wait for them.
+//! Everything that changes a device is an *effect* and is counted; a fault strikes at the effect it was planned for, while
+//! that effect is in flight. Reads are no effects: a power cut at a read leaves what a cut at the next effect can leave.
+
+use std::collections::BTreeMap;
+
+use base::Block;
+use base::ids::{DeviceBlock, DeviceId, ShardId};
+use base::time::Span;
+use ports::{BufferId, DeviceError, DeviceOp, DeviceRequest, MAX_DEVICE_BLOCKS, QueueFull};
+
+use crate::clock::Clock;
+use crate::device::{Content, Medium, Run, bytes_of, content_of, mix};
+use crate::random::Random;
+use crate::trace::{Trace, fingerprint};
+
+/// Longest time that a device takes for a request, but for its slow ones.
+const LATENCY: Span = Span::from_micros(200);
+
+/// Once in so many requests a device is slow, by [`SLOWNESS`] times.
+const SLOW_ONCE_IN: u64 = 40;
+const SLOWNESS: u64 = 20;
+
+/// What a device is like.
+#[derive(Clone, Copy, Debug)]
+pub struct DeviceOptions {
+    /// Blocks it has.
+    pub blocks: u64,
+    /// Whether a completed write can be lost until it is flushed.
+    pub volatile_cache: bool,
+    /// Requests that each shard may have in flight on it.
+    pub queue_depth: usize,
+}
+
+/// What goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The power fails.
+    PowerCut,
+    /// A device fails and answers nothing from then on.
+    Lost {
+        /// The device.
+        device: DeviceId,
+        /// Whether it comes back at the next power-on, with the content it then had.
+        returns: bool,
+    },
+}
+
+/// A fault and when it strikes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlannedFault {
+    /// The effect during which it strikes, counted from one.
+    pub effect: u64,
+    /// What goes wrong.
+    pub fault: Fault,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Condition {
+    Working,
+    Lost { returns: bool },
+}
+
+#[derive(Clone, Debug)]
+struct Device {
+    options: DeviceOptions,
+    medium: Medium,
+    condition: Condition,
+    was_lost: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Flight {
+    shard: ShardId,
+    tag: u64,
+    device: DeviceId,
+    op: DeviceOp,
+    start: DeviceBlock,
+    // Of a write: what it writes. Taken at submission; nobody may change a buffer under a device.
+    data: Vec<Content>,
+    buffers: Vec<BufferId>,
+    flush_mark: u64,
+    failed: bool,
+}
+
+/// The end of a request, with what a read found.
+#[derive(Debug)]
+pub struct Finished {
+    /// Who asked.
+    pub shard: ShardId,
+    /// The request's tag.
+    pub tag: u64,
+    /// What was asked.
+    pub op: DeviceOp,
+    /// How it ended.
+    pub result: Result<(), DeviceError>,
+    /// The request's buffers.
+    pub buffers: Vec<BufferId>,
+    /// Of a read that succeeded: the content for each buffer.
+    pub read: Vec<Content>,
+}
+
+/// The devices, their power and their faults.
+#[derive(Clone, Debug)]
+pub struct Rack {
+    /// Virtual time.
+    pub clock: Clock,
+    /// What happened.
+    pub trace: Trace,
+    devices: Vec<Device>,
+    flights: BTreeMap<u64, Flight>,
+    next_flight: u64,
+    effects: u64,
+    powered: bool,
+    // In the order in which they strike.
+    faults: Vec<PlannedFault>,
+    random: Random,
+}
+
+impl Rack {
+    /// Powered devices of zeros.
+    pub fn new(seed: u64, devices: &[DeviceOptions], trace: Trace) -> Self {
+        let device = |&options: &DeviceOptions| Device {
+            options,
+            medium: Medium::new(options.blocks, options.volatile_cache),
+            condition: Condition::Working,
+            was_lost: false,
+        };
+        Self {
+            clock: Clock::default(),
+            trace,
+            devices: devices.iter().map(device).collect(),
+            flights: BTreeMap::new(),
+            next_flight: 0,
+            effects: 0,
+            powered: true,
+            faults: Vec::new(),
+            random: Random::named(seed, "rack"),
+        }
+    }
+
+    /// How many devices there are, lost ones too.
+    pub fn devices(&self) -> usize {
+        self.devices.len()
+    }
+
+    /// Blocks of a device.
+    pub fn blocks(&self, device: DeviceId) -> u64 {
+        self.devices[device.index()].options.blocks
+    }
+
+    /// Whether a device works, power or not.
+    pub fn works(&self, device: DeviceId) -> bool {
+        self.devices[device.index()].condition == Condition::Working
+    }
+
+    /// Whether a device has ever been lost: though it may be back, the array need not take it back.
+    pub fn was_lost(&self, device: DeviceId) -> bool {
+        self.devices[device.index()].was_lost
+    }
+
+    /// Whether the power is on.
+    pub const fn powered(&self) -> bool {
+        self.powered
+    }
+
+    /// Effects since the faults were planned, or since the start.
+    pub const fn effects(&self) -> u64 {
+        self.effects
+    }
+
+    /// What a read of a block would find: for oracles, which disturb nothing.
+    pub fn peek(&self, device: DeviceId, block: DeviceBlock) -> &Block {
+        bytes_of(self.devices[device.index()].medium.read(block))
+    }
+
+    /// Requests that have not ended.
+    pub fn in_flight(&self) -> usize {
+        self.flights.len()
+    }
+
+    /// Plans faults anew; effects are counted from here.
+    pub fn plan(&mut self, mut faults: Vec<PlannedFault>) {
+        faults.sort_by_key(|planned| planned.effect);
+        self.effects = 0;
+        self.faults = faults;
+    }
+
+    /// A request of a shard. `content` gives the bytes of a buffer.
+    ///
+    /// # Panics
+    /// If the request is none that a device could be given.
+    pub fn submit<'a>(
+        &mut self,
+        shard: ShardId,
+        request: &DeviceRequest<'_>,
+        content: impl Fn(BufferId) -> &'a Block,
+    ) -> Result<(), QueueFull> {
+        let DeviceRequest { tag, device, op, start, buffers } = *request;
+        let options = &self.devices[device.index()].options;
+        let waiting = self.flights.values().filter(|flight| flight.device == device && flight.shard == shard).count();
+        if waiting >= options.queue_depth {
+            return Err(QueueFull);
+        }
+        let blocks = match op {
+            DeviceOp::Read | DeviceOp::Write | DeviceOp::WriteDurable => {
+                assert!((1..=MAX_DEVICE_BLOCKS).contains(&buffers.len()), "{op:?} of {} buffers", buffers.len());
+                buffers.len() as u64
+            }
+            DeviceOp::WriteZeroes(count) => u64::from(count),
+            DeviceOp::Flush => 0,
+        };
+        assert!(
+            start.0.checked_add(blocks).is_some_and(|end| end <= options.blocks),
+            "{op:?} of {blocks} blocks at {start:?} of {device:?}, which has {}",
+            options.blocks
+        );
+        let data: Vec<Content> = match op {
+            DeviceOp::Write | DeviceOp::WriteDurable => buffers.iter().map(|&id| content_of(content(id))).collect(),
+            DeviceOp::WriteZeroes(count) => vec![None; count as usize],
+            DeviceOp::Read | DeviceOp::Flush => Vec::new(),
+        };
+        let mark = data.iter().fold(0, |mark, content| mark ^ fingerprint(bytes_of(content)));
+        self.trace.note(name_of(op), &[tag, u64::from(device.0), start.0, blocks, mark]);
+        let number = self.take_off(Flight {
+            shard,
+            tag,
+            device,
+            op,
+            start,
+            data,
+            buffers: buffers.to_vec(),
+            flush_mark: self.devices[device.index()].medium.flush_mark(),
+            failed: false,
+        });
+        let slow = if self.random.once_in(SLOW_ONCE_IN) { SLOWNESS } else { 1 };
+        let latency = Span(self.random.between(1, LATENCY.0 * slow));
+        self.clock.after(latency, number);
+        if op != DeviceOp::Read {
+            self.effect();
+        }
+        Ok(())
+    }
+
+    /// Ends one request whose time has come.
+    pub fn finish_due(&mut self) -> Option<Finished> {
+        loop {
+            let number = self.clock.take_due()?;
+            if let Some(flight) = self.flights.remove(&number) {
+                return Some(self.land(flight));
+            }
+        }
+    }
+
+    /// Reads for start-up code, at once.
+    pub fn read_now(&mut self, device: DeviceId, start: DeviceBlock, into: &mut [Block]) -> Result<(), DeviceError> {
+        self.answering(device)?;
+        for (offset, block) in into.iter_mut().enumerate() {
+            let at = DeviceBlock(start.0 + offset as u64);
+            assert!(at.0 < self.blocks(device), "a read of {at:?} of {device:?}, beyond its end");
+            *block = *bytes_of(self.devices[device.index()].medium.read(at));
+        }
+        Ok(())
+    }
+
+    /// Writes for start-up code, at once; counts as an effect.
+    pub fn write_now(&mut self, device: DeviceId, run: Run) -> Result<(), DeviceError> {
+        let end = run.start.0 + run.blocks.len() as u64;
+        assert!(end <= self.blocks(device), "a write up to {end} of {device:?}, beyond its end");
+        self.act_now(device, DeviceOp::Write, run)
+    }
+
+    /// Flushes for start-up code, at once; counts as an effect.
+    pub fn flush_now(&mut self, device: DeviceId) -> Result<(), DeviceError> {
+        self.act_now(device, DeviceOp::Flush, Run { start: DeviceBlock(0), blocks: Vec::new() })
+    }
+
+    /// The power fails: what was in flight or in volatile caches suffers what the crash model allows.
+    pub fn cut_power(&mut self) {
+        self.trace.note("power cut", &[self.effects]);
+        self.powered = false;
+        for index in 0..self.devices.len() {
+            self.spill(DeviceId(index as u16));
+        }
+        self.flights.clear();
+        self.clock.forget();
+    }
+
+    /// The power comes back, and with it the devices that were only away.
+    pub fn restore_power(&mut self) {
+        self.powered = true;
+        for device in &mut self.devices {
+            if device.condition == (Condition::Lost { returns: true }) {
+                device.condition = Condition::Working;
+            }
+        }
+    }
+
+    /// A device fails.
+    pub fn lose(&mut self, device: DeviceId, returns: bool) {
+        self.trace.note("device lost", &[u64::from(device.0), u64::from(returns)]);
+        if self.works(device) {
+            self.spill(device);
+            self.devices[device.index()].condition = Condition::Lost { returns };
+            self.devices[device.index()].was_lost = true;
+        }
+    }
+
+    // Ends the device's writes in flight as a power cut would: any part of them may have happened.
+    fn spill(&mut self, device: DeviceId) {
+        let mut runs = Vec::new();
+        for flight in self.flights.values_mut().filter(|flight| flight.device == device && !flight.failed) {
+            flight.failed = true;
+            runs.push(Run { start: flight.start, blocks: core::mem::take(&mut flight.data) });
+        }
+        self.devices[device.index()].medium.cut(runs, &mut self.random);
+    }
+
+    fn take_off(&mut self, flight: Flight) -> u64 {
+        self.next_flight += 1;
+        let failed = flight.failed || !self.works(flight.device);
+        self.flights.insert(self.next_flight, Flight { failed, ..flight });
+        self.next_flight
+    }
+
+    fn effect(&mut self) {
+        self.effects += 1;
+        let due = self.faults.partition_point(|planned| planned.effect <= self.effects);
+        let due: Vec<PlannedFault> = self.faults.drain(..due).collect();
+        for PlannedFault { fault, .. } in due {
+            match fault {
+                Fault::PowerCut => self.cut_power(),
+                Fault::Lost { device, returns } => self.lose(device, returns),
+            }
+        }
+    }
+
+    fn answering(&self, device: DeviceId) -> Result<(), DeviceError> {
+        if self.powered && self.works(device) { Ok(()) } else { Err(DeviceError::Gone) }
+    }
+
+    fn act_now(&mut self, device: DeviceId, op: DeviceOp, run: Run) -> Result<(), DeviceError> {
+        self.answering(device)?;
+        let mark = run.blocks.iter().fold(0, |mark, content| mark ^ fingerprint(bytes_of(content)));
+        self.trace.note("start-up effect", &[u64::from(device.0), run.start.0, run.blocks.len() as u64, mark]);
+        let number = self.take_off(Flight {
+            shard: ShardId(u16::MAX),
+            tag: 0,
+            device,
+            op,
+            start: run.start,
+            data: run.blocks,
+            buffers: Vec::new(),
+            flush_mark: self.devices[device.index()].medium.flush_mark(),
+            failed: false,
+        });
+        self.effect();
+        match self.flights.remove(&number) {
+            Some(flight) => self.land(flight).result,
+            None => Err(DeviceError::Gone),
+        }
+    }
+
+    fn land(&mut self, flight: Flight) -> Finished {
+        let Flight { shard, tag, device, op, start, data, buffers, flush_mark, failed } = flight;
+        self.trace.note("ended", &[tag, u64::from(shard.0), u64::from(failed)]);
+        let mut read = Vec::new();
+        if !failed {
+            match op {
+                DeviceOp::Read => read = self.sight(device, start, buffers.len()),
+                DeviceOp::Flush => self.devices[device.index()].medium.flush(flush_mark),
+                DeviceOp::Write | DeviceOp::WriteDurable | DeviceOp::WriteZeroes(_) => {
+                    let durable = op == DeviceOp::WriteDurable;
+                    self.devices[device.index()].medium.write(Run { start, blocks: data }, durable);
+                }
+            }
+        }
+        let result = if failed { Err(DeviceError::Gone) } else { Ok(()) };
+        Finished { shard, tag, op, result, buffers, read }
+    }
+
+    // What a read finds that overlaps writes in flight: of each block the old content, the new, or sectors of both.
+    fn sight(&mut self, device: DeviceId, start: DeviceBlock, count: usize) -> Vec<Content> {
+        let medium = &self.devices[device.index()].medium;
+        let mut seen: Vec<Content> =
+            (0..count as u64).map(|offset| medium.read(DeviceBlock(start.0 + offset)).clone()).collect();
+        for flight in self.flights.values().filter(|flight| flight.device == device && !flight.failed) {
+            for (offset, content) in flight.data.iter().enumerate() {
+                let at = flight.start.0 + offset as u64;
+                if let Some(place) = at.checked_sub(start.0).and_then(|offset| seen.get_mut(offset as usize)) {
+                    *place = match self.random.below(3) {
+                        0 => continue,
+                        1 => content.clone(),
+                        _ => mix(place, content, self.random.bits() as u8),
+                    };
+                }
+            }
+        }
+        seen
+    }
+}
+
+const fn name_of(op: DeviceOp) -> &'static str {
+    match op {
+        DeviceOp::Read => "read",
+        DeviceOp::Write => "write",
+        DeviceOp::WriteDurable => "durable write",
+        DeviceOp::Flush => "flush",
+        DeviceOp::WriteZeroes(_) => "zeros",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base::time::Time;
+
+    const OPTIONS: DeviceOptions = DeviceOptions { blocks: 16, volatile_cache: true, queue_depth: 2 };
+    const ONES: &Block = &[1; base::BLOCK];
+
+    fn submit(rack: &mut Rack, tag: u64, op: DeviceOp, buffers: &[BufferId]) -> Result<(), QueueFull> {
+        let request = DeviceRequest { tag, device: DeviceId(0), op, start: DeviceBlock(0), buffers };
+        rack.submit(ShardId(0), &request, |_| ONES)
+    }
+
+    fn finish(rack: &mut Rack) -> Vec<(u64, Result<(), DeviceError>)> {
+        let mut ended = Vec::new();
+        while rack.in_flight() > 0 {
+            rack.clock.advance(rack.clock.next_due().expect("what is in flight becomes due"));
+            while let Some(finished) = rack.finish_due() {
+                ended.push((finished.tag, finished.result));
+            }
+        }
+        ended
+    }
+
+    #[test]
+    fn a_full_queue_refuses_and_takes_again_later() {
+        let mut rack = Rack::new(1, &[OPTIONS], Trace::default());
+        assert_eq!(submit(&mut rack, 1, DeviceOp::Write, &[BufferId(0)]), Ok(()));
+        assert_eq!(submit(&mut rack, 2, DeviceOp::Read, &[BufferId(1)]), Ok(()));
+        assert_eq!(submit(&mut rack, 3, DeviceOp::Flush, &[]), Err(QueueFull));
+        assert_eq!(finish(&mut rack).len(), 2);
+        assert_eq!(submit(&mut rack, 3, DeviceOp::Flush, &[]), Ok(()));
+        assert_eq!(rack.effects(), 2, "a read is no effect, a refused request neither");
+    }
+
+    #[test]
+    fn a_lost_device_ends_every_request_with_an_error_and_returns_only_if_it_was_said() {
+        for returns in [false, true] {
+            let mut rack = Rack::new(1, &[OPTIONS], Trace::default());
+            rack.plan(vec![PlannedFault { effect: 2, fault: Fault::Lost { device: DeviceId(0), returns } }]);
+            submit(&mut rack, 1, DeviceOp::WriteDurable, &[BufferId(0)]).expect("room");
+            assert_eq!(finish(&mut rack), [(1, Ok(()))]);
+            submit(&mut rack, 2, DeviceOp::Write, &[BufferId(0)]).expect("room");
+            submit(&mut rack, 3, DeviceOp::Read, &[BufferId(0)]).expect("room");
+            let mut ended = finish(&mut rack);
+            ended.sort_unstable_by_key(|&(tag, _)| tag);
+            assert_eq!(ended, [(2, Err(DeviceError::Gone)), (3, Err(DeviceError::Gone))]);
+            rack.cut_power();
+            rack.restore_power();
+            assert_eq!(rack.works(DeviceId(0)), returns);
+            assert_eq!(rack.peek(DeviceId(0), DeviceBlock(0)), ONES, "what was durable is still on it");
+        }
+    }
+
+    #[test]
+    fn a_power_cut_in_start_up_answers_gone_until_power_is_restored() {
+        let mut rack = Rack::new(1, &[OPTIONS], Trace::default());
+        rack.plan(vec![PlannedFault { effect: 2, fault: Fault::PowerCut }]);
+        let run = || Run { start: DeviceBlock(3), blocks: vec![content_of(ONES)] };
+        assert_eq!(rack.write_now(DeviceId(0), run()), Ok(()));
+        assert_eq!(rack.flush_now(DeviceId(0)), Err(DeviceError::Gone));
+        assert!(!rack.powered());
+        let mut block = [[0; base::BLOCK]];
+        assert_eq!(rack.read_now(DeviceId(0), DeviceBlock(3), &mut block), Err(DeviceError::Gone));
+        rack.restore_power();
+        assert_eq!(rack.write_now(DeviceId(0), run()), Ok(()));
+        assert_eq!(rack.flush_now(DeviceId(0)), Ok(()));
+        rack.cut_power();
+        rack.restore_power();
+        assert_eq!(rack.read_now(DeviceId(0), DeviceBlock(3), &mut block), Ok(()));
+        assert_eq!(&block[0], ONES);
+    }
+
+    #[test]
+    fn completions_come_in_any_order_and_only_in_their_time() {
+        let mut orders = std::collections::BTreeSet::new();
+        for seed in 0..20 {
+            let mut rack = Rack::new(seed, &[OPTIONS], Trace::default());
+            submit(&mut rack, 1, DeviceOp::Write, &[BufferId(0)]).expect("room");
+            submit(&mut rack, 2, DeviceOp::Write, &[BufferId(0)]).expect("room");
+            assert!(rack.finish_due().is_none(), "nothing ends before time moves");
+            assert!(rack.clock.next_due() > Some(Time(0)));
+            orders.insert(finish(&mut rack).iter().map(|&(tag, _)| tag).collect::<Vec<_>>());
+        }
+        assert_eq!(orders.len(), 2);
+    }
+}

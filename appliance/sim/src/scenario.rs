@@ -1,0 +1,237 @@
+//! What a run is about: the appliance, its devices, its workload and what goes wrong, all drawn from one seed. Damage stays
+//! within what the array promises to survive: one member, and all log copies but one, over the whole run.
+
+use base::ids::{DeviceId, Lba};
+
+use crate::rack::{DeviceOptions, Fault, PlannedFault};
+use crate::random::Random;
+
+/// A run of logical blocks that the workload uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// The first block.
+    pub start: Lba,
+    /// How many.
+    pub blocks: u32,
+}
+
+/// What hosts ask for.
+#[derive(Clone, Debug)]
+pub struct WorkloadOptions {
+    /// Where; windows do not overlap.
+    pub windows: Vec<Window>,
+    /// Requests of the run.
+    pub requests: u64,
+    /// Requests under way at most.
+    pub depth: usize,
+    /// Blocks of a request at most.
+    pub max_blocks: u32,
+    /// Of so many requests on average: reads, writes, zeroes.
+    pub weights: [u64; 3],
+    /// Data blocks of a chunk: what is written within one becomes visible in one step.
+    pub chunk_blocks: u32,
+    /// Data blocks of a chunk row: a write of all of them fills its stripes.
+    pub row_blocks: u32,
+}
+
+/// A run.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// What everything was drawn from.
+    pub seed: u64,
+    /// Shards of the appliance.
+    pub shards: u16,
+    /// Members of the array, parity included.
+    pub members: u8,
+    /// Copies of its log.
+    pub log_copies: u8,
+    /// Blocks of a chunk.
+    pub chunk_blocks: u32,
+    /// Zones of the array.
+    pub zones: u64,
+    /// Lanes of the log.
+    pub lanes: u16,
+    /// Blocks of each lane.
+    pub lane_blocks: u64,
+    /// Acknowledge only what is durable on the members.
+    pub write_through: bool,
+    /// Whether the members lose what was not flushed.
+    pub member_cache: bool,
+    /// Whether the log's devices do.
+    pub log_cache: bool,
+    /// Whether the members are known to hold zeros when the array is made.
+    pub members_are_zero: bool,
+    /// A member that is lost before the first request.
+    pub degraded: Option<DeviceId>,
+    /// What goes wrong, by effects after the array was made.
+    pub faults: Vec<PlannedFault>,
+    /// After each recovery, ask what would be if one more device were lost within the promise.
+    pub probe_losses: bool,
+    /// At the end, cut the power of the idle appliance once before it stops.
+    pub cut_when_idle: bool,
+    /// What hosts ask for.
+    pub workload: WorkloadOptions,
+    /// Requests that a device takes from each shard at a time.
+    pub queue_depth: usize,
+    /// Blocks of the buffer pool.
+    pub pool_blocks: usize,
+}
+
+/// Stripes of a zone.
+pub const ZONE_STRIPES: u64 = 1024;
+
+/// Blocks of a member before its data and, generously, what lies between.
+const MEMBER_OVERHEAD_BLOCKS: u64 = 1024;
+
+/// Blocks of a log device before its lanes, generously.
+const LOG_OVERHEAD_BLOCKS: u64 = 64;
+
+impl Scenario {
+    /// The run of a seed.
+    pub fn draw(seed: u64) -> Self {
+        let mut random = Random::named(seed, "scenario");
+        let shards = random.choose(&[1, 1, 2, 3, 4]);
+        let members = random.choose(&[3, 3, 4, 5]);
+        let log_copies = random.choose(&[1, 2, 2]);
+        let chunk_blocks = random.choose(&[1, 2, 4, 16]);
+        let zones = random.between(1, 4);
+        let row_blocks = chunk_blocks * (u32::from(members) - 1);
+        let member_cache = random.once_in(2);
+        let mut scenario = Self {
+            seed,
+            shards,
+            members,
+            log_copies,
+            chunk_blocks,
+            zones,
+            lanes: shards.max(random.between(1, 4) as u16),
+            lane_blocks: random.choose(&[520, 600, 1000]),
+            write_through: random.once_in(3),
+            member_cache,
+            log_cache: member_cache && random.once_in(2),
+            members_are_zero: random.once_in(2),
+            degraded: None,
+            faults: Vec::new(),
+            probe_losses: random.once_in(3),
+            cut_when_idle: random.once_in(2),
+            workload: WorkloadOptions {
+                windows: windows(&mut random, zones * ZONE_STRIPES * (u64::from(members) - 1), row_blocks),
+                requests: random.between(50, 600),
+                depth: random.choose(&[1, 4, 16, 64]),
+                max_blocks: random.choose(&[1, 4, 16, 64]),
+                weights: random.choose(&[[2, 5, 1], [1, 8, 0], [5, 5, 0], [1, 4, 4]]),
+                chunk_blocks,
+                row_blocks,
+            },
+            queue_depth: random.choose(&[2, 8, 64]),
+            pool_blocks: 2048,
+        };
+        scenario.faults = scenario.draw_faults(&mut random);
+        scenario
+    }
+
+    fn draw_faults(&self, random: &mut Random) -> Vec<PlannedFault> {
+        let mut faults = Vec::new();
+        let mut effect = 0;
+        for _ in 0..random.below(5) {
+            // Close cuts fall into the recovery from the one before.
+            effect += random.choose(&[5, 50, 400, 1500]).min(1 + random.below(1500));
+            faults.push(PlannedFault { effect, fault: Fault::PowerCut });
+        }
+        let mut lose = |devices: Vec<DeviceId>, random: &mut Random| {
+            let fault = Fault::Lost { device: random.choose(&devices), returns: random.once_in(2) };
+            // Half of them in the very crash, if there is one.
+            let effect = match faults.first() {
+                Some(&PlannedFault { effect, fault: Fault::PowerCut }) if random.once_in(2) => effect,
+                _ => random.between(1, 2000),
+            };
+            faults.push(PlannedFault { effect, fault });
+        };
+        if random.once_in(2) {
+            lose(self.member_devices().collect(), random);
+        }
+        if self.log_copies > 1 && random.once_in(3) {
+            lose(self.log_devices().collect(), random);
+        }
+        // A device that fails in the instant of a power cut fails first: afterwards nothing moves.
+        faults.sort_by_key(|planned| (planned.effect, planned.fault == Fault::PowerCut));
+        faults
+    }
+
+    /// The members' devices.
+    pub fn member_devices(&self) -> impl Iterator<Item = DeviceId> + use<> {
+        (0..u16::from(self.members)).map(DeviceId)
+    }
+
+    /// The devices of the log copies.
+    pub fn log_devices(&self) -> impl Iterator<Item = DeviceId> + use<> {
+        let first = u16::from(self.members);
+        (first..first + u16::from(self.log_copies)).map(DeviceId)
+    }
+
+    /// All devices: the members, then the log copies.
+    pub fn devices(&self) -> Vec<DeviceOptions> {
+        let queue_depth = self.queue_depth;
+        let member = DeviceOptions {
+            blocks: MEMBER_OVERHEAD_BLOCKS + self.zones * ZONE_STRIPES,
+            volatile_cache: self.member_cache,
+            queue_depth,
+        };
+        let log = DeviceOptions {
+            blocks: LOG_OVERHEAD_BLOCKS + u64::from(self.lanes) * self.lane_blocks,
+            volatile_cache: self.log_cache,
+            queue_depth,
+        };
+        let members = self.member_devices().map(|_| member);
+        members.chain(self.log_devices().map(|_| log)).collect()
+    }
+}
+
+/// A few windows, small so that requests meet, one of them across the border of the first two zones if there are two.
+fn windows(random: &mut Random, blocks: u64, row_blocks: u32) -> Vec<Window> {
+    let length = (4 * row_blocks).clamp(32, 192);
+    let places = blocks / u64::from(length);
+    let mut chosen: Vec<u64> = (0..random.between(1, 3)).map(|_| random.below(places)).collect();
+    let per_zone = ZONE_STRIPES * u64::from(row_blocks) / u64::from(length);
+    if per_zone < places {
+        chosen.extend([per_zone - 1, per_zone]);
+    }
+    chosen.sort_unstable();
+    chosen.dedup();
+    chosen.into_iter().map(|place| Window { start: Lba(place * u64::from(length)), blocks: length }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_seed_stays_within_the_promise_and_its_windows_within_the_volume() {
+        let mut lost_in_crash = 0;
+        for seed in 0..500 {
+            let scenario = Scenario::draw(seed);
+            let lost = |devices: Vec<DeviceId>| {
+                let is_lost = |fault: &&PlannedFault| matches!(fault.fault, Fault::Lost { device, .. } if devices.contains(&device));
+                scenario.faults.iter().filter(is_lost).count()
+            };
+            assert!(lost(scenario.member_devices().collect()) <= 1);
+            assert!(lost(scenario.log_devices().collect()) < usize::from(scenario.log_copies));
+            assert!(scenario.faults.is_sorted_by_key(|planned| planned.effect));
+            assert!(scenario.lanes >= scenario.shards);
+            let blocks = scenario.zones * ZONE_STRIPES * (u64::from(scenario.members) - 1);
+            let mut end = 0;
+            for window in &scenario.workload.windows {
+                assert!(window.start.0 >= end, "windows overlap");
+                end = window.start.0 + u64::from(window.blocks);
+            }
+            assert!(end <= blocks && end > 0);
+            lost_in_crash += u32::from(
+                scenario
+                    .faults
+                    .windows(2)
+                    .any(|pair| pair[0].effect == pair[1].effect && matches!(pair[0].fault, Fault::Lost { .. })),
+            );
+        }
+        assert!(lost_in_crash > 20, "{lost_in_crash}");
+    }
+}

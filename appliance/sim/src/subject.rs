@@ -1,0 +1,60 @@
+//! What is put to the test: shards that start from devices, take requests and turn. Production's shards are the subject of
+//! every run of the `sim` binary; the simulator's own tests bring a tiny store with known mistakes, to see that each is found.
+
+use base::uuid::Uuid;
+use engine::io::{IoDone, IoRequest};
+use ports::Turn;
+
+use crate::boot_device::BootDevice;
+use crate::failure::Failure;
+use crate::ports::SimPorts;
+use crate::rack::Rack;
+use crate::random::Random;
+use crate::scenario::Scenario;
+
+/// A shard of the appliance under test, and how the appliance is made and started.
+pub trait Subject: Sized {
+    /// What its shards say to each other.
+    type Message;
+
+    /// Messages that the mesh must hold between two shards.
+    const MESH_CAPACITY: usize;
+
+    /// Makes the array of a scenario on devices of zeros.
+    ///
+    /// # Errors
+    /// In words, when it cannot.
+    fn create(scenario: &Scenario, devices: &mut [BootDevice], random: &mut Random) -> Result<(), String>;
+
+    /// Starts from what is on the devices; those that are lost answer nothing.
+    ///
+    /// # Errors
+    /// In words, when it cannot.
+    fn boot(scenario: &Scenario, devices: &mut [BootDevice], random: &mut Random) -> Result<Vec<Self>, String>;
+
+    /// Takes a request, or gives it back if there is no room now.
+    ///
+    /// # Errors
+    /// The request.
+    fn begin(&mut self, ports: &mut SimPorts<Self::Message>, request: IoRequest) -> Result<(), IoRequest>;
+
+    /// Does a bounded amount of work.
+    fn turn(&mut self, ports: &mut SimPorts<Self::Message>) -> Turn;
+
+    /// Takes a request that has ended.
+    fn done(&mut self) -> Option<IoDone>;
+
+    /// Asks all shards to stop cleanly.
+    fn stop(shards: &mut [Self], ports: &mut SimPorts<Self::Message>);
+
+    /// Looks at the devices after a clean stop: whatever must hold between their contents.
+    ///
+    /// # Errors
+    /// What does not hold.
+    fn audit(scenario: &Scenario, rack: &Rack) -> Result<(), Failure>;
+}
+
+/// An identifier from the seed.
+pub fn draw_uuid(random: &mut Random) -> Uuid {
+    Uuid::from_random([random.bits(), random.bits()])
+}

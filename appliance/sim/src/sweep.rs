@@ -1,0 +1,226 @@
+//! The exhaustive sweep: a short script is run once to count its effects, then once for each effect with the power cut
+//! there; and again with a second cut in the recovery that follows. All this for each case: healthy, degraded, a member or a
+//! log copy lost in that very crash; one or two log copies; write-back and write-through; with and without volatile caches.
+
+use core::fmt;
+
+use base::ids::{DeviceId, Lba};
+
+use crate::failure::Failure;
+use crate::rack::{Fault, PlannedFault};
+use crate::random::Random;
+use crate::scenario::{Scenario, Window, WorkloadOptions};
+use crate::subject::Subject;
+use crate::world::World;
+
+/// Effects after the first cut within which the second falls: longer than a recovery of a short script.
+const SECOND_CUT_WITHIN: u64 = 60;
+
+/// What else is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Damage {
+    /// Nothing.
+    Healthy,
+    /// A member is missing from the beginning.
+    Degraded,
+    /// A member is lost in the crash and never returns.
+    MemberLostInCrash,
+    /// A log copy is lost in the crash and never returns.
+    CopyLostInCrash,
+}
+
+/// What the script runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Case {
+    /// What else is wrong.
+    pub damage: Damage,
+    /// Copies of the log.
+    pub log_copies: u8,
+    /// Whether writes are acknowledged only from the members.
+    pub write_through: bool,
+    /// Whether devices lose what was not flushed.
+    pub volatile_cache: bool,
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let damage = match self.damage {
+            Damage::Healthy => "healthy",
+            Damage::Degraded => "degraded",
+            Damage::MemberLostInCrash => "a member lost in the crash",
+            Damage::CopyLostInCrash => "a log copy lost in the crash",
+        };
+        let mode = if self.write_through { "write-through" } else { "write-back" };
+        let cache = if self.volatile_cache { "volatile caches" } else { "no caches" };
+        write!(f, "{damage}, log copies: {}, {mode}, {cache}", self.log_copies)
+    }
+}
+
+/// All cases, in an order that stays: the place of one is its number.
+pub fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for damage in [Damage::Healthy, Damage::Degraded, Damage::MemberLostInCrash, Damage::CopyLostInCrash] {
+        for log_copies in [1, 2] {
+            if damage == Damage::CopyLostInCrash && log_copies == 1 {
+                continue;
+            }
+            for write_through in [false, true] {
+                for volatile_cache in [false, true] {
+                    cases.push(Case { damage, log_copies, write_through, volatile_cache });
+                }
+            }
+        }
+    }
+    cases
+}
+
+/// The script of a case. Cases differ in number of shards and in whether zones are zeroed first.
+pub fn script(number: usize, case: Case, requests: u64) -> Scenario {
+    let seed = 0x5eed + number as u64;
+    let shards = 1 + (number % 2) as u16;
+    let (chunk_blocks, members) = (2, 3);
+    Scenario {
+        seed,
+        shards,
+        members,
+        log_copies: case.log_copies,
+        chunk_blocks,
+        zones: u64::from(shards),
+        lanes: shards,
+        lane_blocks: 520,
+        write_through: case.write_through,
+        member_cache: case.volatile_cache,
+        log_cache: case.volatile_cache,
+        members_are_zero: number % 3 != 0,
+        degraded: (case.damage == Damage::Degraded).then_some(DeviceId(number as u16 % u16::from(members))),
+        faults: Vec::new(),
+        probe_losses: true,
+        cut_when_idle: false,
+        workload: WorkloadOptions {
+            // Across the border of the two zones, if there are two.
+            windows: vec![Window { start: Lba(if shards == 1 { 0 } else { 2 * 1024 - 16 }), blocks: 32 }],
+            requests,
+            depth: 4,
+            max_blocks: 6,
+            weights: [1, 6, 1],
+            chunk_blocks,
+            row_blocks: chunk_blocks * (u32::from(members) - 1),
+        },
+        queue_depth: 16,
+        pool_blocks: 1024,
+    }
+}
+
+/// Which runs of a sweep to do.
+#[derive(Clone, Copy, Debug)]
+pub struct SweepOptions {
+    /// Requests of the script.
+    pub requests: u64,
+    /// Cut at every so many-th effect: 1 is all of them.
+    pub stride: u64,
+    /// After every so many-th cut, also cut once in the recovery; 0 is never.
+    pub second_every: u64,
+}
+
+/// A run of a sweep, with all that is needed to repeat it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// The number of the case.
+    pub case: usize,
+    /// The effect at which the power fails.
+    pub first: u64,
+    /// Effects after the first cut at which it fails again; 0 is never.
+    pub second: u64,
+}
+
+/// Runs one case: `begin` is told of each run before it begins. Returns the number of runs.
+///
+/// # Errors
+/// The run that failed, and how.
+pub fn sweep_case<S: Subject>(
+    number: usize,
+    options: SweepOptions,
+    mut begin: impl FnMut(Cut),
+) -> Result<u64, (Cut, Failure)> {
+    let case = cases()[number];
+    let uncut = Cut { case: number, first: 0, second: 0 };
+    let failed = |failure| (uncut, failure);
+    begin(uncut);
+    let world = World::create::<S>(script(number, case, options.requests), false).map_err(failed)?;
+    let effects = world.with_faults(Vec::new()).run::<S>().map_err(failed)?.effects;
+    let mut random = Random::named(number as u64, "second cuts");
+    let mut runs = 1;
+    for first in (1..=effects).step_by(options.stride as usize) {
+        let draw = random.between(1, SECOND_CUT_WITHIN);
+        let twice = options.second_every > 0 && (first / options.stride) % options.second_every == 0;
+        for second in [Some(0), twice.then_some(draw)].into_iter().flatten() {
+            let cut = Cut { case: number, first, second };
+            begin(cut);
+            run_cut::<S>(&world, cut).map_err(|failure| (cut, failure))?;
+            runs += 1;
+        }
+    }
+    Ok(runs)
+}
+
+/// Repeats one run of a sweep of scripts of so many requests.
+///
+/// # Errors
+/// The broken promise.
+pub fn repeat<S: Subject>(cut: Cut, requests: u64, aloud: bool) -> Result<(), Failure> {
+    let world = World::create::<S>(script(cut.case, cases()[cut.case], requests), aloud)?;
+    run_cut::<S>(&world, cut)
+}
+
+fn run_cut<S: Subject>(world: &World, cut: Cut) -> Result<(), Failure> {
+    let mut faults = Vec::new();
+    let mut plan = |effect, fault| faults.push(PlannedFault { effect, fault });
+    // What is lost in the crash is lost first: after the cut nothing moves.
+    let lose = |device| Fault::Lost { device, returns: false };
+    match cases()[cut.case].damage {
+        Damage::Healthy | Damage::Degraded => {}
+        Damage::MemberLostInCrash => plan(cut.first, lose(DeviceId((cut.first % 3) as u16))),
+        Damage::CopyLostInCrash => plan(cut.first, lose(DeviceId(3 + (cut.first % 2) as u16))),
+    }
+    if cut.first > 0 {
+        plan(cut.first, Fault::PowerCut);
+    }
+    if cut.second > 0 {
+        plan(cut.first + cut.second, Fault::PowerCut);
+    }
+    world.with_faults(faults).run::<S>().map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::toy::{self, NO_FLUSH, NOTHING, Toy};
+
+    #[test]
+    fn the_cases_cover_every_combination_once() {
+        let cases = cases();
+        assert_eq!(cases.len(), 28);
+        for (index, case) in cases.iter().enumerate() {
+            assert!(!cases[..index].contains(case));
+        }
+    }
+
+    #[test]
+    fn a_sweep_cuts_at_every_effect_and_finds_what_one_of_them_breaks() {
+        fn cuts<const MISTAKE: u8>() -> (u64, u64) {
+            let mut scenario = toy::scenario(1);
+            scenario.faults.clear();
+            scenario.cut_when_idle = false;
+            scenario.workload.requests = 15;
+            let world = World::create::<Toy<MISTAKE>>(scenario, false).expect("a store can be made");
+            let effects =
+                world.with_faults(Vec::new()).run::<Toy<MISTAKE>>().expect("without a cut all is well").effects;
+            let cut = |first| run_cut::<Toy<MISTAKE>>(&world, Cut { case: 0, first, second: 1 });
+            (effects, (1..=effects).filter(|&first| cut(first).is_err()).count() as u64)
+        }
+        let (effects, failures) = cuts::<NOTHING>();
+        assert!(effects > 40);
+        assert_eq!(failures, 0);
+        assert!(cuts::<NO_FLUSH>().1 > 0);
+    }
+}

@@ -1,0 +1,266 @@
+//! A tiny store for the simulator's own tests: right by itself, and wrong in one way for each mistake that an oracle is to
+//! find. One device, one request at a time. Each volume block has three device blocks: a pointer, of which only the first
+//! sector counts and which therefore is never torn, and two places for content, written in turn.
+
+use std::collections::VecDeque;
+
+use base::BLOCK;
+use base::ids::{DeviceBlock, DeviceId, Lba};
+use base::time::Time;
+use engine::io::{IoDone, IoKind, IoRequest};
+use ports::{BufferId, BufferList, Buffers, DeviceOp, DeviceRequest, Devices, SyncDevice, Turn};
+
+use crate::boot_device::BootDevice;
+use crate::failure::Failure;
+use crate::ports::SimPorts;
+use crate::rack::Rack;
+use crate::random::Random;
+use crate::scenario::{Scenario, Window};
+use crate::subject::Subject;
+
+/// Volume blocks of the store.
+const BLOCKS: usize = 64;
+
+/// What is wrong with a store.
+pub(crate) const NOTHING: u8 = 0;
+/// The pointer is written before its content is durable.
+pub(crate) const NO_FLUSH: u8 = 1;
+/// A request is answered before anything is written.
+pub(crate) const EARLY_ANSWER: u8 = 2;
+/// A buffer is kept for ever.
+pub(crate) const LEAK: u8 = 3;
+/// A request is never answered.
+pub(crate) const SILENCE: u8 = 4;
+/// A write also changes the next block.
+pub(crate) const STRAY_WRITE: u8 = 5;
+/// Content is overwritten in place.
+pub(crate) const IN_PLACE: u8 = 6;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Content,
+    Flushing,
+    Pointer,
+}
+
+struct Current {
+    request: IoRequest,
+    ids: Vec<BufferId>,
+    at: usize,
+    stage: Stage,
+    pointer: Option<ports::Buffer>,
+}
+
+/// The store with a mistake.
+pub(crate) struct Toy<const MISTAKE: u8> {
+    counters: Vec<u64>,
+    waiting: VecDeque<IoRequest>,
+    current: Option<Current>,
+    done: VecDeque<IoDone>,
+    answered: u64,
+    stopping: bool,
+}
+
+/// A scenario that the store can serve: one shard, small windows, chunks of one block.
+pub(crate) fn scenario(seed: u64) -> Scenario {
+    let mut scenario = Scenario::draw(seed);
+    scenario.shards = 1;
+    scenario.member_cache = true;
+    scenario.probe_losses = false;
+    scenario.workload.windows = vec![Window { start: Lba(0), blocks: BLOCKS as u32 - 8 }];
+    scenario.workload.chunk_blocks = 1;
+    scenario.workload.row_blocks = 8;
+    scenario.workload.requests = 120;
+    scenario.workload.max_blocks = 8;
+    scenario.faults.retain(|planned| planned.fault == crate::rack::Fault::PowerCut);
+    scenario
+}
+
+fn place(lba: u64, counter: u64) -> DeviceBlock {
+    DeviceBlock(lba * 3 + 1 + counter % 2)
+}
+
+impl<const MISTAKE: u8> Toy<MISTAKE> {
+    fn submit(&mut self, ports: &mut SimPorts<()>) {
+        let current = self.current.as_mut().expect("a request under way");
+        let lba = current.request.lba.0 + current.at as u64;
+        let counter = self.counters[lba as usize];
+        let next = if MISTAKE == IN_PLACE { counter } else { counter + 1 };
+        let (op, start, buffers) = match (current.stage, current.request.kind) {
+            (Stage::Content, IoKind::Read) => (DeviceOp::Read, place(lba, counter), vec![current.ids[current.at]]),
+            (Stage::Content, IoKind::Write) => (DeviceOp::Write, place(lba, next), vec![current.ids[current.at]]),
+            (Stage::Content, _) => (DeviceOp::WriteZeroes(1), place(lba, next), Vec::new()),
+            (Stage::Flushing, _) => (DeviceOp::Flush, DeviceBlock(0), Vec::new()),
+            (Stage::Pointer, _) => {
+                let pointer = current.pointer.get_or_insert_with(|| ports.alloc().expect("hosts leave some"));
+                let bytes = ports.bytes_mut(pointer.id());
+                bytes.fill(0);
+                bytes[..8].copy_from_slice(&next.to_le_bytes());
+                (DeviceOp::WriteDurable, DeviceBlock(lba * 3), vec![pointer.id()])
+            }
+        };
+        let request = DeviceRequest { tag: 1, device: DeviceId(0), op, start, buffers: &buffers };
+        ports.submit(request).expect("one request at a time finds room");
+    }
+
+    fn advance(&mut self, ports: &mut SimPorts<()>) {
+        let current = self.current.as_mut().expect("a request under way");
+        let lba = (current.request.lba.0 + current.at as u64) as usize;
+        current.stage = match (current.stage, current.request.kind) {
+            (Stage::Content, IoKind::Read) => {
+                current.at += 1;
+                Stage::Content
+            }
+            (Stage::Content, _) if MISTAKE == NO_FLUSH => Stage::Pointer,
+            (Stage::Content, _) => Stage::Flushing,
+            (Stage::Flushing, _) => Stage::Pointer,
+            (Stage::Pointer, _) => {
+                if MISTAKE != IN_PLACE {
+                    self.counters[lba] += 1;
+                }
+                if MISTAKE == STRAY_WRITE && self.answered % 20 == 19 {
+                    self.counters[lba + 1] += 1;
+                }
+                current.at += 1;
+                Stage::Content
+            }
+        };
+        if current.at < current.request.blocks as usize {
+            return self.submit(ports);
+        }
+        let Current { request, pointer, .. } = self.current.take().expect("it was there just now");
+        if let Some(pointer) = pointer {
+            ports.free(pointer);
+        }
+        let mut buffers = request.buffers;
+        if request.kind == IoKind::Write {
+            core::mem::take(&mut buffers).free(ports);
+        }
+        if MISTAKE != EARLY_ANSWER || request.kind == IoKind::Read {
+            self.answer(ports, request.token, buffers);
+        }
+    }
+
+    fn answer(&mut self, ports: &mut SimPorts<()>, token: u64, buffers: BufferList) {
+        self.answered += 1;
+        if MISTAKE == SILENCE && self.answered == 40 {
+            return buffers.free(ports);
+        }
+        if MISTAKE == LEAK && self.answered == 40 {
+            let _ = ports.alloc();
+        }
+        self.done.push_back(IoDone { token, result: Ok(()), buffers });
+    }
+}
+
+impl<const MISTAKE: u8> Subject for Toy<MISTAKE> {
+    type Message = ();
+    const MESH_CAPACITY: usize = 1;
+
+    fn create(_: &Scenario, _: &mut [BootDevice], _: &mut Random) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn boot(_: &Scenario, devices: &mut [BootDevice], _: &mut Random) -> Result<Vec<Self>, String> {
+        let mut blocks = vec![[0; BLOCK]; 3 * BLOCKS];
+        devices[0].read(DeviceBlock(0), &mut blocks).map_err(|error| format!("{error:?}"))?;
+        let counter = |pointer: &[u8; BLOCK]| u64::from_le_bytes(*pointer.first_chunk().expect("eight bytes"));
+        Ok(vec![Self {
+            counters: blocks.iter().step_by(3).map(counter).collect(),
+            waiting: VecDeque::new(),
+            current: None,
+            done: VecDeque::new(),
+            answered: 0,
+            stopping: false,
+        }])
+    }
+
+    fn begin(&mut self, ports: &mut SimPorts<()>, request: IoRequest) -> Result<(), IoRequest> {
+        if self.waiting.len() == 4 {
+            return Err(request);
+        }
+        if MISTAKE == EARLY_ANSWER && request.kind != IoKind::Read {
+            self.answer(ports, request.token, BufferList::EMPTY);
+        }
+        self.waiting.push_back(request);
+        Ok(())
+    }
+
+    fn turn(&mut self, ports: &mut SimPorts<()>) -> Turn {
+        let mut worked = false;
+        while let Some(completion) = ports.completion() {
+            worked = true;
+            assert_eq!(completion.result, Ok(()));
+            self.advance(ports);
+        }
+        if self.current.is_none()
+            && let Some(request) = self.waiting.pop_front()
+        {
+            worked = true;
+            if request.kind == IoKind::Flush {
+                if MISTAKE != EARLY_ANSWER {
+                    self.answer(ports, request.token, BufferList::EMPTY);
+                }
+            } else {
+                let ids = request.buffers.ids(ports).collect();
+                self.current = Some(Current { request, ids, at: 0, stage: Stage::Content, pointer: None });
+                self.submit(ports);
+            }
+        }
+        let ended = self.stopping && self.current.is_none() && self.waiting.is_empty();
+        Turn { worked, deadline: Time::NEVER, ended }
+    }
+
+    fn done(&mut self) -> Option<IoDone> {
+        self.done.pop_front()
+    }
+
+    fn stop(shards: &mut [Self], _: &mut SimPorts<()>) {
+        shards[0].stopping = true;
+    }
+
+    fn audit(_: &Scenario, _: &Rack) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
+mod tests {
+    use super::*;
+    use crate::world::{Report, World};
+
+    fn run<const MISTAKE: u8>(seed: u64) -> Result<Report, Failure> {
+        World::create::<Toy<MISTAKE>>(scenario(seed), false)?.run::<Toy<MISTAKE>>()
+    }
+
+    fn findings<const MISTAKE: u8>() -> Vec<Failure> {
+        (0..30).filter_map(|seed| run::<MISTAKE>(seed).err()).collect()
+    }
+
+    #[test]
+    fn a_store_without_a_mistake_passes_and_the_same_seed_gives_the_same_trace() {
+        let mut cuts = 0;
+        let mut traces = std::collections::BTreeSet::new();
+        for seed in 0..40 {
+            let first = run::<NOTHING>(seed).unwrap_or_else(|failure| panic!("seed {seed}: {failure}"));
+            assert_eq!(run::<NOTHING>(seed).expect("it passed just now"), first);
+            cuts += first.cuts;
+            traces.insert(first.trace);
+        }
+        assert_eq!(traces.len(), 40);
+        assert!(cuts > 40, "{cuts}");
+    }
+
+    #[test]
+    fn each_mistake_is_found_by_the_oracle_it_belongs_to() {
+        let content = |failure: &Failure| matches!(failure, Failure::Content { .. });
+        for found in
+            [findings::<NO_FLUSH>(), findings::<EARLY_ANSWER>(), findings::<STRAY_WRITE>(), findings::<IN_PLACE>()]
+        {
+            assert!(!found.is_empty() && found.iter().all(content), "{found:?}");
+        }
+        let leaks = findings::<LEAK>();
+        assert!(!leaks.is_empty() && leaks.iter().all(|failure| matches!(failure, Failure::Buffers { count: 1.. })));
+        let silence = findings::<SILENCE>();
+        assert!(!silence.is_empty() && silence.iter().all(|failure| matches!(failure, Failure::Stuck { .. })));
+    }
+}

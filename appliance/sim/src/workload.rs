@@ -1,0 +1,330 @@
+//! The hosts: draws requests, remembers those under way, and tells the oracle what began and how it ended. It never decides
+//! when something moves; that is the world's.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use base::ids::{Lba, VolumeId};
+use engine::io::{IoDone, IoError, IoKind, IoRequest};
+use ports::{BufferList, Buffers};
+
+use crate::failure::Failure;
+use crate::oracle::{Moment, Oracle};
+use crate::pool::SimPool;
+use crate::random::Random;
+use crate::scenario::{Window, WorkloadOptions};
+use crate::stamp::{Version, fill, recognise};
+
+/// Buffers that hosts leave to the appliance: a request is not drawn while fewer would stay.
+const SPARE_BUFFERS: usize = 512;
+
+/// Blocks of a verifying read.
+const VERIFY_BLOCKS: u32 = 32;
+
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    kind: IoKind,
+    lba: Lba,
+    blocks: u32,
+    version: Version,
+    began: Moment,
+}
+
+/// A part within one chunk of a write that a crash ended.
+#[derive(Clone, Copy, Debug)]
+struct Part {
+    lba: Lba,
+    blocks: u32,
+    version: Version,
+    began: Moment,
+}
+
+/// Hosts and what they know.
+#[derive(Clone, Debug)]
+pub struct Workload {
+    options: WorkloadOptions,
+    random: Random,
+    oracle: Oracle,
+    under_way: BTreeMap<u64, Asked>,
+    verify: VecDeque<(Lba, u32)>,
+    verifying: bool,
+    crashed: Vec<Part>,
+    next_token: u64,
+    next_version: u64,
+    left: u64,
+}
+
+impl Workload {
+    /// Hosts that will ask for what the options say.
+    pub fn new(options: WorkloadOptions, random: Random) -> Self {
+        Self {
+            left: options.requests,
+            options,
+            random,
+            oracle: Oracle::default(),
+            under_way: BTreeMap::new(),
+            verify: VecDeque::new(),
+            verifying: false,
+            crashed: Vec::new(),
+            next_token: 1,
+            next_version: 1,
+        }
+    }
+
+    /// The next request, filled and ready to be begun, unless hosts have enough under way or nothing left to ask.
+    pub fn next(&mut self, pool: &mut SimPool) -> Option<IoRequest> {
+        if self.under_way.len() >= self.options.depth || pool.available() < SPARE_BUFFERS {
+            return None;
+        }
+        let (kind, lba, blocks) = match self.verify.front() {
+            Some(&(lba, blocks)) => (IoKind::Read, lba, blocks),
+            None if self.left == 0 || self.verifying => return None,
+            None => self.draw(),
+        };
+        let mut buffers = BufferList::EMPTY;
+        if matches!(kind, IoKind::Read | IoKind::Write) {
+            buffers = BufferList::alloc(pool, blocks as usize)?;
+        }
+        if kind == IoKind::Write {
+            let ids: Vec<_> = buffers.ids(pool).collect();
+            for (offset, id) in (0..).zip(ids) {
+                fill(pool.bytes_mut(id), Lba(lba.0 + offset), Version(self.next_version));
+            }
+        }
+        Some(IoRequest { token: self.next_token, volume: VolumeId(0), kind, lba, blocks, buffers })
+    }
+
+    /// The request that [`Workload::next`] gave has been taken.
+    pub fn begun(&mut self, kind: IoKind, lba: Lba, blocks: u32) {
+        let version = Version(self.next_version);
+        let began = match kind {
+            IoKind::Read => self.oracle.begin_read(),
+            IoKind::Write | IoKind::WriteZeroes => {
+                self.next_version += 1;
+                self.oracle.begin_write(lba, blocks, version, kind == IoKind::WriteZeroes)
+            }
+            IoKind::Flush => self.oracle.moment(),
+        };
+        if self.verify.pop_front().is_none() {
+            self.left -= 1;
+        }
+        self.under_way.insert(self.next_token, Asked { kind, lba, blocks, version, began });
+        self.next_token += 1;
+    }
+
+    /// A request has ended.
+    ///
+    /// # Panics
+    /// If there is no such request: then it was answered twice.
+    pub fn done(&mut self, pool: &mut SimPool, done: IoDone) -> Result<(), Failure> {
+        let asked = self.under_way.remove(&done.token).expect("an answer to a request under way, once");
+        let Asked { kind, lba, blocks, version, began } = asked;
+        if let Err(error) = done.result {
+            assert!(done.buffers.is_empty(), "a failed request gives no buffers back");
+            return Err(self.refused(asked, error));
+        }
+        match kind {
+            IoKind::Write | IoKind::WriteZeroes => self.oracle.acknowledge(lba, blocks, version),
+            IoKind::Flush => {}
+            IoKind::Read => {
+                assert_eq!(done.buffers.len(), blocks as usize, "a read gives its buffers back");
+                let found: Vec<_> = (0..)
+                    .zip(done.buffers.ids(pool))
+                    .map(|(offset, id)| recognise(pool.bytes(id), Lba(lba.0 + offset)))
+                    .collect();
+                done.buffers.free(pool);
+                self.oracle.end_read(began, lba, &found)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn refused(&mut self, asked: Asked, error: IoError) -> Failure {
+        let Asked { kind, lba, blocks, version, began } = asked;
+        let what = match kind {
+            IoKind::Read => {
+                self.oracle.abandon_read(began);
+                "a read"
+            }
+            IoKind::Write => "a write",
+            IoKind::WriteZeroes => "a write of zeros",
+            IoKind::Flush => "a flush",
+        };
+        if matches!(kind, IoKind::Write | IoKind::WriteZeroes) {
+            self.oracle.refuse(lba, blocks, version);
+        }
+        Failure::Refused { what, lba, blocks, error }
+    }
+
+    /// The power failed: nothing that was under way will be answered.
+    pub fn power_cut(&mut self) {
+        self.oracle.power_cut();
+        self.verify.clear();
+        self.verifying = false;
+        self.crashed.clear();
+        let chunk = u64::from(self.options.chunk_blocks);
+        for asked in core::mem::take(&mut self.under_way).into_values() {
+            if asked.kind != IoKind::Write {
+                continue;
+            }
+            let end = asked.lba.0 + u64::from(asked.blocks);
+            let mut at = asked.lba.0;
+            while at < end {
+                let next = end.min((at / chunk + 1) * chunk);
+                let (version, began) = (asked.version, asked.began);
+                self.crashed.push(Part { lba: Lba(at), blocks: (next - at) as u32, version, began });
+                at = next;
+            }
+        }
+    }
+
+    /// From now on first read all windows, and ask nothing else before that has ended.
+    pub fn verify_all(&mut self) {
+        self.verifying = true;
+        for &Window { start, blocks } in &self.options.windows {
+            let mut at = 0;
+            while at < blocks {
+                let count = VERIFY_BLOCKS.min(blocks - at);
+                self.verify.push_back((Lba(start.0 + u64::from(at)), count));
+                at += count;
+            }
+        }
+        self.random.shuffle(self.verify.make_contiguous());
+    }
+
+    /// Whether [`Workload::verify_all`] was asked for and all has been read since.
+    pub fn has_verified(&self) -> bool {
+        self.verifying && self.verify.is_empty() && self.under_way.is_empty()
+    }
+
+    /// Ends the verification: each part within one chunk of a crashed write has happened whole or not at all.
+    pub fn end_verification(&mut self) -> Result<(), Failure> {
+        self.verifying = false;
+        for part in core::mem::take(&mut self.crashed) {
+            let lbas = (0..u64::from(part.blocks)).map(|offset| Lba(part.lba.0 + offset));
+            // A block that another concurrent write covers may say nothing.
+            let fates = lbas.filter_map(|lba| Some((lba, self.oracle.happened(lba, part.version, part.began)?)));
+            let mut first = None;
+            for (odd, fate) in fates {
+                if *first.get_or_insert(fate) != fate {
+                    let to = Lba(part.lba.0 + u64::from(part.blocks) - 1);
+                    return Err(Failure::Atomicity { version: part.version.0, from: part.lba, to, odd });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether nothing is under way and nothing is left to ask.
+    pub fn is_finished(&self) -> bool {
+        self.under_way.is_empty() && !self.verifying && self.left == 0
+    }
+
+    /// Requests under way.
+    pub fn under_way(&self) -> usize {
+        self.under_way.len()
+    }
+
+    /// Asks nothing more of its own.
+    pub fn retire(&mut self) {
+        self.left = 0;
+    }
+
+    fn draw(&mut self) -> (IoKind, Lba, u32) {
+        let [reads, writes, zeroes] = self.options.weights;
+        let draw = self.random.below(reads + writes + zeroes);
+        let kind = if draw < reads {
+            IoKind::Read
+        } else if draw < reads + writes {
+            if self.random.once_in(30) { IoKind::Flush } else { IoKind::Write }
+        } else {
+            IoKind::WriteZeroes
+        };
+        if kind == IoKind::Flush {
+            return (kind, Lba(0), 0);
+        }
+        let window = self.random.choose(&self.options.windows);
+        let row = self.options.row_blocks;
+        let (at, blocks) = match self.random.below(4) {
+            // The hot spot, where writes overlap.
+            0 => (self.random.below(4) as u32, 1 + self.random.below(4.min(self.options.max_blocks.into())) as u32),
+            // Whole stripes, where the window has one.
+            1 if self.options.max_blocks > 1 && row <= window.blocks => {
+                let first = (window.start.0.next_multiple_of(row.into()) - window.start.0) as u32;
+                let rows = (window.blocks - first.min(window.blocks)) / row;
+                if rows == 0 { (0, 1) } else { (first + row * self.random.below(rows.into()) as u32, row) }
+            }
+            _ => {
+                let blocks = 1 + self.random.below(self.options.max_blocks.min(window.blocks).into()) as u32;
+                (self.random.below(u64::from(window.blocks)) as u32, blocks)
+            }
+        };
+        let at = at.min(window.blocks - 1);
+        (kind, Lba(window.start.0 + u64::from(at)), blocks.min(window.blocks - at))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn workload() -> Workload {
+        let options = WorkloadOptions {
+            windows: vec![Window { start: Lba(8), blocks: 40 }],
+            requests: 200,
+            depth: 8,
+            max_blocks: 8,
+            weights: [1, 4, 1],
+            chunk_blocks: 4,
+            row_blocks: 8,
+        };
+        Workload::new(options, Random::named(1, "workload"))
+    }
+
+    #[test]
+    fn requests_stay_in_the_windows_and_within_the_depth() {
+        let (mut workload, mut pool) = (workload(), SimPool::new(1024));
+        let mut rows = 0;
+        for _ in 0..200 {
+            let request = workload.next(&mut pool).expect("something is left to ask");
+            let (kind, lba, blocks) = (request.kind, request.lba, request.blocks);
+            if kind != IoKind::Flush {
+                assert!(lba.0 >= 8 && lba.0 + u64::from(blocks) <= 48 && blocks > 0, "{lba:?} {blocks}");
+                rows += u32::from(lba.0 % 8 == 0 && blocks == 8);
+            }
+            workload.begun(kind, lba, blocks);
+            request.buffers.free(&mut pool);
+            if workload.under_way() == 8 {
+                assert!(workload.next(&mut pool).is_none());
+                workload.power_cut();
+                workload.crashed.clear();
+            }
+        }
+        assert!(rows > 10);
+        assert_eq!(pool.outstanding(), 0);
+        workload.power_cut();
+        workload.end_verification().expect("nothing has been read");
+        assert!(workload.is_finished());
+    }
+
+    #[test]
+    fn a_crashed_write_that_happened_in_part_is_found_within_a_chunk_and_not_across() {
+        for (happened, broken) in [
+            ([true; 4], false),
+            ([false; 4], false),
+            ([true, true, false, false], false),
+            ([true, false, true, true], true),
+        ] {
+            let mut workload = workload();
+            // Blocks 10 to 13: two in the chunk from 8, two in the one from 12.
+            workload.begun(IoKind::Write, Lba(10), 4);
+            workload.power_cut();
+            for (lba, happened) in (10..).map(Lba).zip(happened) {
+                let began = workload.oracle.begin_read();
+                let found =
+                    if happened { crate::stamp::Found::Version(Version(1)) } else { crate::stamp::Found::Zeros };
+                workload.oracle.end_read(began, lba, &[found]).expect("old or new");
+            }
+            assert_eq!(workload.end_verification().is_err(), broken, "{happened:?}");
+        }
+    }
+}

@@ -1,0 +1,326 @@
+//! A run from beginning to end: make the array, let hosts work, cut the power as planned, start again, verify; at the end
+//! drain, stop cleanly, look at the devices, start once more and verify again. Decides when things happen, all by the seed;
+//! what is right is the oracles' to say.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use base::ids::DeviceId;
+use base::time::Span;
+use ports::Ports;
+
+use crate::failure::Failure;
+use crate::machine::{Machine, Step, boot_devices};
+use crate::rack::{PlannedFault, Rack};
+use crate::random::Random;
+use crate::scenario::Scenario;
+use crate::subject::Subject;
+use crate::trace::Trace;
+use crate::workload::Workload;
+
+/// Steps without the end of any request after which a run counts as stuck.
+const MAX_STEPS_WITHOUT_END: u64 = 400_000;
+
+/// Virtual time without the end of any request after which a run counts as stuck.
+const MAX_SILENCE: Span = Span::from_secs(60);
+
+/// Steps that an idle appliance is given to destage in the background.
+const IDLE_STEPS: u64 = 2_000;
+
+/// Once in so many starts hosts work on without having read everything first.
+const SKIP_VERIFY_ONCE_IN: u64 = 4;
+
+/// Once in so many steps the hosts are asked even if they were just refused.
+const ASK_ONCE_IN: u64 = 3;
+
+/// What a run came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// The fold of all that happened: the same for the same seed.
+    pub trace: u64,
+    /// How many events there were.
+    pub events: u64,
+    /// Effects on devices since the array was made, up to the end of the last power-on.
+    pub effects: u64,
+    /// Power cuts.
+    pub cuts: u64,
+    /// Further devices whose loss was tried.
+    pub probes: u64,
+}
+
+/// An appliance whose array has been made: where runs of a scenario begin.
+#[derive(Debug)]
+pub struct World {
+    scenario: Scenario,
+    rack: Rc<RefCell<Rack>>,
+    workload: Workload,
+    random: Random,
+    cuts: u64,
+    probes: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Served {
+    Finished,
+    Cut,
+}
+
+/// Runs the scenario of a seed.
+///
+/// # Errors
+/// The broken promise.
+pub fn run_seed<S: Subject>(seed: u64, aloud: bool) -> Result<Report, Failure> {
+    World::create::<S>(Scenario::draw(seed), aloud)?.run::<S>()
+}
+
+impl World {
+    /// Makes the array of a scenario on new devices.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn create<S: Subject>(scenario: Scenario, aloud: bool) -> Result<Self, Failure> {
+        let rack = Rack::new(scenario.seed, &scenario.devices(), Trace::new(aloud));
+        let rack = Rc::new(RefCell::new(rack));
+        let mut random = Random::named(scenario.seed, "world");
+        S::create(&scenario, &mut boot_devices(&rack), &mut random).map_err(Failure::Boot)?;
+        rack.borrow_mut().plan(scenario.faults.clone());
+        if let Some(device) = scenario.degraded {
+            rack.borrow_mut().lose(device, false);
+        }
+        let workload = Workload::new(scenario.workload.clone(), Random::named(scenario.seed, "workload"));
+        Ok(Self { scenario, rack, workload, random, cuts: 0, probes: 0 })
+    }
+
+    /// The same world, apart from this one, with other faults before it.
+    pub fn with_faults(&self, faults: Vec<PlannedFault>) -> Self {
+        let mut rack = self.rack.borrow().clone();
+        rack.plan(faults.clone());
+        let scenario = Scenario { faults, ..self.scenario.clone() };
+        Self {
+            scenario,
+            rack: Rc::new(RefCell::new(rack)),
+            workload: self.workload.clone(),
+            random: self.random.clone(),
+            cuts: self.cuts,
+            probes: self.probes,
+        }
+    }
+
+    /// Runs it to its end.
+    ///
+    /// # Errors
+    /// The broken promise.
+    pub fn run<S: Subject>(mut self) -> Result<Report, Failure> {
+        let mut cut_when_idle = self.scenario.cut_when_idle;
+        loop {
+            let Some(mut machine) = self.boot::<S>()? else { continue };
+            if self.serve(&mut machine)? == Served::Cut {
+                self.power_cycle();
+                continue;
+            }
+            if cut_when_idle {
+                cut_when_idle = false;
+                if self.idle(&mut machine)? == Served::Finished {
+                    self.rack.borrow_mut().cut_power();
+                }
+                self.power_cycle();
+                continue;
+            }
+            // Faults may still strike while it stops.
+            if self.stop(&mut machine)? == Served::Cut {
+                self.power_cycle();
+                continue;
+            }
+            break;
+        }
+        let effects = self.rack.borrow().effects();
+        self.rack.borrow_mut().plan(Vec::new());
+        S::audit(&self.scenario, &self.rack.borrow())?;
+        self.verify_from_rest::<S>()?;
+        let rack = self.rack.borrow();
+        Ok(Report {
+            trace: rack.trace.hash(),
+            events: rack.trace.events(),
+            effects,
+            cuts: self.cuts,
+            probes: self.probes,
+        })
+    }
+
+    // After a clean stop: nothing is left in the log, and all is as it was.
+    fn verify_from_rest<S: Subject>(&mut self) -> Result<(), Failure> {
+        let Some(mut machine) = self.boot::<S>()? else { unreachable!("no fault is left to cut the power") };
+        self.serve(&mut machine)?;
+        self.stop(&mut machine)?;
+        S::audit(&self.scenario, &self.rack.borrow())
+    }
+
+    fn boot<S: Subject>(&mut self) -> Result<Option<Machine<S>>, Failure> {
+        let booted = Machine::boot(&self.scenario, &self.rack, &mut self.random).map_err(Failure::Boot)?;
+        if booted.is_none() {
+            self.power_cycle();
+        } else {
+            self.rack.borrow_mut().trace.note("started", &[self.cuts]);
+            // Now and then hosts go on at once, and find out later.
+            if self.scenario.probe_losses || !self.random.once_in(SKIP_VERIFY_ONCE_IN) || self.workload.is_finished() {
+                self.workload.verify_all();
+            }
+        }
+        Ok(booted)
+    }
+
+    fn power_cycle(&mut self) {
+        self.cuts += 1;
+        self.workload.power_cut();
+        self.rack.borrow_mut().restore_power();
+    }
+
+    // Lets hosts work until they have nothing left to ask, or the power fails.
+    fn serve<S: Subject>(&mut self, machine: &mut Machine<S>) -> Result<Served, Failure> {
+        let mut patience = Patience::new(machine);
+        loop {
+            if self.workload.has_verified() {
+                self.workload.end_verification()?;
+                self.probe::<S>()?;
+            }
+            if self.workload.is_finished() {
+                return Ok(Served::Finished);
+            }
+            if self.random.once_in(ASK_ONCE_IN) {
+                self.ask(machine);
+                if !self.rack.borrow().powered() {
+                    return Ok(Served::Cut);
+                }
+            }
+            match machine.step() {
+                Step::Cut => return Ok(Served::Cut),
+                Step::Ended => return Err(stuck("the requests", "the shards ended before them".into())),
+                Step::Moved | Step::Still => {}
+            }
+            while let Some(done) = machine.done() {
+                self.rack.borrow_mut().trace.note("answer", &[done.token, u64::from(done.result.is_ok())]);
+                self.workload.done(&mut machine.ports.pool, done)?;
+                patience = Patience::new(machine);
+            }
+            patience.wait(machine, "the requests", || format!("{} are under way", self.workload.under_way()))?;
+        }
+    }
+
+    fn ask<S: Subject>(&mut self, machine: &mut Machine<S>) {
+        let Some(request) = self.workload.next(&mut machine.ports.pool) else { return };
+        let (kind, lba, blocks) = (request.kind, request.lba, request.blocks);
+        let numbers = [request.token, kind as u64, lba.0, u64::from(blocks)];
+        match machine.begin(request) {
+            Ok(()) => {
+                self.rack.borrow_mut().trace.note("request", &numbers);
+                self.workload.begun(kind, lba, blocks);
+            }
+            Err(request) => request.buffers.free(&mut machine.ports.pool),
+        }
+    }
+
+    fn idle<S: Subject>(&mut self, machine: &mut Machine<S>) -> Result<Served, Failure> {
+        for _ in 0..self.random.below(IDLE_STEPS) {
+            match machine.step() {
+                Step::Cut => return Ok(Served::Cut),
+                Step::Ended => return Err(stuck("idling", "the shards ended unasked".into())),
+                Step::Moved => {}
+                Step::Still => break,
+            }
+        }
+        Ok(Served::Finished)
+    }
+
+    fn stop<S: Subject>(&mut self, machine: &mut Machine<S>) -> Result<Served, Failure> {
+        machine.stop();
+        let patience = &mut Patience::new(machine);
+        loop {
+            match machine.step() {
+                Step::Cut => return Ok(Served::Cut),
+                Step::Ended => break,
+                Step::Still => return Err(stuck("the stop", "nothing moves any more".into())),
+                Step::Moved => {}
+            }
+            patience.wait(machine, "the stop", String::new)?;
+        }
+        self.rack.borrow_mut().trace.note("stopped", &[]);
+        match machine.ports.pool.outstanding() {
+            0 => Ok(Served::Finished),
+            count => Err(Failure::Buffers { count }),
+        }
+    }
+
+    // What if, after this recovery, the power failed once more and one device more were lost? All must still be readable.
+    fn probe<S: Subject>(&mut self) -> Result<(), Failure> {
+        if !self.scenario.probe_losses || self.cuts == 0 {
+            return Ok(());
+        }
+        let groups: [Vec<DeviceId>; 2] =
+            [self.scenario.member_devices().collect(), self.scenario.log_devices().collect()];
+        for (group, tolerated) in groups.into_iter().zip([1, usize::from(self.scenario.log_copies) - 1]) {
+            let lost = group.iter().filter(|&&device| self.rack.borrow().was_lost(device)).count();
+            if lost >= tolerated {
+                continue;
+            }
+            for device in group.into_iter().filter(|&device| !self.rack.borrow().was_lost(device)) {
+                self.probes += 1;
+                self.without(device)
+                    .verify::<S>()
+                    .map_err(|failure| Failure::AfterLoss { device, failure: Box::new(failure) })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn without(&self, device: DeviceId) -> Self {
+        let mut twin = self.with_faults(Vec::new());
+        {
+            let mut rack = twin.rack.borrow_mut();
+            rack.trace = rack.trace.silenced();
+            rack.cut_power();
+            rack.lose(device, false);
+        }
+        twin.scenario.probe_losses = false;
+        twin.workload.retire();
+        twin.power_cycle();
+        twin
+    }
+
+    fn verify<S: Subject>(&mut self) -> Result<(), Failure> {
+        let Some(mut machine) = self.boot::<S>()? else { unreachable!("no fault is left to cut the power") };
+        self.serve(&mut machine)?;
+        self.stop(&mut machine)?;
+        Ok(())
+    }
+}
+
+fn stuck(what: &'static str, detail: String) -> Failure {
+    Failure::Stuck { what, detail }
+}
+
+/// How long nothing may end.
+struct Patience {
+    steps: u64,
+    since: base::time::Time,
+}
+
+impl Patience {
+    fn new<S: Subject>(machine: &Machine<S>) -> Self {
+        Self { steps: 0, since: machine.ports.now() }
+    }
+
+    fn wait<S: Subject>(
+        &mut self,
+        machine: &Machine<S>,
+        what: &'static str,
+        detail: impl Fn() -> String,
+    ) -> Result<(), Failure> {
+        self.steps += 1;
+        let silence = machine.ports.now().since(self.since);
+        if self.steps > MAX_STEPS_WITHOUT_END || silence > MAX_SILENCE {
+            let silence_ms = silence.0 / 1_000_000;
+            return Err(stuck(what, format!("{} after {} steps and {silence_ms} ms", detail(), self.steps)));
+        }
+        Ok(())
+    }
+}
