@@ -1,2 +1,81 @@
-//! Placeholder front page.
-fn main() {}
+//! `cargo xtask`: the one entry for developers. It runs what CI runs, checks the habits of the house, and drives the
+//! simulator, the lab and the bench. It never changes the tree, except where a command says so.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`ci`] | the steps of the test command, and its closing line |
+//! | [`report`] | steps counted and timed |
+//! | [`needs`] | what the tests need of the machine, and how to get it |
+//! | [`process`] | commands run to their end, and servers that end with their guard |
+//! | [`tidy`] | the habits held by a check, in `tidy/` |
+//! | [`lab`] | scenarios with a real Linux kernel as the host |
+//! | [`server`] | a `brindle serve` of our own: configuration, start, kill, clean stop |
+//! | [`metrics`] | the metrics endpoint, read by promtool |
+//! | [`reference`] | the README's configuration reference, generated |
+#![forbid(unsafe_code)]
+
+mod ci;
+mod lab;
+mod metrics;
+mod needs;
+mod process;
+mod reference;
+mod report;
+mod server;
+mod tidy;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo xtask COMMAND
+
+  ci [--quick] [--install]   the test command: format, clippy, tidy, unit tests, simulator, release build, metrics, lab
+                             --quick    without simulator, release build, metrics and lab
+                             --install  first installs what is missing with apt-get (as root)
+  tidy                       layers, unsafe code, file lengths, dependencies, front comments
+  reference                  writes the configuration reference into README.md
+  sim [SEED | ARGUMENT...]   the simulator: one seed again, or its own arguments (see `cargo xtask sim --help`)
+  lab [NAME...]              scenarios with a Linux guest as the host: files, killed, degraded (default: all)
+  metrics                    `promtool check metrics` on a running server";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let outcome = match words.as_slice() {
+        ["ci", options @ ..] => ci::Options::parse(options).and_then(|options| ci::run(&options)),
+        ["tidy"] => tidy::run(&process::root()),
+        ["reference"] => reference::write(&process::root()),
+        ["sim", rest @ ..] => sim(rest),
+        ["lab", names @ ..] => lab::run(names),
+        ["metrics"] => metrics::run(),
+        ["--help" | "-h" | "help"] => Ok(USAGE.to_owned()),
+        _ => Err(process::Failure::Usage(USAGE.to_owned())),
+    };
+    match outcome {
+        Ok(note) => {
+            if !note.is_empty() {
+                println!("{note}");
+            }
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            let text = failure.to_string();
+            if !text.is_empty() {
+                eprintln!("{text}");
+            }
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+/// A lone number is a seed to run again; anything else is the simulator's own affair.
+fn sim(arguments: &[&str]) -> Result<String, process::Failure> {
+    let mut all = vec!["run", "--release", "--quiet", "-p", "sim", "--"];
+    match arguments {
+        [seed] if seed.starts_with("0x") || seed.chars().all(|digit| digit.is_ascii_digit()) => {
+            all.extend(["run", "--seed", seed]);
+        }
+        _ => all.extend(arguments),
+    }
+    process::cargo(&all).map(|()| String::new())
+}

@@ -1,0 +1,81 @@
+//! The test command: what CI runs and what the README tells a newcomer to type. Each step is a command that can also be
+//! typed alone. It never stops at the first failure, and ends with one line that counts.
+
+use crate::process::{self, Failure, cargo};
+use crate::report::Report;
+use crate::{lab, metrics, needs, tidy};
+
+/// Fresh seeds of the simulator run for this long, in seconds; the kept seeds and the sweep come on top.
+const SIM_SECONDS: &str = "75";
+
+/// How the test command was asked for.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Options {
+    /// Leave out what takes minutes.
+    quick: bool,
+    /// Install what is missing.
+    install: bool,
+}
+
+impl Options {
+    /// From the words behind `ci`.
+    pub(crate) fn parse(words: &[&str]) -> Result<Options, Failure> {
+        let mut options = Options::default();
+        for word in words {
+            match *word {
+                "--quick" => options.quick = true,
+                "--install" => options.install = true,
+                _ => return Err(Failure::Usage(format!("ci: unknown option {word}; known: --quick --install"))),
+            }
+        }
+        Ok(options)
+    }
+}
+
+/// Runs all steps; the closing line is the last thing printed.
+pub(crate) fn run(options: &Options) -> Result<String, Failure> {
+    let mut report = Report::new();
+    // Before anything takes minutes: a machine that cannot pass is told so at once.
+    if !options.quick && !report.step("needs", || needs::check(options.install)) {
+        println!("{}", report.closing());
+        return Err(Failure::Steps);
+    }
+    let quiet = |arguments: &[&str]| cargo(arguments).map(|()| String::new());
+
+    report.step("fmt", || quiet(&["fmt", "--all", "--check"]));
+    report.step("tidy", || tidy::run(&process::root()));
+    report.step("clippy", || quiet(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]));
+    report.step("unit tests", || quiet(&["test", "--workspace", "--quiet"]));
+    if process::find_program("cargo-deny").is_some() {
+        report.step("deny", || quiet(&["deny", "check"]));
+    }
+    if !options.quick {
+        let sim = |arguments: &[&str]| {
+            let mut all = vec!["run", "--release", "--quiet", "-p", "sim", "--"];
+            all.extend(arguments);
+            quiet(&all)
+        };
+        report.step("sim: kept seeds", || sim(&["seeds"]));
+        report.step("sim: a cut at each effect", || sim(&["sweep"]));
+        report.step("sim: fresh seeds", || sim(&["run", "--seconds", SIM_SECONDS]));
+        if report.step("release build", || quiet(&["build", "--release", "-p", "brindle", "-p", "loadgen"])) {
+            report.step("metrics", metrics::run);
+        }
+        lab::steps(&mut report, &lab::SCENARIOS.iter().collect::<Vec<_>>());
+    }
+
+    println!("{}", report.closing());
+    if report.is_clean() { Ok(String::new()) } else { Err(Failure::Steps) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_read_and_unknown_ones_refused() {
+        assert_eq!(Options::parse(&[]).unwrap(), Options::default());
+        assert_eq!(Options::parse(&["--install", "--quick"]).unwrap(), Options { quick: true, install: true });
+        assert_eq!(Options::parse(&["--fast"]).unwrap_err().exit_code(), 2);
+    }
+}

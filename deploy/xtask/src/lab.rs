@@ -1,0 +1,206 @@
+//! Scenarios with a real Linux kernel as the host: a guest is booted, its kernel's NVMe/TCP initiator connects to a
+//! server of ours on this machine, and a script in the guest says what must hold. The script also says when the server
+//! is to be killed; everything else about the server happens here.
+//!
+//! A script speaks to this side by lines on its output:
+//!
+//! | line | what happens |
+//! |---|---|
+//! | `@kill` | SIGKILL, a pause that the host notices, start again |
+//! | `@kill NAME` | the same, with the file of drive NAME taken away before the start |
+
+use crate::process::{self, Failure};
+use crate::report::Report;
+use crate::server::{Devices, NQN, Server, Setup};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::time::Duration;
+
+/// One scenario: a script of `deploy/lab` and the server it runs against.
+pub(crate) struct Scenario {
+    name: &'static str,
+    script: &'static str,
+    setup: Setup,
+}
+
+const WRITE_BACK: Setup = Setup { devices: Devices::Files, mode: "write-back" };
+const WRITE_THROUGH: Setup = Setup { devices: Devices::Files, mode: "write-through" };
+
+/// All scenarios, in the order in which they are run.
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario { name: "files", script: "files.sh", setup: WRITE_BACK },
+    Scenario { name: "killed", script: "killed.sh", setup: WRITE_BACK },
+    Scenario { name: "killed-write-through", script: "killed.sh", setup: WRITE_THROUGH },
+    Scenario { name: "degraded", script: "degraded.sh", setup: WRITE_BACK },
+];
+
+/// How long a killed server stays away: the host's queues must see the connection gone and begin to retry.
+const AWAY: Duration = Duration::from_secs(2);
+
+/// How often the server is looked at while the guest is silent.
+const WATCH: Duration = Duration::from_millis(500);
+
+/// Guest time limit of one scenario, in seconds.
+const GUEST_LIMIT: &str = "240";
+
+/// Lines of guest output that may wait to be handled.
+const LINES_MAX: usize = 1024;
+
+/// `cargo xtask lab [NAME...]`: builds what is needed and runs the named scenarios, or all.
+pub(crate) fn run(names: &[&str]) -> Result<String, Failure> {
+    let chosen: Vec<&Scenario> = if names.is_empty() {
+        SCENARIOS.iter().collect()
+    } else {
+        names.iter().map(|name| find(name)).collect::<Result<_, _>>()?
+    };
+    process::cargo(&["build", "--release", "--quiet", "-p", "brindle"])?;
+    let mut report = Report::new();
+    steps(&mut report, &chosen);
+    println!("{}", report.closing());
+    if report.is_clean() { Ok(String::new()) } else { Err(Failure::Steps) }
+}
+
+/// Adds the guest's making and the scenarios to a longer report. The release binary is built.
+pub(crate) fn steps(report: &mut Report, scenarios: &[&Scenario]) {
+    if report.step("lab: guest", make_guest) {
+        for scenario in scenarios {
+            report.step(&format!("lab: {}", scenario.name), || play(scenario));
+        }
+    }
+}
+
+fn find(name: &str) -> Result<&'static Scenario, Failure> {
+    SCENARIOS.iter().find(|scenario| scenario.name == name).ok_or_else(|| {
+        let known: Vec<&str> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
+        Failure::Usage(format!("lab: no scenario {name}; known: {}", known.join(" ")))
+    })
+}
+
+/// Where the guest is kept: its making takes half a minute and 145 MB of downloads.
+fn guest_cache() -> PathBuf {
+    std::env::var_os("GUEST_CACHE").map_or_else(|| process::root().join("target/lab/guest"), PathBuf::from)
+}
+
+fn lab_file(name: &str) -> PathBuf {
+    process::root().join("deploy/lab").join(name)
+}
+
+fn make_guest() -> Result<String, Failure> {
+    process::run(Command::new(lab_file("mkguest")).arg(guest_cache()), "deploy/lab/mkguest")?;
+    Ok(String::new())
+}
+
+/// One scenario from an empty folder to the server's clean stop. The folder stays for whoever looks at a failure.
+fn play(scenario: &Scenario) -> Result<String, Failure> {
+    let folder = process::root().join("target/lab").join(scenario.name);
+    process::fresh_folder(&folder)?;
+    let mut server = Server::create(&folder, scenario.setup)?;
+    let mut guest = Guest::boot(scenario, &folder, server.nvme().port())?;
+    loop {
+        match guest.lines.recv_timeout(WATCH) {
+            Ok(line) => {
+                println!("   {line}");
+                if let Some(order) = line.strip_prefix("@kill") {
+                    crash(&mut server, order.trim())?;
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => server.check_alive()?,
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+    }
+    guest.end(scenario)?;
+    // What the guest has read came from a server that may have held it in memory: it must also stop in order.
+    server.stop()?;
+    Ok(String::new())
+}
+
+fn crash(server: &mut Server, device: &str) -> Result<(), Failure> {
+    server.kill()?;
+    if !device.is_empty() {
+        server.remove_device(device)?;
+    }
+    std::thread::sleep(AWAY);
+    server.restart()
+}
+
+/// The emulated machine with the script in it. Dropping it ends the machine.
+struct Guest {
+    child: Child,
+    lines: Receiver<String>,
+    console: PathBuf,
+}
+
+impl Guest {
+    fn boot(scenario: &Scenario, folder: &Path, port: u16) -> Result<Guest, Failure> {
+        let console = folder.join("console.log");
+        let mut child = Command::new(lab_file("guest-run"))
+            .arg("--cache")
+            .arg(guest_cache())
+            .args(["--timeout", GUEST_LIMIT, "--console"])
+            .arg(&console)
+            .args(["--env", &format!("PORT={port}"), "--env", &format!("NQN={NQN}"), "--put"])
+            .arg(lab_file("scenario.sh"))
+            .arg(lab_file(scenario.script))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| Failure::Start("deploy/lab/guest-run".to_owned(), error))?;
+        let output = child.stdout.take().expect("the output is piped");
+        let (sender, lines) = sync_channel(LINES_MAX);
+        // A thread of its own, since a silent guest must not keep us from watching the server.
+        std::thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        Ok(Guest { child, lines, console })
+    }
+
+    /// The script's verdict, once its output has ended.
+    fn end(&mut self, scenario: &Scenario) -> Result<(), Failure> {
+        let status = self.child.wait().map_err(|error| Failure::Start("wait".to_owned(), error))?;
+        if status.success() {
+            return Ok(());
+        }
+        let kernel = process::tail(&self.console, 20);
+        Err(Failure::found(format!(
+            "{}: {status}\n-- the end of the guest's kernel messages:\n{kernel}",
+            scenario.script
+        )))
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        // SIGTERM, so that the script's own trap ends the emulator and removes its folder.
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = process::signal(&self.child, "TERM");
+            let _ = self.child.wait();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_scenario_has_its_script_and_a_name_of_its_own() {
+        for (n, scenario) in SCENARIOS.iter().enumerate() {
+            let text = process::read(&lab_file(scenario.script)).unwrap();
+            assert!(text.contains("/run/in/scenario.sh"), "{} does not use the common part", scenario.script);
+            assert!(SCENARIOS[n + 1..].iter().all(|other| other.name != scenario.name));
+        }
+    }
+
+    #[test]
+    fn an_unknown_scenario_is_refused_with_the_known_names() {
+        let failure = find("nothing").err().unwrap();
+        assert_eq!(failure.exit_code(), 2);
+        assert!(failure.to_string().contains("files killed"), "{failure}");
+    }
+}

@@ -1,0 +1,225 @@
+//! A `brindle serve` of our own: its configuration, its start, its violent and its orderly end. One server at a time
+//! per folder. It never touches a process that it did not start.
+
+use crate::process::{self, Failure};
+use std::fs::File;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// Longest start: creating the array writes its metadata, recovery reads the log.
+const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// Longest orderly end: everything dirty is destaged first.
+const STOP_LIMIT: Duration = Duration::from_secs(60);
+
+/// Lines of the server's log shown with a failure.
+const LOG_TAIL: usize = 30;
+
+/// Name of the one subsystem that is served.
+pub(crate) const NQN: &str = "nqn.2026-01.io.brindle:lab";
+
+/// What the server's devices are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Devices {
+    /// Files in the server's folder whose unflushed writes are lost on SIGKILL: a missing flush shows.
+    Files,
+    /// Memory.
+    Ram,
+}
+
+/// What is served, and how the log answers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setup {
+    /// Files or memory.
+    pub(crate) devices: Devices,
+    /// `write-back` or `write-through`.
+    pub(crate) mode: &'static str,
+}
+
+/// A running server, and what is needed to start it again. Dropping it kills the process.
+pub(crate) struct Server {
+    folder: PathBuf,
+    nvme: SocketAddr,
+    metrics: SocketAddr,
+    child: Option<Child>,
+}
+
+impl Server {
+    /// Writes a configuration into `folder`, which must exist, and starts a server on it.
+    pub(crate) fn create(folder: &Path, setup: Setup) -> Result<Server, Failure> {
+        let nvme = free_address()?;
+        let metrics = free_address()?;
+        process::write(&folder.join("brindle.yaml"), &configuration(setup, nvme, metrics))?;
+        let mut server = Server { folder: folder.to_owned(), nvme, metrics, child: None };
+        server.start(&["--create"])?;
+        Ok(server)
+    }
+
+    /// Where hosts connect.
+    pub(crate) fn nvme(&self) -> SocketAddr {
+        self.nvme
+    }
+
+    /// Where Prometheus scrapes.
+    pub(crate) fn metrics(&self) -> SocketAddr {
+        self.metrics
+    }
+
+    /// Starts the process again, on what its drives hold.
+    pub(crate) fn restart(&mut self) -> Result<(), Failure> {
+        self.start(&[])
+    }
+
+    /// SIGKILL: the crash of the process, in the middle of whatever it does.
+    pub(crate) fn kill(&mut self) -> Result<(), Failure> {
+        let mut child = self.child.take().ok_or_else(|| Failure::found("the server is not running"))?;
+        if let Ok(Some(status)) = child.try_wait() {
+            return Err(self.failed(&format!("the server had ended by itself: {status}")));
+        }
+        child.kill().and_then(|()| child.wait()).map(|_| ()).map_err(|error| Failure::Start("kill".to_owned(), error))
+    }
+
+    /// SIGTERM: everything is destaged and the process ends with 0, within its time.
+    pub(crate) fn stop(&mut self) -> Result<(), Failure> {
+        let mut child = self.child.take().ok_or_else(|| Failure::found("the server is not running"))?;
+        let outcome = process::signal(&child, "TERM").and_then(|()| {
+            process::wait_limited(&mut child, STOP_LIMIT).map_err(|error| Failure::Start("wait".to_owned(), error))
+        });
+        match outcome {
+            Ok(Some(status)) if status.success() => Ok(()),
+            Ok(Some(status)) => Err(self.failed(&format!("the server's clean stop: {status}"))),
+            Ok(None) => {
+                let _ = child.kill().and_then(|()| child.wait());
+                Err(self.failed(&format!("the server did not stop within {STOP_LIMIT:?}")))
+            }
+            Err(failure) => {
+                let _ = child.kill().and_then(|()| child.wait());
+                Err(failure)
+            }
+        }
+    }
+
+    /// Takes a member's file away, as if the drive had been pulled. The server must not be running.
+    pub(crate) fn remove_device(&self, name: &str) -> Result<(), Failure> {
+        assert!(self.child.is_none(), "a drive is pulled between stop and start");
+        let path = self.folder.join(format!("{name}.img"));
+        std::fs::rename(&path, path.with_extension("gone")).map_err(|error| Failure::File(path, error))
+    }
+
+    /// An error if the process has ended by itself.
+    pub(crate) fn check_alive(&mut self) -> Result<(), Failure> {
+        match self.child.as_mut().map(Child::try_wait) {
+            Some(Ok(Some(status))) => {
+                self.child = None;
+                Err(self.failed(&format!("the server ended by itself: {status}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn start(&mut self, options: &[&str]) -> Result<(), Failure> {
+        assert!(self.child.is_none(), "one server per folder");
+        let log_path = self.folder.join("server.log");
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(&log_path)
+            .map_err(|error| Failure::File(log_path.clone(), error))?;
+        let errors = log.try_clone().map_err(|error| Failure::File(log_path, error))?;
+        let binary = process::root().join("target/release/brindle");
+        let child = Command::new(&binary)
+            .args(["serve", "brindle.yaml"])
+            .args(options)
+            .current_dir(&self.folder)
+            .stdin(Stdio::null())
+            .stdout(log)
+            .stderr(errors)
+            .spawn()
+            .map_err(|error| Failure::Start(binary.display().to_string(), error))?;
+        self.child = Some(child);
+        let nvme = self.nvme;
+        let answered = process::wait_for(START_LIMIT, || match self.check_alive() {
+            Err(failure) => Some(Err(failure)),
+            Ok(()) => TcpStream::connect(nvme).is_ok().then_some(Ok(())),
+        });
+        answered.unwrap_or_else(|| Err(self.failed(&format!("the server did not listen within {START_LIMIT:?}"))))
+    }
+
+    fn failed(&self, what: &str) -> Failure {
+        let log = process::tail(self.folder.join("server.log"), LOG_TAIL);
+        Failure::found(format!("{what}\n-- the end of {}/server.log:\n{log}", self.folder.display()))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // The process may have ended already; either way nothing of it stays.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// An address on the loopback whose port was free a moment ago.
+fn free_address() -> Result<SocketAddr, Failure> {
+    TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .map_err(|error| Failure::Start("a listener on 127.0.0.1".to_owned(), error))
+}
+
+/// Three members and two log copies. Small: the lab's guest is emulated, and its disk is the host's page cache.
+fn configuration(setup: Setup, nvme: SocketAddr, metrics: SocketAddr) -> String {
+    let device = |name: &str, size: &str| match setup.devices {
+        Devices::Files => {
+            format!("  - {{name: {name}, kind: file, path: {name}.img, size: {size}, volatile_cache: emulated}}\n")
+        }
+        Devices::Ram => format!("  - {{name: {name}, kind: ram, size: {size}}}\n"),
+    };
+    let mut text = String::from("version: 1\nname: lab\n");
+    text += "reactors: {count: 1, polling: adaptive, memory: 256MiB}\ndevices:\n";
+    for name in ["d0", "d1", "d2"] {
+        text += &device(name, "192MiB");
+    }
+    for name in ["l0", "l1"] {
+        text += &device(name, "64MiB");
+    }
+    text += &format!(
+        "arrays:
+  - name: a0
+    level: raid5
+    members: [d0, d1, d2]
+    chunk: 64KiB
+    log: {{devices: [l0, l1], mode: {mode}}}
+    volumes: [{{name: v0, size: 256MiB}}]
+listeners:
+  - {{name: main, protocol: nvme-tcp, address: \"{nvme}\"}}
+subsystems:
+  - {{nqn: \"{NQN}\", listeners: [main], hosts: any, namespaces: [{{nsid: 1, volume: a0/v0}}]}}
+metrics: {{address: \"{metrics}\"}}
+control: {{socket: control.sock}}
+",
+        mode = setup.mode
+    );
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_configurations_pass_the_products_own_check() {
+        let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        for devices in [Devices::Files, Devices::Ram] {
+            for mode in ["write-back", "write-through"] {
+                let text = configuration(Setup { devices, mode }, address(4420), address(9420));
+                if let Err(problems) = config::parse(&text, "lab.yaml") {
+                    panic!("{problems:?}\n{text}");
+                }
+            }
+        }
+    }
+}
