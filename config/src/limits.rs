@@ -1,0 +1,70 @@
+//! Every bound of the configuration, in one place. Those that follow from a disk format are estimates on the safe side: the
+//! format itself has the last word when something is created.
+
+use base::BLOCK;
+
+const MIB: u64 = 1 << 20;
+
+/// Bytes of the longest file that is read.
+pub const MAX_FILE_BYTES: usize = 1 << 20;
+
+/// Problems reported of one file; what follows is counted only.
+pub const MAX_PROBLEMS: usize = 100;
+
+/// Most reactors.
+pub const MAX_REACTORS: u16 = 64;
+
+/// Least memory for buffers.
+pub const MIN_MEMORY_BYTES: u64 = 64 * MIB;
+
+/// Least and most members of an array.
+pub const MEMBERS: core::ops::RangeInclusive<usize> = 3..=32;
+
+/// Least and most copies of a log.
+pub const LOG_COPIES: core::ops::RangeInclusive<usize> = 1..=4;
+
+/// Least and most lanes of a log.
+pub const LANES: core::ops::RangeInclusive<u16> = 1..=256;
+
+/// Smallest and largest chunk in bytes, powers of two.
+pub const CHUNK_BYTES: core::ops::RangeInclusive<u64> = 4096..=MIB;
+
+/// The unit in which member space is owned and zeroed: at least so much of each member.
+pub const ZONE_BYTES: u64 = 4 * MIB;
+
+/// What superblocks, volume table and bitmaps take of each member, at most.
+pub const MEMBER_OVERHEAD_BYTES: u64 = 4 * MIB;
+
+/// The smallest member: overhead and a few zones.
+pub const MIN_MEMBER_BYTES: u64 = MEMBER_OVERHEAD_BYTES + 3 * ZONE_BYTES;
+
+/// The shortest ring of a lane: four of the longest records (a descriptor and 128 blocks).
+pub const MIN_LANE_BYTES: u64 = 4 * 129 * BLOCK as u64;
+
+/// What a log takes beside its lanes: superblocks, and two anchor blocks for each lane.
+pub const fn log_overhead_bytes(lanes: u16) -> u64 {
+    MIB + 2 * lanes as u64 * BLOCK as u64
+}
+
+/// The smallest log device.
+pub const fn min_log_bytes(lanes: u16) -> u64 {
+    log_overhead_bytes(lanes) + lanes as u64 * MIN_LANE_BYTES
+}
+
+/// Longest name of a device, array, volume or listener, in bytes.
+pub const MAX_NAME_BYTES: usize = 32;
+
+/// Longest NQN in bytes (NVM Express Base Specification, NVMe Qualified Names).
+pub const MAX_NQN_BYTES: usize = 223;
+
+/// Longest path of a unix socket: `sockaddr_un` has 108 bytes, the last of them zero.
+pub const MAX_SOCKET_PATH_BYTES: usize = 107;
+
+/// Highest namespace identifier: FFFFFFFFh means all namespaces, and hosts number them densely.
+pub const MAX_NSID: u32 = 1024;
+
+/// Least and most fill of the log at which destaging no longer waits for age, in percent.
+pub const HIGH_WATERMARK_PERCENT: core::ops::RangeInclusive<u8> = 10..=90;
+
+const _: () = assert!(MIN_MEMBER_BYTES > MEMBER_OVERHEAD_BYTES + ZONE_BYTES);
+const _: () = assert!(*CHUNK_BYTES.end() <= ZONE_BYTES);

@@ -1,0 +1,426 @@
+//! What a configuration may say. The JSON Schema, the reference documentation and the check of a file's shape are all made
+//! from these structures: the comments here are what operators read.
+
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+
+use base::time::Span;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::values::{Name, Nqn, Percent, Size, SocketAddress, TimeSpan, VolumePath};
+
+/// An appliance: devices, arrays built of them, and who may use the volumes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The version of this format.
+    pub version: Version,
+    /// The appliance's name, for logs and for hosts.
+    pub name: Name,
+    /// The threads that do the work.
+    #[serde(default)]
+    pub reactors: Reactors,
+    /// Drives, files and memory that arrays and logs are made of. Each belongs to one array or log.
+    #[schemars(length(min = 1))]
+    pub devices: Vec<Device>,
+    /// Arrays with their logs and volumes.
+    #[schemars(length(min = 1))]
+    pub arrays: Vec<Array>,
+    /// Where hosts connect.
+    #[schemars(length(min = 1))]
+    pub listeners: Vec<Listener>,
+    /// What hosts find there.
+    #[schemars(length(min = 1))]
+    pub subsystems: Vec<Subsystem>,
+    /// The metrics endpoint. Left out: there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<Metrics>,
+    /// The control socket. Left out: there is none, and `brindle status` has nobody to ask.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control: Option<Control>,
+}
+
+/// Version 1, the only one there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Version;
+
+impl Version {
+    const NUMBER: u64 = 1;
+}
+
+impl Serialize for Version {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(Self::NUMBER)
+    }
+}
+
+impl<'de> Deserialize<'de> for Version {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match u64::deserialize(deserializer)? {
+            Self::NUMBER => Ok(Self),
+            other => Err(serde::de::Error::custom(format!("version {other} is not known"))),
+        }
+    }
+}
+
+impl JsonSchema for Version {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Version".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "integer", "const": Self::NUMBER })
+    }
+}
+
+/// The threads that do the work, one pinned to each core.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Reactors {
+    /// The cores to use, one reactor on each. Either this or `count`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub cores: Option<Vec<u16>>,
+    /// How many reactors, on cores of the system's choice. Left out, and no `cores` either: one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 64))]
+    pub count: Option<u16>,
+    /// What a reactor does when there is nothing to do.
+    #[serde(default)]
+    pub polling: Polling,
+    /// With adaptive polling: how long a reactor looks for work before it sleeps.
+    #[serde(default = "default_spin")]
+    pub spin: TimeSpan,
+    /// Memory for data buffers, of all reactors together.
+    #[serde(default = "default_memory")]
+    pub memory: Size,
+    /// Whether that memory is of huge pages.
+    #[serde(default)]
+    pub hugepages: Hugepages,
+}
+
+/// What a reactor does when there is nothing to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Polling {
+    /// Look for work all the time: lowest latency, a whole core.
+    Busy,
+    /// Look for a while (`spin`), then sleep until something happens.
+    #[default]
+    Adaptive,
+}
+
+/// Whether buffers are of huge pages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Hugepages {
+    /// Ordinary pages.
+    #[default]
+    Off,
+    /// Huge pages if there are enough, else ordinary ones.
+    Try,
+    /// Huge pages, or do not start.
+    Require,
+}
+
+/// Something that stores blocks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Device {
+    /// A file in a file system. Made when it is missing.
+    File {
+        /// What the configuration calls it.
+        name: Name,
+        /// The file, relative to the working directory.
+        path: PathBuf,
+        /// How large the file is made.
+        size: Size,
+        /// Whether a write cache that forgets is put in front, to test what depends on flushes.
+        #[serde(default)]
+        volatile_cache: VolatileCache,
+    },
+    /// A block device. Written to for the first time only with `--create`, and only when it bears nothing.
+    Block {
+        /// What the configuration calls it.
+        name: Name,
+        /// The device's node, better by a name that stays: `/dev/disk/by-id/...`.
+        path: PathBuf,
+    },
+    /// Memory: everything on it is gone when the process ends. For tests and measurements.
+    Ram {
+        /// What the configuration calls it.
+        name: Name,
+        /// How much memory.
+        size: Size,
+        /// Whether a write cache that forgets is put in front, to test what depends on flushes.
+        #[serde(default)]
+        volatile_cache: VolatileCache,
+    },
+}
+
+/// A write cache in front of a device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum VolatileCache {
+    /// What the device itself has.
+    #[default]
+    None,
+    /// What is not flushed is kept in this process only, and lost with it.
+    Emulated,
+}
+
+/// Devices bound together, with the log in front and the volumes on top.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Array {
+    /// The array's name.
+    pub name: Name,
+    /// How it stores redundancy.
+    pub level: Level,
+    /// The devices that hold data and parity, by name. Their order matters only when the array is made.
+    #[schemars(length(min = 3, max = 32))]
+    pub members: Vec<Name>,
+    /// How much goes to one member before the next one's turn: a power of two from 4KiB to 1MiB.
+    #[serde(default = "default_chunk")]
+    pub chunk: Size,
+    /// The write log. Required for an array with parity: without it a crash could leave parity that does not match.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<Log>,
+    /// When logged data goes to the members.
+    #[serde(default)]
+    pub destage: Destage,
+    /// What hosts see, carved from the array.
+    #[schemars(length(min = 1))]
+    pub volumes: Vec<Volume>,
+}
+
+/// How an array stores redundancy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// One parity block for each row: any one member may fail.
+    Raid5,
+}
+
+/// The write log of an array.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// The devices that hold a copy each, by name: fast ones that keep what was written when power fails.
+    #[schemars(length(min = 1, max = 4))]
+    pub devices: Vec<Name>,
+    /// When a write is acknowledged.
+    #[serde(default)]
+    pub mode: LogMode,
+    /// Independent rings in the log, fixed when it is made: at least the number of reactors.
+    #[serde(default = "default_lanes")]
+    #[schemars(range(min = 1, max = 256))]
+    pub lanes: u16,
+}
+
+/// When a write is acknowledged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogMode {
+    /// Once every log copy holds it.
+    #[default]
+    WriteBack,
+    /// Once the members hold it, too: slower, but a lost log loses nothing.
+    WriteThrough,
+}
+
+/// When logged data goes to the members.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Destage {
+    /// How old the oldest data of a stripe may grow before it is written, complete or not.
+    #[serde(default = "default_age")]
+    pub age: TimeSpan,
+    /// How full the log may grow before age no longer matters: from 10% to 90%.
+    #[serde(default = "default_high_watermark")]
+    pub high_watermark: Percent,
+}
+
+/// What hosts see as a drive.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Volume {
+    /// The volume's name, unique in its array.
+    pub name: Name,
+    /// How large it is: whole blocks of 4KiB.
+    pub size: Size,
+}
+
+/// Where hosts connect.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Listener {
+    /// The listener's name.
+    pub name: Name,
+    /// What is spoken.
+    pub protocol: Protocol,
+    /// The address and port. NVMe over TCP has port 4420 by custom.
+    pub address: SocketAddress,
+}
+
+/// What is spoken at a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protocol {
+    /// NVM Express over TCP, discovery included.
+    NvmeTcp,
+}
+
+/// A set of volumes under one NVMe name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Subsystem {
+    /// The name that hosts connect to.
+    pub nqn: Nqn,
+    /// The listeners that it is reached by, by name.
+    #[schemars(length(min = 1))]
+    pub listeners: Vec<Name>,
+    /// Who may connect.
+    pub hosts: Hosts,
+    /// The volumes in it.
+    #[schemars(length(min = 1))]
+    pub namespaces: Vec<Namespace>,
+}
+
+/// Who may connect.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Hosts {
+    /// Every host that reaches the listener.
+    Any(AnyHost),
+    /// The hosts of these names.
+    Listed(#[schemars(length(min = 1))] Vec<Nqn>),
+}
+
+/// The word for every host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AnyHost {
+    /// Every host that reaches the listener.
+    Any,
+}
+
+/// A volume in a subsystem.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Namespace {
+    /// The namespace identifier, unique in the subsystem.
+    #[schemars(range(min = 1, max = 1024))]
+    pub nsid: u32,
+    /// The volume, as array/volume.
+    pub volume: VolumePath,
+}
+
+/// The metrics endpoint: `/metrics` for Prometheus, `/healthz` and `/readyz`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Metrics {
+    /// The address and port. It has no access control: keep it on loopback or a management network.
+    pub address: SocketAddress,
+}
+
+/// The control socket.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Control {
+    /// The unix socket, relative to the working directory; only its owner may use it.
+    pub socket: PathBuf,
+}
+
+impl Reactors {
+    /// How many reactors.
+    pub fn count(&self) -> u16 {
+        match &self.cores {
+            Some(cores) => cores.len() as u16,
+            None => self.count.unwrap_or(1),
+        }
+    }
+}
+
+impl Device {
+    /// What the configuration calls it.
+    pub const fn name(&self) -> &Name {
+        match self {
+            Self::File { name, .. } | Self::Block { name, .. } | Self::Ram { name, .. } => name,
+        }
+    }
+
+    /// Where it is in the file system; memory is nowhere.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::File { path, .. } | Self::Block { path, .. } => Some(path),
+            Self::Ram { .. } => None,
+        }
+    }
+
+    /// The size it is given; a block device has its own.
+    pub const fn size(&self) -> Option<Size> {
+        match self {
+            Self::File { size, .. } | Self::Ram { size, .. } => Some(*size),
+            Self::Block { .. } => None,
+        }
+    }
+}
+
+impl Hosts {
+    /// Whether a host of this name may connect.
+    pub fn admits(&self, host: &str) -> bool {
+        match self {
+            Self::Any(_) => true,
+            Self::Listed(hosts) => hosts.iter().any(|nqn| nqn.as_str() == host),
+        }
+    }
+}
+
+impl Default for Reactors {
+    fn default() -> Self {
+        Self {
+            cores: None,
+            count: None,
+            polling: Polling::default(),
+            spin: default_spin(),
+            memory: default_memory(),
+            hugepages: Hugepages::default(),
+        }
+    }
+}
+
+impl Default for Destage {
+    fn default() -> Self {
+        Self { age: default_age(), high_watermark: default_high_watermark() }
+    }
+}
+
+const fn default_spin() -> TimeSpan {
+    TimeSpan(Span::from_micros(50))
+}
+
+pub(crate) const fn default_memory() -> Size {
+    Size::from_mib(256)
+}
+
+pub(crate) const fn default_chunk() -> Size {
+    Size(64 << 10)
+}
+
+pub(crate) const fn default_lanes() -> u16 {
+    16
+}
+
+const fn default_age() -> TimeSpan {
+    TimeSpan(Span::from_secs(5))
+}
+
+const fn default_high_watermark() -> Percent {
+    Percent(75)
+}
