@@ -2,8 +2,12 @@
 //! the parity with exactly the versions that it covers (rules L4, L5). A pure function, so recovery can be cut anywhere and
 //! done again; it reads no payload.
 //!
-//! Replay of a stripe: if something is *covered*, write those versions and that parity to all present members and flush;
-//! only then do the other versions count as dirty. Until then the members may hold any mixture of old and covered blocks.
+//! Replay of a stripe, as its writer must carry it out:
+//! - If `dirty` holds every data block of the stripe, write them all with parity computed from them, whatever is covered. A
+//!   full destage logs no parity, so the members may hold any mixture, and nothing but a full write is right.
+//! - Else, if something is *covered*, write those versions and that parity to all present members and flush; only then do
+//!   the other versions count as dirty. Until then the members may hold any mixture of old and covered blocks.
+//! - Else no member write of these versions has begun: they are dirty like any others.
 
 use std::collections::BTreeMap;
 

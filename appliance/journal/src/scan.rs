@@ -71,7 +71,7 @@ pub struct LaneScan {
     pub last_crc: u32,
     /// The incarnation that the next opening names.
     pub last_incarnation: u64,
-    /// The highest sequence known to have been acknowledged.
+    /// The highest sequence known to have been acknowledged, or durable because the anchor names it.
     pub durable_upto: u64,
     /// How the log ends.
     pub end: EndOfLog,
@@ -229,7 +229,8 @@ pub fn scan_lane(
         next_sequence: chain.sequence,
         last_crc: chain.previous_crc,
         last_incarnation: chain.incarnation,
-        durable_upto: 0,
+        // An anchor names only what is durable on every copy.
+        durable_upto: anchor.tail_sequence,
         end: EndOfLog::Clean,
     };
     // Bounded: each record moves the position on, and none reaches beyond the limit.
@@ -379,7 +380,7 @@ fn judge<R: LogReader>(
 ) -> Result<EndOfLog, RecoveryError> {
     let beyond = search(window, layout, identity, lane, chain)?;
     let Chain { sequence, position, at_tail, .. } = *chain;
-    let acknowledged_upto = durable_upto.max(beyond.acknowledged_upto).max(if at_tail { sequence } else { 0 });
+    let acknowledged_upto = durable_upto.max(beyond.acknowledged_upto);
     let evidence = Evidence {
         verified: false,
         at_tail,
