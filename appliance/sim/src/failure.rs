@@ -51,6 +51,14 @@ pub enum Failure {
         /// The first byte that differs.
         byte: usize,
     },
+    /// After a clean stop a log copy is not at rest.
+    #[error("the log on device {device} is not at rest: {detail}")]
+    Log {
+        /// The copy's device.
+        device: DeviceId,
+        /// What there is.
+        detail: String,
+    },
     /// Buffers did not come home.
     #[error("{count} buffers did not come home")]
     Buffers {

@@ -20,6 +20,7 @@
 //! | [`subject`] | what is put to the test |
 //! | [`machine`] | one appliance between power-on and power-off |
 //! | [`world`] | a run from beginning to end |
+//! | [`audit`] | what must lie on the devices after a clean stop |
 //! | [`sweep`] | a short script, cut at each of its effects |
 //! | [`failure`] | broken promises |
 //!
@@ -29,6 +30,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod audit;
 pub mod boot_device;
 pub mod clock;
 pub mod device;

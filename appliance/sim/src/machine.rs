@@ -36,6 +36,16 @@ pub enum Step {
     Ended,
 }
 
+/// What a start came to.
+pub enum Started<M> {
+    /// The appliance turns.
+    Up(M),
+    /// The power failed meanwhile.
+    Cut,
+    /// A device was lost meanwhile, and the start given up.
+    DeviceLost,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Place {
     idle: bool,
@@ -54,17 +64,29 @@ pub struct Machine<S: Subject> {
 }
 
 impl<S: Subject> Machine<S> {
-    /// Starts from the devices of a rack. `None`: the power failed meanwhile.
+    /// Starts from the devices of a rack.
     ///
     /// # Errors
-    /// In words, when it does not start though the power stayed.
-    pub fn boot(scenario: &Scenario, rack: &Rc<RefCell<Rack>>, random: &mut Random) -> Result<Option<Self>, String> {
+    /// In words, when it does not start though nothing happened meanwhile.
+    pub fn boot(scenario: &Scenario, rack: &Rc<RefCell<Rack>>, random: &mut Random) -> Result<Started<Self>, String> {
+        let lost = || rack.borrow().lost();
+        let lost_before = lost();
         let mut devices = boot_devices(rack);
+        for (index, device) in devices.iter_mut().enumerate() {
+            // A device that is lost may not be there at all, or be there and answer nothing.
+            if !rack.borrow().works(DeviceId(index as u16)) && random.once_in(2) {
+                *device = None;
+            }
+        }
         let booted = S::boot(scenario, &mut devices, random);
         if !rack.borrow().powered() {
-            return Ok(None);
+            return Ok(Started::Cut);
         }
-        let shards = booted?;
+        let shards = match booted {
+            // Whoever starts the appliance starts it again.
+            Err(_) if lost() > lost_before => return Ok(Started::DeviceLost),
+            booted => booted?,
+        };
         assert_eq!(shards.len(), usize::from(scenario.shards), "as many shards as were asked for");
         let options = PortsOptions {
             shards: scenario.shards,
@@ -73,7 +95,7 @@ impl<S: Subject> Machine<S> {
         };
         let place = Place { idle: false, ended: false, deadline: Time::NEVER };
         let seed = random.bits();
-        Ok(Some(Self {
+        Ok(Started::Up(Self {
             rack: Rc::clone(rack),
             ports: SimPorts::new(Rc::clone(rack), options, Random::named(seed, "ports")),
             places: vec![place; shards.len()],
@@ -152,7 +174,7 @@ impl<S: Subject> Machine<S> {
 }
 
 /// All devices of a rack for start-up code, lost ones too.
-pub fn boot_devices(rack: &Rc<RefCell<Rack>>) -> Vec<BootDevice> {
+pub fn boot_devices(rack: &Rc<RefCell<Rack>>) -> Vec<Option<BootDevice>> {
     let count = rack.borrow().devices();
-    (0..count).map(|index| BootDevice::new(Rc::clone(rack), DeviceId(index as u16))).collect()
+    (0..count).map(|index| Some(BootDevice::new(Rc::clone(rack), DeviceId(index as u16)))).collect()
 }

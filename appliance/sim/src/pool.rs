@@ -27,18 +27,14 @@ pub struct SimPool {
     headrooms: Vec<[u8; HEADROOM]>,
     places: Vec<Place>,
     free: Vec<BufferId>,
+    capacity: usize,
 }
 
 impl SimPool {
-    /// A pool of so many blocks.
+    /// A pool of so many blocks. Memory for one is taken when it is first used: a sweep starts thousands of appliances.
     pub fn new(blocks: usize) -> Self {
-        let count = u32::try_from(blocks).expect("a pool has fewer than 2^32 blocks");
-        Self {
-            blocks: (0..blocks).map(|_| Box::new([POISON; BLOCK])).collect(),
-            headrooms: vec![[POISON; HEADROOM]; blocks],
-            places: vec![Place::default(); blocks],
-            free: (0..count).rev().map(BufferId).collect(),
-        }
+        assert!(u32::try_from(blocks).is_ok(), "a pool has fewer than 2^32 blocks");
+        Self { blocks: Vec::new(), headrooms: Vec::new(), places: Vec::new(), free: Vec::new(), capacity: blocks }
     }
 
     /// Buffers that somebody owns.
@@ -98,7 +94,16 @@ impl SimPool {
 
 impl Buffers for SimPool {
     fn alloc(&mut self) -> Option<Buffer> {
-        let id = self.free.pop()?;
+        let id = match self.free.pop() {
+            Some(id) => id,
+            None if self.blocks.len() == self.capacity => return None,
+            None => {
+                self.blocks.push(Box::new([POISON; BLOCK]));
+                self.headrooms.push([POISON; HEADROOM]);
+                self.places.push(Place::default());
+                BufferId(self.blocks.len() as u32 - 1)
+            }
+        };
         let index = id.0 as usize;
         assert!(self.blocks[index].iter().all(|&byte| byte == POISON), "{id:?} was changed after it was freed");
         let place = &mut self.places[index];
@@ -118,7 +123,7 @@ impl Buffers for SimPool {
     }
 
     fn available(&self) -> usize {
-        self.free.len()
+        self.free.len() + self.capacity - self.blocks.len()
     }
 
     fn bytes(&self, buffer: BufferId) -> &Block {

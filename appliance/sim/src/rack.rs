@@ -159,6 +159,11 @@ impl Rack {
         self.devices[device.index()].was_lost
     }
 
+    /// How many devices have ever been lost.
+    pub fn lost(&self) -> usize {
+        self.devices.iter().filter(|device| device.was_lost).count()
+    }
+
     /// Whether the power is on.
     pub const fn powered(&self) -> bool {
         self.powered

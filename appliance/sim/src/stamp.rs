@@ -50,10 +50,8 @@ impl fmt::Display for Found {
 /// Fills a block with the stamp of a version of a logical block.
 pub fn fill(block: &mut Block, lba: Lba, version: Version) {
     for (index, sector) in block.chunks_exact_mut(SECTOR).enumerate() {
-        let mut word = 0;
-        for bytes in sector.chunks_exact_mut(8) {
+        for (word, bytes) in sector.chunks_exact_mut(8).enumerate() {
             bytes.copy_from_slice(&word_of(lba, version, index, word).to_le_bytes());
-            word += 1;
         }
     }
 }

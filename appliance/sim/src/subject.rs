@@ -24,13 +24,13 @@ pub trait Subject: Sized {
     ///
     /// # Errors
     /// In words, when it cannot.
-    fn create(scenario: &Scenario, devices: &mut [BootDevice], random: &mut Random) -> Result<(), String>;
+    fn create(scenario: &Scenario, devices: &mut [Option<BootDevice>], random: &mut Random) -> Result<(), String>;
 
-    /// Starts from what is on the devices; those that are lost answer nothing.
+    /// Starts from what is on the devices; those that are lost are absent or answer nothing.
     ///
     /// # Errors
     /// In words, when it cannot.
-    fn boot(scenario: &Scenario, devices: &mut [BootDevice], random: &mut Random) -> Result<Vec<Self>, String>;
+    fn boot(scenario: &Scenario, devices: &mut [Option<BootDevice>], random: &mut Random) -> Result<Vec<Self>, String>;
 
     /// Takes a request, or gives it back if there is no room now.
     ///

@@ -91,7 +91,7 @@ pub fn script(number: usize, case: Case, requests: u64) -> Scenario {
         write_through: case.write_through,
         member_cache: case.volatile_cache,
         log_cache: case.volatile_cache,
-        members_are_zero: number % 3 != 0,
+        members_are_zero: !number.is_multiple_of(3),
         degraded: (case.damage == Damage::Degraded).then_some(DeviceId(number as u16 % u16::from(members))),
         faults: Vec::new(),
         probe_losses: true,
@@ -152,7 +152,7 @@ pub fn sweep_case<S: Subject>(
     let mut runs = 1;
     for first in (1..=effects).step_by(options.stride as usize) {
         let draw = random.between(1, SECOND_CUT_WITHIN);
-        let twice = options.second_every > 0 && (first / options.stride) % options.second_every == 0;
+        let twice = options.second_every > 0 && (first / options.stride).is_multiple_of(options.second_every);
         for second in [Some(0), twice.then_some(draw)].into_iter().flatten() {
             let cut = Cut { case: number, first, second };
             begin(cut);

@@ -157,13 +157,14 @@ impl<const MISTAKE: u8> Subject for Toy<MISTAKE> {
     type Message = ();
     const MESH_CAPACITY: usize = 1;
 
-    fn create(_: &Scenario, _: &mut [BootDevice], _: &mut Random) -> Result<(), String> {
+    fn create(_: &Scenario, _: &mut [Option<BootDevice>], _: &mut Random) -> Result<(), String> {
         Ok(())
     }
 
-    fn boot(_: &Scenario, devices: &mut [BootDevice], _: &mut Random) -> Result<Vec<Self>, String> {
+    fn boot(_: &Scenario, devices: &mut [Option<BootDevice>], _: &mut Random) -> Result<Vec<Self>, String> {
         let mut blocks = vec![[0; BLOCK]; 3 * BLOCKS];
-        devices[0].read(DeviceBlock(0), &mut blocks).map_err(|error| format!("{error:?}"))?;
+        let device = devices[0].as_mut().ok_or("no device")?;
+        device.read(DeviceBlock(0), &mut blocks).map_err(|error| format!("{error:?}"))?;
         let counter = |pointer: &[u8; BLOCK]| u64::from_le_bytes(*pointer.first_chunk().expect("eight bytes"));
         Ok(vec![Self {
             counters: blocks.iter().step_by(3).map(counter).collect(),

@@ -10,7 +10,7 @@ use base::time::Span;
 use ports::Ports;
 
 use crate::failure::Failure;
-use crate::machine::{Machine, Step, boot_devices};
+use crate::machine::{Machine, Started, Step, boot_devices};
 use crate::rack::{PlannedFault, Rack};
 use crate::random::Random;
 use crate::scenario::Scenario;
@@ -156,17 +156,22 @@ impl World {
     }
 
     fn boot<S: Subject>(&mut self) -> Result<Option<Machine<S>>, Failure> {
-        let booted = Machine::boot(&self.scenario, &self.rack, &mut self.random).map_err(Failure::Boot)?;
-        if booted.is_none() {
-            self.power_cycle();
-        } else {
-            self.rack.borrow_mut().trace.note("started", &[self.cuts]);
-            // Now and then hosts go on at once, and find out later.
-            if self.scenario.probe_losses || !self.random.once_in(SKIP_VERIFY_ONCE_IN) || self.workload.is_finished() {
-                self.workload.verify_all();
+        let machine = loop {
+            match Machine::boot(&self.scenario, &self.rack, &mut self.random).map_err(Failure::Boot)? {
+                Started::Up(machine) => break machine,
+                Started::DeviceLost => {}
+                Started::Cut => {
+                    self.power_cycle();
+                    return Ok(None);
+                }
             }
+        };
+        self.rack.borrow_mut().trace.note("started", &[self.cuts]);
+        // Now and then hosts go on at once, and find out later.
+        if self.scenario.probe_losses || !self.random.once_in(SKIP_VERIFY_ONCE_IN) || self.workload.is_finished() {
+            self.workload.verify_all();
         }
-        Ok(booted)
+        Ok(Some(machine))
     }
 
     fn power_cycle(&mut self) {
