@@ -1,6 +1,8 @@
 //! The write hole: a model of one stripe, cut at any point of its destage, with or without a member lost in that very
 //! crash, replayed from the fold's plan. Contents are versions, parity is the list of versions that it counts.
 
+use std::collections::BTreeMap;
+
 use base::ids::{ArrayBlock, LaneId, StripeId};
 use journal::{
     Anchor, Content, EndOfLog, Entry, LaneScan, RecordHeader, RecordKind, ScannedRecord, StripeReplay, fold,
@@ -30,6 +32,8 @@ struct Destage {
 #[derive(Default)]
 struct Model {
     records: Vec<Vec<Entry>>,
+    /// What the parity payload of a record counts.
+    parities: BTreeMap<u64, Versions>,
     newest: Versions,
     destaged_upto: u64,
     members: Members,
@@ -60,8 +64,9 @@ impl Model {
             let covers = (0..).zip(&frozen).filter_map(|(column, version)| {
                 Some(Entry::Covers { block: ArrayBlock(column), lag: u32::try_from(own - (*version)?).expect("small") })
             });
-            let parity = Entry::Parity { stripe: STRIPE, index: 0, crc: 0 };
-            self.log(covers.chain([parity]).collect());
+            let payload = Entry::Parity { stripe: STRIPE, index: 0, crc: 0 };
+            let sequence = self.log(covers.chain([payload]).collect());
+            self.parities.insert(sequence, parity);
         }
         self.destage = Some(Destage { frozen, parity, written: [false; COLUMNS + 1] });
     }
@@ -125,20 +130,17 @@ impl Model {
 }
 
 /// Replays a stripe by the rules of `journal::fold`.
-fn replay(members: &mut Members, replay: &StripeReplay) {
+fn replay(members: &mut Members, parities: &BTreeMap<u64, Versions>, replay: &StripeReplay) {
     if replay.dirty.len() == COLUMNS {
         replay.dirty.iter().for_each(|(block, version)| members.data[block.index()] = version.sequence);
         members.parity = members.data;
     } else if let Some(covered) = &replay.covered {
-        // The bytes of the logged parity are those that its record's writer computed: the members of then with the
-        // versions it covers. Blocks that it does not cover have not been written since.
-        let mut parity = members.parity;
         for (block, version) in &covered.versions {
             assert!(matches!(version.content, Content::Payload(at) if at.position == 10 * version.sequence + 1));
             members.data[block.index()] = version.sequence;
-            parity[block.index()] = version.sequence;
         }
-        members.parity = parity;
+        assert_eq!(covered.parity[0].1.position, 10 * covered.sequence + 1);
+        members.parity = parities[&covered.sequence];
     }
 }
 
@@ -167,7 +169,7 @@ proptest! {
             prop_assert_eq!(dirty, (expected > model.destaged_upto).then_some(expected));
         }
         let mut members = model.members;
-        replay(&mut members, &stripe);
+        replay(&mut members, &model.parities, &stripe);
         for column in 0..COLUMNS {
             // A lost block is what the parity counts, and all others must agree with it.
             let data = if lost == Some(column) { members.parity[column] } else { members.data[column] };
@@ -177,7 +179,7 @@ proptest! {
         }
         // Recovery that is cut and done again comes to the same.
         let mut again = members;
-        replay(&mut again, &stripe);
+        replay(&mut again, &model.parities, &stripe);
         prop_assert_eq!(again, members);
     }
 }
