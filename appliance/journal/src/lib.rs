@@ -14,7 +14,7 @@
 //! | [`reader`] | what recovery reads from, and its read-ahead |
 //! | [`decision`] | whether a record that does not verify ends the log or damages it |
 //! | [`scan`] | the walk from the anchor to the end of a lane |
-//! | [`fold`] | what of the records is still to be written to the members |
+//! | [`fold`](mod@fold) | what of the records is still to be written to the members |
 //!
 //! ```
 //! use base::{BLOCK, ZERO_BLOCK, ids::{ArrayBlock, LaneId}, uuid::Uuid};
