@@ -3,10 +3,13 @@
 
 use crate::process::{self, Failure, cargo};
 use crate::report::Report;
-use crate::{lab, metrics, needs, tidy};
+use crate::{demo, lab, metrics, needs, tidy, torture};
 
 /// Fresh seeds of the simulator run for this long, in seconds; the kept seeds and the sweep come on top.
 const SIM_SECONDS: &str = "75";
+
+/// Kills in each setting of the torture: half a minute in all.
+const TORTURE_ROUNDS: u32 = 8;
 
 /// How the test command was asked for.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -60,8 +63,10 @@ pub(crate) fn run(options: &Options) -> Result<String, Failure> {
         report.step("sim: fresh seeds", || sim(&["run", "--seconds", SIM_SECONDS]));
         if report.step("release build", || quiet(&["build", "--release", "-p", "brindle", "-p", "loadgen"])) {
             report.step("metrics", metrics::run);
+            report.step("demo", demo::run);
+            torture::steps(&mut report, TORTURE_ROUNDS);
+            lab::steps(&mut report, &lab::SCENARIOS.iter().collect::<Vec<_>>());
         }
-        lab::steps(&mut report, &lab::SCENARIOS.iter().collect::<Vec<_>>());
     }
 
     println!("{}", report.closing());

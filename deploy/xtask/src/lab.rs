@@ -11,7 +11,7 @@
 
 use crate::process::{self, Failure};
 use crate::report::Report;
-use crate::server::{Devices, NQN, Server, Setup};
+use crate::server::{NQN, Server, Setup};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -25,8 +25,8 @@ pub(crate) struct Scenario {
     setup: Setup,
 }
 
-const WRITE_BACK: Setup = Setup { devices: Devices::Files, mode: "write-back" };
-const WRITE_THROUGH: Setup = Setup { devices: Devices::Files, mode: "write-through" };
+const WRITE_BACK: Setup = Setup::small("write-back");
+const WRITE_THROUGH: Setup = Setup::small("write-through");
 
 /// All scenarios, in the order in which they are run.
 pub(crate) const SCENARIOS: &[Scenario] = &[

@@ -10,11 +10,16 @@
 //! | [`tidy`] | the habits held by a check, in `tidy/` |
 //! | [`lab`] | scenarios with a real Linux kernel as the host |
 //! | [`server`] | a `brindle serve` of our own: configuration, start, kill, clean stop |
+//! | [`torture`] | the server killed again and again under load, every block verified |
+//! | [`demo`] | the README's first command, as a test |
+//! | [`bench`] | the figures, against the machine's own floor |
 //! | [`metrics`] | the metrics endpoint, read by promtool |
 //! | [`reference`] | the README's configuration reference, generated |
 #![forbid(unsafe_code)]
 
+mod bench;
 mod ci;
+mod demo;
 mod lab;
 mod metrics;
 mod needs;
@@ -23,19 +28,25 @@ mod reference;
 mod report;
 mod server;
 mod tidy;
+mod torture;
 
 use std::process::ExitCode;
 
 const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
-  ci [--quick] [--install]   the test command: format, clippy, tidy, unit tests, simulator, release build, metrics, lab
-                             --quick    without simulator, release build, metrics and lab
+  ci [--quick] [--install]   the test command: format, clippy, tidy, unit tests, simulator, release build, demo,
+                             torture, metrics, lab
+                             --quick    without what needs the simulator or the release build
                              --install  first installs what is missing with apt-get (as root)
   tidy                       layers, unsafe code, file lengths, dependencies, front comments
   reference                  writes the configuration reference into README.md
   sim [SEED | ARGUMENT...]   the simulator: one seed again, or its own arguments (see `cargo xtask sim --help`)
   lab [NAME...]              scenarios with a Linux guest as the host: files, killed, degraded (default: all)
+  torture [ROUNDS]           kill -9 under load, restart, verify each block: ROUNDS times in each of four settings (50)
+  demo                       `brindle demo` from an empty folder to Ctrl-C
+  bench [--rounds N] [--seconds S]
+                             figures against the machine's own floor; writes deploy/bench/latest.md
   metrics                    `promtool check metrics` on a running server";
 
 fn main() -> ExitCode {
@@ -47,6 +58,9 @@ fn main() -> ExitCode {
         ["reference"] => reference::write(&process::root()),
         ["sim", rest @ ..] => sim(rest),
         ["lab", names @ ..] => lab::run(names),
+        ["torture", rounds @ ..] => torture::run(rounds),
+        ["demo"] => demo::run(),
+        ["bench", options @ ..] => bench::Options::parse(options).and_then(|options| bench::run(&options)),
         ["metrics"] => metrics::run(),
         ["--help" | "-h" | "help"] => Ok(USAGE.to_owned()),
         _ => Err(process::Failure::Usage(USAGE.to_owned())),

@@ -2,7 +2,7 @@
 //! `promtool check metrics` must have nothing to say.
 
 use crate::process::{self, Failure};
-use crate::server::{Devices, Server, Setup};
+use crate::server::{Server, Setup};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ pub(crate) fn run() -> Result<String, Failure> {
     let promtool = find_promtool()?;
     let folder = process::root().join("target/lab/metrics");
     process::fresh_folder(&folder)?;
-    let mut server = Server::create(&folder, Setup { devices: Devices::Ram, mode: "write-back" })?;
+    let mut server = Server::create(&folder, Setup::small("write-back"))?;
     let text = process::wait_for(ANSWER_LIMIT, || fetch(server.metrics(), "/metrics").ok())
         .ok_or_else(|| Failure::found(format!("no answer from http://{}/metrics", server.metrics())))?;
     server.stop()?;

@@ -29,13 +29,47 @@ pub(crate) enum Devices {
     Ram,
 }
 
-/// What is served, and how the log answers.
+/// What is served: three members, two log copies, one volume.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Setup {
     /// Files or memory.
     pub(crate) devices: Devices,
     /// `write-back` or `write-through`.
     pub(crate) mode: &'static str,
+    /// The reactors, as the configuration has them.
+    pub(crate) reactors: &'static str,
+    /// Size of a member.
+    pub(crate) member: &'static str,
+    /// Size of a log copy.
+    pub(crate) log: &'static str,
+    /// Size of the volume.
+    pub(crate) volume: &'static str,
+}
+
+impl Setup {
+    /// Small files on one adaptive reactor: for tests on machines with other work to do.
+    pub(crate) const fn small(mode: &'static str) -> Setup {
+        Setup {
+            devices: Devices::Files,
+            mode,
+            reactors: "{count: 1, polling: adaptive, memory: 256MiB}",
+            member: "192MiB",
+            log: "64MiB",
+            volume: "256MiB",
+        }
+    }
+
+    /// Memory on one polling core, large enough that the log does not fill within a moment.
+    pub(crate) const fn fast() -> Setup {
+        Setup {
+            devices: Devices::Ram,
+            mode: "write-back",
+            reactors: "{cores: [0], polling: busy, memory: 512MiB}",
+            member: "512MiB",
+            log: "512MiB",
+            volume: "768MiB",
+        }
+    }
 }
 
 /// A running server, and what is needed to start it again. Dropping it kills the process.
@@ -170,7 +204,7 @@ fn free_address() -> Result<SocketAddr, Failure> {
         .map_err(|error| Failure::Start("a listener on 127.0.0.1".to_owned(), error))
 }
 
-/// Three members and two log copies. Small: the lab's guest is emulated, and its disk is the host's page cache.
+/// The configuration file of a setup.
 fn configuration(setup: Setup, nvme: SocketAddr, metrics: SocketAddr) -> String {
     let device = |name: &str, size: &str| match setup.devices {
         Devices::Files => {
@@ -178,32 +212,29 @@ fn configuration(setup: Setup, nvme: SocketAddr, metrics: SocketAddr) -> String 
         }
         Devices::Ram => format!("  - {{name: {name}, kind: ram, size: {size}}}\n"),
     };
-    let mut text = String::from("version: 1\nname: lab\n");
-    text += "reactors: {count: 1, polling: adaptive, memory: 256MiB}\ndevices:\n";
-    for name in ["d0", "d1", "d2"] {
-        text += &device(name, "192MiB");
-    }
-    for name in ["l0", "l1"] {
-        text += &device(name, "64MiB");
-    }
-    text += &format!(
-        "arrays:
+    let members: String = ["d0", "d1", "d2"].map(|name| device(name, setup.member)).concat();
+    let logs: String = ["l0", "l1"].map(|name| device(name, setup.log)).concat();
+    let Setup { mode, reactors, volume, .. } = setup;
+    format!(
+        "version: 1
+name: lab
+reactors: {reactors}
+devices:
+{members}{logs}arrays:
   - name: a0
     level: raid5
     members: [d0, d1, d2]
     chunk: 64KiB
     log: {{devices: [l0, l1], mode: {mode}}}
-    volumes: [{{name: v0, size: 256MiB}}]
+    volumes: [{{name: v0, size: {volume}}}]
 listeners:
   - {{name: main, protocol: nvme-tcp, address: \"{nvme}\"}}
 subsystems:
   - {{nqn: \"{NQN}\", listeners: [main], hosts: any, namespaces: [{{nsid: 1, volume: a0/v0}}]}}
 metrics: {{address: \"{metrics}\"}}
 control: {{socket: control.sock}}
-",
-        mode = setup.mode
-    );
-    text
+"
+    )
 }
 
 #[cfg(test)]
@@ -213,12 +244,10 @@ mod tests {
     #[test]
     fn the_configurations_pass_the_products_own_check() {
         let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        for devices in [Devices::Files, Devices::Ram] {
-            for mode in ["write-back", "write-through"] {
-                let text = configuration(Setup { devices, mode }, address(4420), address(9420));
-                if let Err(problems) = config::parse(&text, "lab.yaml") {
-                    panic!("{problems:?}\n{text}");
-                }
+        for setup in [Setup::small("write-back"), Setup::small("write-through"), Setup::fast()] {
+            let text = configuration(setup, address(4420), address(9420));
+            if let Err(problems) = config::parse(&text, "lab.yaml") {
+                panic!("{problems:?}\n{text}");
             }
         }
     }

@@ -1,0 +1,162 @@
+//! Crash torture: random writes at depth, SIGKILL at a random moment, restart, and every block that was touched is read
+//! back. Acknowledged data must be there; a block in flight may be old or new, never a third value. The load generator
+//! writes and judges; this side only kills and restarts.
+
+use crate::process::{self, Failure};
+use crate::report::Report;
+use crate::server::{NQN, Server, Setup};
+use serde_json::Value;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// Kills in each setting when nothing is said.
+const ROUNDS: u32 = 50;
+
+/// A round's server lives between these under load, in milliseconds.
+const LIFE_MS: std::ops::Range<u64> = 50..900;
+
+/// How long a round writes at most; the kill comes before.
+const WRITE_SECONDS: &str = "20";
+
+/// A server to be tortured: how its log answers, and whether a drive is lost after the first kill.
+struct Setting {
+    name: &'static str,
+    mode: &'static str,
+    lost: Option<&'static str>,
+}
+
+const SETTINGS: &[Setting] = &[
+    Setting { name: "write-back", mode: "write-back", lost: None },
+    Setting { name: "write-through", mode: "write-through", lost: None },
+    Setting { name: "write-back, degraded", mode: "write-back", lost: Some("d1") },
+    Setting { name: "write-through, degraded", mode: "write-through", lost: Some("d2") },
+];
+
+/// `cargo xtask torture [ROUNDS]`.
+pub(crate) fn run(arguments: &[&str]) -> Result<String, Failure> {
+    let rounds = match arguments {
+        [] => ROUNDS,
+        [number] => number.parse().map_err(|_| Failure::Usage(format!("torture: {number} is no number of rounds")))?,
+        _ => return Err(Failure::Usage("torture takes one number of rounds".to_owned())),
+    };
+    process::cargo(&["build", "--release", "--quiet", "-p", "brindle", "-p", "loadgen"])?;
+    let mut report = Report::new();
+    steps(&mut report, rounds);
+    println!("{}", report.closing());
+    if report.is_clean() { Ok(String::new()) } else { Err(Failure::Steps) }
+}
+
+/// Adds one step for each setting to a longer report. The release binaries are built.
+pub(crate) fn steps(report: &mut Report, rounds: u32) {
+    for (number, setting) in SETTINGS.iter().enumerate() {
+        report.step(&format!("torture: {}", setting.name), || play(setting, rounds, number as u64 + 1));
+    }
+}
+
+/// One setting from an empty folder to the clean stop.
+fn play(setting: &Setting, rounds: u32, seed: u64) -> Result<String, Failure> {
+    let folder = process::root().join("target/lab").join(format!("torture-{seed}"));
+    process::fresh_folder(&folder)?;
+    let mut server = Server::create(&folder, Setup::small(setting.mode))?;
+    let mut load = Load::start(&server, rounds, seed)?;
+    let mut verified = 0;
+    for round in 1..=u64::from(rounds) {
+        std::thread::sleep(Duration::from_millis(life_ms(seed, round)));
+        server.kill()?;
+        if let (1, Some(drive)) = (round, setting.lost) {
+            server.remove_device(drive)?;
+        }
+        server.restart()?;
+        verified += load.round(round)?;
+    }
+    load.end()?;
+    server.stop()?;
+    Ok(format!("{rounds} kills, {verified} blocks verified, no violation"))
+}
+
+/// How long the server lives in a round, in milliseconds: drawn from the seed, so that a run can be repeated roughly.
+fn life_ms(seed: u64, round: u64) -> u64 {
+    // The finaliser of splitmix64: neighbouring inputs give unrelated outputs.
+    let mut mixed = (seed << 32 | round).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    LIFE_MS.start + (mixed ^ (mixed >> 31)) % (LIFE_MS.end - LIFE_MS.start)
+}
+
+/// The load generator in its torture. Dropping it ends the process.
+struct Load {
+    child: Child,
+    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+}
+
+impl Load {
+    fn start(server: &Server, rounds: u32, seed: u64) -> Result<Load, Failure> {
+        let mut child = Command::new(process::root().join("target/release/loadgen"))
+            .args(["--json", "torture", "--address", &server.nvme().to_string(), "--nqn", NQN])
+            .args(["--rounds", &rounds.to_string(), "--seconds", WRITE_SECONDS, "--seed", &seed.to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| Failure::Start("loadgen".to_owned(), error))?;
+        let lines = BufReader::new(child.stdout.take().expect("the output is piped")).lines();
+        Ok(Load { child, lines })
+    }
+
+    /// Waits for the verdict of one round, which the load generator bounds by its own limits. The number of blocks
+    /// verified.
+    fn round(&mut self, round: u64) -> Result<u64, Failure> {
+        let line = match self.lines.next() {
+            Some(Ok(line)) => line,
+            _ => return Err(Failure::found(format!("round {round}: the load generator ended"))),
+        };
+        blocks_verified(&line, round)
+    }
+
+    fn end(mut self) -> Result<(), Failure> {
+        let status = self.child.wait().map_err(|error| Failure::Start("wait".to_owned(), error))?;
+        if status.success() { Ok(()) } else { Err(Failure::Ended("loadgen".to_owned(), status)) }
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        // It may have ended already; either way it does not stay.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Reads the load generator's line about a round: any violation is a failure, and so is a round without a death.
+fn blocks_verified(line: &str, round: u64) -> Result<u64, Failure> {
+    let verdict: Value = serde_json::from_str(line).map_err(|error| Failure::found(format!("{error}: {line}")))?;
+    let number = |name: &str| verdict.get(name).and_then(Value::as_u64);
+    match (number("round"), number("violations"), number("blocks"), verdict.get("died")) {
+        (Some(got), Some(0), Some(blocks), Some(Value::Bool(true))) if got == round => Ok(blocks),
+        _ => Err(Failure::found(format!("round {round}: {line}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lives_differ_and_stay_in_range() {
+        let lives: Vec<u64> = (1..100).map(|round| life_ms(1, round)).collect();
+        assert!(lives.iter().all(|life| LIFE_MS.contains(life)));
+        assert!(lives.iter().any(|life| *life < 300) && lives.iter().any(|life| *life > 600));
+        assert_ne!(life_ms(1, 1), life_ms(2, 1));
+    }
+
+    #[test]
+    fn a_violation_is_a_failure_that_shows_it() {
+        let good = r#"{"round":3,"died":true,"blocks":512,"violations":0}"#;
+        assert_eq!(blocks_verified(good, 3).unwrap(), 512);
+        assert!(blocks_verified(good, 4).is_err(), "another round");
+        let bad = good.replace("\"violations\":0", "\"violations\":1");
+        assert!(blocks_verified(&bad, 3).unwrap_err().to_string().contains("\"violations\":1"));
+        assert!(blocks_verified(&good.replace("true", "false"), 3).is_err(), "the kill came too late");
+        assert!(blocks_verified(r#"{"error":"refused"}"#, 3).is_err());
+    }
+}
