@@ -104,6 +104,13 @@ impl<T> Slab<T> {
         if place.generation == key.generation { place.value.as_mut() } else { None }
     }
 
+    /// The entry at a place, with its key.
+    pub fn at(&self, place: usize) -> Option<(Key<T>, &T)> {
+        let entry = &self.places[place];
+        let key = Key { index: place as u32, generation: entry.generation, of: PhantomData };
+        entry.value.as_ref().map(|value| (key, value))
+    }
+
     /// All entries in the order of their places.
     pub fn iter(&self) -> impl Iterator<Item = (Key<T>, &T)> {
         self.places.iter().enumerate().filter_map(|(index, place)| {

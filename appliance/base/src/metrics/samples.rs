@@ -7,7 +7,6 @@ use super::{
     VolumeOp,
 };
 use crate::BLOCK;
-use crate::time::Span;
 
 /// The value of a sample, in the unit of its family.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,8 +33,23 @@ type OfOp = fn(&OpMetrics) -> &Counter;
 /// Where the value of a family is found.
 type OfShard = fn(&ShardMetrics) -> u64;
 
-const BLOCK_BYTES: f64 = BLOCK as f64;
-const NANOSECOND: f64 = 1e-9;
+/// A number of blocks in bytes.
+fn bytes(blocks: u64) -> f64 {
+    blocks as f64 * BLOCK as f64
+}
+
+/// Nanoseconds in seconds. Divided, not multiplied: 64 µs is then the number nearest to 0.000064 and is written so.
+fn seconds(ns: u64) -> f64 {
+    ns as f64 / 1e9
+}
+
+/// A count as it is.
+fn count(n: u64) -> f64 {
+    n as f64
+}
+
+/// From the cell's unit to the family's.
+type Scale = fn(u64) -> f64;
 
 impl Metrics {
     /// Calls `visit` for each sample: its family, the label values in the order of [`Family::labels`], and the value.
@@ -58,14 +72,14 @@ impl Metrics {
             for (i, name) in volumes() {
                 for op in VolumeOp::ALL {
                     let total = self.sum(|shard| counter(&shard.volumes[i].ops[op as usize]).get());
-                    visit(family, &[&name.array, &name.volume, op.label()], Value::Number(total));
+                    visit(family, &[&name.array, &name.volume, op.label()], Value::Number(count(total)));
                 }
             }
         }
         for (i, name) in volumes() {
             for op in VolumeOp::ALL {
                 let shards = self.shards().iter().map(|shard| &shard.volumes[i].latency[op as usize]);
-                let value = Value::Histogram(sum_histograms(shards, NANOSECOND));
+                let value = Value::Histogram(sum_histograms(shards, seconds));
                 visit(&VOLUME_LATENCY, &[&name.array, &name.volume, op.label()], value);
             }
         }
@@ -78,7 +92,7 @@ impl Metrics {
             for (i, name) in self.names().devices.iter().enumerate() {
                 for op in DeviceOp::ALL {
                     let total = self.sum(|shard| counter(&shard.devices[i].ops[op as usize]).get());
-                    visit(family, &[name, op.label()], Value::Number(total));
+                    visit(family, &[name, op.label()], Value::Number(count(total)));
                 }
             }
         }
@@ -88,7 +102,7 @@ impl Metrics {
         for (i, name) in self.names().arrays.iter().enumerate() {
             for kind in StripeWrite::ALL {
                 let total = self.sum(|shard| shard.arrays[i].stripe_writes[kind as usize].get());
-                visit(&ARRAY_STRIPE_WRITES, &[name, kind.label()], Value::Number(total));
+                visit(&ARRAY_STRIPE_WRITES, &[name, kind.label()], Value::Number(count(total)));
             }
         }
         let mut each = |family: &'static Family, value: &dyn Fn(usize) -> Value| {
@@ -96,8 +110,8 @@ impl Metrics {
                 visit(family, &[name], value(i));
             }
         };
-        let sum = |cell: fn(&ArrayMetrics) -> u64, unit: f64| {
-            move |i: usize| Value::Number(self.sum(|shard| cell(&shard.arrays[i])) * unit)
+        let sum = |cell: fn(&ArrayMetrics) -> u64, scale: Scale| {
+            move |i: usize| Value::Number(scale(self.sum(|shard| cell(&shard.arrays[i]))))
         };
         // States that every shard may know: a sum would count them once per shard.
         let highest = |cell: fn(&ArrayMetrics) -> &Gauge| {
@@ -106,16 +120,16 @@ impl Metrics {
                 Value::Number(highest.unwrap_or(0) as f64)
             }
         };
-        each(&ARRAY_DESTAGES, &sum(|a| a.destages.get(), 1.0));
-        each(&ARRAY_LOG_COMMITS, &sum(|a| a.log_commits.get(), 1.0));
+        each(&ARRAY_DESTAGES, &sum(|a| a.destages.get(), count));
+        each(&ARRAY_LOG_COMMITS, &sum(|a| a.log_commits.get(), count));
         each(&ARRAY_LOG_COMMIT_SIZE, &|i| {
             let sizes = self.shards().iter().map(|shard| &shard.arrays[i].log_commit_blocks);
-            Value::Histogram(sum_histograms(sizes, BLOCK_BYTES))
+            Value::Histogram(sum_histograms(sizes, bytes))
         });
-        each(&ARRAY_LOG_USED, &sum(|a| a.log_used_blocks.get(), BLOCK_BYTES));
-        each(&ARRAY_LOG_CAPACITY, &sum(|a| a.log_capacity_blocks.get(), BLOCK_BYTES));
-        each(&ARRAY_DIRTY, &sum(|a| a.dirty_blocks.get(), BLOCK_BYTES));
-        each(&ARRAY_ADMISSION_WAITS, &sum(|a| a.admission_waits.get(), 1.0));
+        each(&ARRAY_LOG_USED, &sum(|a| a.log_used_blocks.get(), bytes));
+        each(&ARRAY_LOG_CAPACITY, &sum(|a| a.log_capacity_blocks.get(), bytes));
+        each(&ARRAY_DIRTY, &sum(|a| a.dirty_blocks.get(), bytes));
+        each(&ARRAY_ADMISSION_WAITS, &sum(|a| a.admission_waits.get(), count));
         each(&ARRAY_DEGRADED, &highest(|a| &a.degraded));
         each(&ARRAY_MEMBERS_MISSING, &highest(|a| &a.members_missing));
         each(&ARRAY_LOG_COPIES_MISSING, &highest(|a| &a.log_copies_missing));
@@ -123,19 +137,19 @@ impl Metrics {
     }
 
     fn shard_samples(&self, visit: &mut impl FnMut(&'static Family, &[&str], Value)) {
-        let cells: [(&'static Family, OfShard, f64); 8] = [
-            (&CONNECTIONS, |s| s.connections.get(), 1.0),
-            (&CONNECTIONS_ACCEPTED, |s| s.connections_accepted.get(), 1.0),
-            (&CONNECTIONS_CLOSED, |s| s.connections_closed.get(), 1.0),
-            (&CONNECTIONS_REFUSED, |s| s.connections_refused.get(), 1.0),
-            (&PROTOCOL_ERRORS, |s| s.protocol_errors.get(), 1.0),
-            (&REQUESTS_FORWARDED, |s| s.requests_forwarded.get(), 1.0),
-            (&BUFFERS, |s| s.buffers.get(), BLOCK_BYTES),
-            (&BUFFERS_FREE, |s| s.buffers_free.get(), BLOCK_BYTES),
+        let cells: [(&'static Family, OfShard, Scale); 8] = [
+            (&CONNECTIONS, |s| s.connections.get(), count),
+            (&CONNECTIONS_ACCEPTED, |s| s.connections_accepted.get(), count),
+            (&CONNECTIONS_CLOSED, |s| s.connections_closed.get(), count),
+            (&CONNECTIONS_REFUSED, |s| s.connections_refused.get(), count),
+            (&PROTOCOL_ERRORS, |s| s.protocol_errors.get(), count),
+            (&REQUESTS_FORWARDED, |s| s.requests_forwarded.get(), count),
+            (&BUFFERS, |s| s.buffers.get(), bytes),
+            (&BUFFERS_FREE, |s| s.buffers_free.get(), bytes),
         ];
-        for (family, cell, unit) in cells {
+        for (family, cell, scale) in cells {
             for (i, shard) in self.shards().iter().enumerate() {
-                visit(family, &[&i.to_string()], Value::Number(cell(shard) as f64 * unit));
+                visit(family, &[&i.to_string()], Value::Number(scale(cell(shard))));
             }
         }
     }
@@ -143,10 +157,9 @@ impl Metrics {
     fn reactor_samples(&self, reactors: &[ReactorTimes], visit: &mut impl FnMut(&'static Family, &[&str], Value)) {
         // A reactor that has not reported yet stands at zero, so that the family is there from the start.
         let times = |i: usize| reactors.get(i).copied().unwrap_or_default();
-        let seconds = |span: Span| Value::Number(span.0 as f64 * NANOSECOND);
         for i in 0..self.shards().len() {
-            visit(&REACTOR_SECONDS, &[&i.to_string(), "busy"], seconds(times(i).busy));
-            visit(&REACTOR_SECONDS, &[&i.to_string(), "idle"], seconds(times(i).idle));
+            visit(&REACTOR_SECONDS, &[&i.to_string(), "busy"], Value::Number(seconds(times(i).busy.0)));
+            visit(&REACTOR_SECONDS, &[&i.to_string(), "idle"], Value::Number(seconds(times(i).idle.0)));
         }
         for i in 0..self.shards().len() {
             visit(&REACTOR_TURNS, &[&i.to_string()], Value::Number(times(i).turns as f64));
@@ -156,27 +169,27 @@ impl Metrics {
         }
     }
 
-    fn sum(&self, cell: impl Fn(&ShardMetrics) -> u64) -> f64 {
-        self.shards().iter().map(cell).fold(0, u64::wrapping_add) as f64
+    fn sum(&self, cell: impl Fn(&ShardMetrics) -> u64) -> u64 {
+        self.shards().iter().map(cell).fold(0, u64::wrapping_add)
     }
 }
 
-/// One histogram of several, with bounds and sum multiplied by `unit`.
+/// One histogram of several, with bounds and sum in the family's unit.
 fn sum_histograms<'a, const STEP: u64, const BOUNDS: usize>(
     parts: impl Iterator<Item = &'a Histogram<STEP, BOUNDS>>,
-    unit: f64,
+    scale: Scale,
 ) -> HistogramValue {
     let mut counts = vec![0; BOUNDS + 1];
     let sum = parts.map(|part| part.add_to(&mut counts)).fold(0, u64::wrapping_add);
-    let mut count = 0;
+    let mut total = 0;
     let buckets = Histogram::<STEP, BOUNDS>::bounds()
         .zip(&counts)
         .map(|(bound, in_bucket)| {
-            count += in_bucket;
-            (bound as f64 * unit, count)
+            total += in_bucket;
+            (scale(bound), total)
         })
         .collect();
-    HistogramValue { buckets, sum: sum as f64 * unit, count: count + counts[BOUNDS] }
+    HistogramValue { buckets, sum: scale(sum), count: total + counts[BOUNDS] }
 }
 
 #[cfg(test)]
@@ -184,6 +197,7 @@ mod tests {
     use super::super::{Names, VolumeName};
     use super::*;
     use crate::ids::ShardId;
+    use crate::time::Span;
 
     fn metrics() -> Metrics {
         let names = Names {
