@@ -3,7 +3,7 @@
 //!
 //! Absolute figures move from machine to machine, so rounds of copy and XOR alternate and the ratio of the medians is
 //! what counts. Bytes are those of the output: an ideal XOR of three sources reads three times what a copy reads.
-#![allow(clippy::disallowed_methods, reason = "a measurement reads the clock")]
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "a measurement reads the clock")]
 
 use parity::Kernel;
 use std::hint::black_box;
