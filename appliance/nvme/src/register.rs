@@ -25,8 +25,9 @@ impl Capabilities {
     /// Capabilities of a controller over Fabrics: contiguous queues, the NVM command set, 4 KiB pages.
     /// `max_queue_entries` counts entries (MQES is zero-based), `timeout_500ms` is CAP.TO.
     pub const fn fabrics(max_queue_entries: u16, timeout_500ms: u8) -> Self {
-        // CQR is 1 over Fabrics; CSS bit 37 is the NVM command set; DSTRD and MPS are 0.
-        Self((max_queue_entries as u64 - 1) | 1 << 16 | (timeout_500ms as u64) << 24 | 1 << 37)
+        // CQR is 1 over Fabrics; CSS bit 37 is the NVM command set; DSTRD and MPS are 0. CRMS bit 59, ready with media,
+        // is mandatory from version 2.0 on; it makes hosts read CRTO.
+        Self((max_queue_entries as u64 - 1) | 1 << 16 | (timeout_500ms as u64) << 24 | 1 << 37 | 1 << 59)
     }
 
     /// Most entries of a queue (MQES + 1).
@@ -144,12 +145,12 @@ mod tests {
     #[test]
     fn capabilities_keep_their_fields_apart() {
         let capabilities = Capabilities::fabrics(128, 30);
-        assert_eq!(capabilities.0, 0x0000_0020_1e01_007f);
+        assert_eq!(capabilities.0, 0x0800_0020_1e01_007f);
         assert_eq!(capabilities.max_queue_entries(), 128);
         assert_eq!(capabilities.timeout_500ms(), 30);
         assert_eq!(capabilities.doorbell_stride_bytes(), 4);
         assert!(!capabilities.has_subsystem_reset());
-        assert_eq!(capabilities.ready_modes(), 0);
+        assert_eq!(capabilities.ready_modes(), 1);
     }
 
     #[test]

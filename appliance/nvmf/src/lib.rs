@@ -7,6 +7,12 @@
 //! |---|---|
 //! | [`limits`] | every bound, and how they hang together |
 //! | [`pdu`] | protocol data units, digests, fatal errors |
+//! | [`deframer`] | bytes into PDUs, at any segmentation |
+//! | [`fabrics`] | Connect and properties, to and from entries |
+//! | [`queue`] | one connection: phases, commands in flight, data asked for |
+//! | [`command`] | I/O commands and data pointers judged |
+//! | [`controller`] | properties, Identify, logs, features, events, keep alive |
+//! | [`subsystem`] | what is exported, and the discovery log of it |
 //!
 //! ```
 //! use nvmf::pdu::{self, Common, Digests, Direction};
@@ -16,5 +22,11 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod command;
+pub mod controller;
+pub mod deframer;
+pub mod fabrics;
 pub mod limits;
 pub mod pdu;
+pub mod queue;
+pub mod subsystem;

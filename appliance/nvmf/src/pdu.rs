@@ -329,7 +329,7 @@ impl Common {
                     return Err(Fatal::field(at::FLAGS));
                 }
                 // TCP, section 3.6.1: PDO is a multiple of the alignment agreed; ours is always four bytes.
-                if u32::from(self.data_offset) < bare || self.data_offset % 4 != 0 {
+                if u32::from(self.data_offset) < bare || !self.data_offset.is_multiple_of(4) {
                     return Err(Fatal::field(at::PDO));
                 }
                 if self.length <= u32::from(self.data_offset) + in_use.data_bytes() as u32 {

@@ -1,0 +1,231 @@
+//! I/O commands of the NVM command set: what a submission entry asks of which volume, or the status that refuses it. Also
+//! the rules for data pointers that all commands share (TCP, section 3.2.1). Nothing is done here.
+
+use base::BLOCK;
+use base::ids::{Lba, VolumeId};
+use nvme::entry::{PSDT_PRP, SubmissionEntry};
+use nvme::opcode;
+use nvme::sgl::{DATA_BLOCK_OFFSET, TRANSPORT_DATA_BLOCK};
+use nvme::status::Status;
+
+use crate::limits::{MAX_NAMESPACES, MAX_TRANSFER_BLOCKS};
+use crate::subsystem::Subsystem;
+
+/// What an I/O command does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IoAction {
+    /// Read blocks.
+    Read,
+    /// Write blocks.
+    Write,
+    /// Make blocks read as zeros.
+    WriteZeroes,
+    /// Make earlier writes durable.
+    Flush,
+    /// Flush of all namespaces.
+    FlushAll,
+}
+
+/// An I/O command that may be carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IoCommand {
+    /// What to do.
+    pub action: IoAction,
+    /// On which volume; meaningless for [`IoAction::FlushAll`].
+    pub volume: VolumeId,
+    /// First block.
+    pub lba: Lba,
+    /// Blocks; 0 for a flush.
+    pub blocks: u32,
+}
+
+impl IoCommand {
+    /// Data that it moves, in bytes.
+    pub const fn data_bytes(&self) -> u32 {
+        match self.action {
+            IoAction::Read | IoAction::Write => self.blocks * BLOCK as u32,
+            _ => 0,
+        }
+    }
+}
+
+/// The opcodes of I/O commands that are carried out.
+pub const IO_OPCODES: [u8; 4] = [opcode::FLUSH, opcode::WRITE, opcode::READ, opcode::WRITE_ZEROES];
+
+/// NSID of all namespaces.
+const ALL_NAMESPACES: u32 = u32::MAX;
+
+/// Judges an I/O command. Every refusal is final: the same command fails again.
+#[inline]
+pub fn io_command(entry: &SubmissionEntry, subsystem: &Subsystem) -> Result<IoCommand, Status> {
+    judge(entry, subsystem).map_err(Status::do_not_retry)
+}
+
+#[inline]
+fn judge(entry: &SubmissionEntry, subsystem: &Subsystem) -> Result<IoCommand, Status> {
+    // FUSES is 0: Base, section 3.4.2, asks for Invalid Field for any fused command then; 11b is reserved anyway.
+    if entry.fuse() != 0 {
+        return Err(Status::INVALID_FIELD);
+    }
+    let action = match entry.opcode {
+        opcode::READ => IoAction::Read,
+        opcode::WRITE => IoAction::Write,
+        opcode::WRITE_ZEROES => IoAction::WriteZeroes,
+        // VWC bits 2:1 are 11b: Flush takes the broadcast identifier (Base, section 7.1).
+        opcode::FLUSH if entry.nsid == ALL_NAMESPACES => {
+            return Ok(IoCommand { action: IoAction::FlushAll, volume: VolumeId(0), lba: Lba(0), blocks: 0 });
+        }
+        opcode::FLUSH => IoAction::Flush,
+        _ => return Err(Status::INVALID_OPCODE),
+    };
+    let namespace = subsystem.namespace(entry.nsid).ok_or(Status::INVALID_NAMESPACE)?;
+    if action == IoAction::Flush {
+        return Ok(IoCommand { action, volume: namespace.volume, lba: Lba(0), blocks: 0 });
+    }
+    let (lba, blocks) = (entry.lba(), entry.block_count());
+    // MDTS, and WZSL for Write Zeroes, are the same figure (Base, figure 275; NVM, figure 103).
+    if blocks > MAX_TRANSFER_BLOCKS {
+        return Err(Status::INVALID_FIELD);
+    }
+    if lba.checked_add(u64::from(blocks)).is_none_or(|end| end > namespace.blocks) {
+        return Err(Status::LBA_OUT_OF_RANGE);
+    }
+    Ok(IoCommand { action, volume: namespace.volume, lba: Lba(lba), blocks })
+}
+
+/// How a command's data travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DataPath {
+    /// There is none.
+    None,
+    /// To the controller, within the capsule.
+    InCapsule,
+    /// To the controller, asked for by R2T.
+    Asked,
+    /// To the host, in C2HData.
+    ToHost,
+}
+
+/// Judges the data pointer of a command that moves exactly `length` bytes in the direction of `transfer` (see
+/// [`opcode::transfer`]), when `in_capsule` bytes came with it.
+#[inline]
+pub fn data_path(entry: &SubmissionEntry, transfer: u8, length: u32, in_capsule: usize) -> Result<DataPath, Status> {
+    judge_data(entry, transfer, length, in_capsule).map_err(Status::do_not_retry)
+}
+
+#[inline]
+fn judge_data(entry: &SubmissionEntry, transfer: u8, length: u32, in_capsule: usize) -> Result<DataPath, Status> {
+    if transfer == opcode::TRANSFER_NONE || length == 0 {
+        return if in_capsule == 0 { Ok(DataPath::None) } else { Err(Status::DATA_SGL_LENGTH_INVALID) };
+    }
+    // Over Fabrics all data is described by SGLs (Base, section 3.3.3.1: PRPs are not used). The byte is reserved in
+    // Fabrics commands themselves.
+    if entry.opcode != opcode::FABRICS && entry.psdt() == PSDT_PRP {
+        return Err(Status::INVALID_FIELD);
+    }
+    let path = match entry.data.identifier {
+        DATA_BLOCK_OFFSET if transfer == opcode::TRANSFER_TO_CONTROLLER => DataPath::InCapsule,
+        TRANSPORT_DATA_BLOCK if transfer == opcode::TRANSFER_TO_CONTROLLER => DataPath::Asked,
+        TRANSPORT_DATA_BLOCK => DataPath::ToHost,
+        _ => return Err(Status::SGL_TYPE_INVALID),
+    };
+    if path == DataPath::InCapsule && entry.data.address != 0 {
+        // ICDOFF is 0 and one descriptor describes all data, so an offset would leave a part undescribed.
+        return Err(Status::SGL_OFFSET_INVALID);
+    }
+    if entry.data.length != length || (path == DataPath::InCapsule && in_capsule != length as usize) {
+        return Err(Status::DATA_SGL_LENGTH_INVALID);
+    }
+    if path != DataPath::InCapsule && in_capsule != 0 {
+        return Err(Status::DATA_SGL_LENGTH_INVALID);
+    }
+    Ok(path)
+}
+
+const _: () = assert!(MAX_TRANSFER_BLOCKS as u64 * BLOCK as u64 <= u32::MAX as u64 && MAX_NAMESPACES < ALL_NAMESPACES);
+
+#[cfg(test)]
+mod tests {
+    use nvme::entry::PSDT_SGL;
+    use nvme::sgl::SglDescriptor;
+
+    use super::*;
+    use crate::subsystem::tests::exports;
+
+    fn entry(opcode: u8, nsid: u32, lba: u64, blocks: u32) -> SubmissionEntry {
+        let data = SglDescriptor::transport(blocks * BLOCK as u32);
+        let mut entry =
+            SubmissionEntry { opcode, flags: PSDT_SGL << 6, nsid, data, cdw12: blocks - 1, ..Default::default() };
+        entry.set_lba(lba);
+        entry
+    }
+
+    #[test]
+    fn what_may_be_done_is_told_with_its_volume() {
+        let exports = exports();
+        let subsystem = &exports.subsystems()[0];
+        let judge = |entry| io_command(&entry, subsystem);
+        let command = judge(entry(opcode::READ, 5, 990, 10)).expect("the last blocks");
+        assert_eq!(
+            (command.action, command.volume, command.lba, command.blocks),
+            (IoAction::Read, VolumeId(5), Lba(990), 10)
+        );
+        assert_eq!(command.data_bytes(), 40960);
+        assert_eq!(judge(entry(opcode::WRITE, 1, 0, 256)).map(|command| command.data_bytes()), Ok(1 << 20));
+        assert_eq!(judge(entry(opcode::WRITE_ZEROES, 1, 0, 256)).map(|command| command.data_bytes()), Ok(0));
+        assert_eq!(judge(entry(opcode::FLUSH, 1, u64::MAX, 1)).map(|command| command.action), Ok(IoAction::Flush));
+        assert_eq!(judge(entry(opcode::FLUSH, u32::MAX, 0, 1)).map(|command| command.action), Ok(IoAction::FlushAll));
+    }
+
+    #[test]
+    fn each_fault_has_its_status_and_is_final() {
+        let exports = exports();
+        let subsystem = &exports.subsystems()[0];
+        let refused = |entry| io_command(&entry, subsystem).unwrap_err();
+        for (entry, status) in [
+            (entry(opcode::READ, 0, 0, 1), Status::INVALID_NAMESPACE),
+            (entry(opcode::READ, 3, 0, 1), Status::INVALID_NAMESPACE),
+            (entry(opcode::WRITE, u32::MAX, 0, 1), Status::INVALID_NAMESPACE),
+            (entry(opcode::READ, 1, 1000, 1), Status::LBA_OUT_OF_RANGE),
+            (entry(opcode::WRITE, 1, 999, 2), Status::LBA_OUT_OF_RANGE),
+            (entry(opcode::WRITE_ZEROES, 1, u64::MAX, 1), Status::LBA_OUT_OF_RANGE),
+            (entry(opcode::READ, 1, 0, 257), Status::INVALID_FIELD),
+            (entry(opcode::WRITE_ZEROES, 1, 0, 65536), Status::INVALID_FIELD),
+            (entry(opcode::COMPARE, 1, 0, 1), Status::INVALID_OPCODE),
+            (entry(0xff, 1, 0, 1), Status::INVALID_OPCODE),
+        ] {
+            assert_eq!(refused(entry), status.do_not_retry(), "{entry:?}");
+        }
+        for fuse in 1..=3 {
+            let fused = SubmissionEntry { flags: PSDT_SGL << 6 | fuse, ..entry(opcode::WRITE, 1, 0, 1) };
+            assert_eq!(refused(fused), Status::INVALID_FIELD.do_not_retry());
+        }
+    }
+
+    #[test]
+    fn data_pointers_are_judged() {
+        let (to, from, none) = (opcode::TRANSFER_TO_CONTROLLER, opcode::TRANSFER_TO_HOST, opcode::TRANSFER_NONE);
+        let with = |data| SubmissionEntry { data, flags: PSDT_SGL << 6, ..SubmissionEntry::default() };
+        let (inside, outside) = (SglDescriptor::in_capsule(0, 4096), SglDescriptor::transport(4096));
+        for (data, transfer, length, in_capsule, expected) in [
+            (inside, to, 4096, 4096, Ok(DataPath::InCapsule)),
+            (outside, to, 4096, 0, Ok(DataPath::Asked)),
+            (outside, from, 4096, 0, Ok(DataPath::ToHost)),
+            (outside, none, 0, 0, Ok(DataPath::None)),
+            (outside, none, 0, 4, Err(Status::DATA_SGL_LENGTH_INVALID)),
+            (inside, from, 4096, 0, Err(Status::SGL_TYPE_INVALID)),
+            (SglDescriptor { identifier: 0x40, ..outside }, to, 4096, 0, Err(Status::SGL_TYPE_INVALID)),
+            (SglDescriptor::in_capsule(4, 4096), to, 4096, 4096, Err(Status::SGL_OFFSET_INVALID)),
+            (inside, to, 8192, 4096, Err(Status::DATA_SGL_LENGTH_INVALID)),
+            (inside, to, 4096, 0, Err(Status::DATA_SGL_LENGTH_INVALID)),
+            (inside, to, 4096, 8192, Err(Status::DATA_SGL_LENGTH_INVALID)),
+            (outside, to, 4096, 4096, Err(Status::DATA_SGL_LENGTH_INVALID)),
+            (outside, from, 8192, 0, Err(Status::DATA_SGL_LENGTH_INVALID)),
+        ] {
+            let judged = data_path(&with(data), transfer, length, in_capsule);
+            assert_eq!(judged, expected.map_err(Status::do_not_retry), "{data:?} {transfer} {length} {in_capsule}");
+        }
+        let prp = SubmissionEntry { data: outside, opcode: opcode::WRITE, ..SubmissionEntry::default() };
+        assert_eq!(data_path(&prp, to, 4096, 0), Err(Status::INVALID_FIELD.do_not_retry()));
+    }
+}

@@ -1,0 +1,172 @@
+//! Identify (Base, section 5.17): what a controller says of itself and its namespaces.
+
+use base::BLOCK;
+use nvme::entry::SubmissionEntry;
+use nvme::identify::{
+    self, ATTRIBUTE_HOST_ID_128, ATTRIBUTE_TRAFFIC_KEEP_ALIVE, CONTROLLER_TYPE_DISCOVERY, CONTROLLER_TYPE_IO,
+    FABRICS_DISCONNECT_SUPPORTED, IDENTIFY_BYTES, IdentifyController, IdentifyControllerNvm, IdentifyNamespace,
+    IdentifyNamespaceIndependent, LOG_EFFECTS, LOG_EXTENDED, MULTIPATH_CONTROLLERS, MULTIPATH_PORTS,
+    NAMESPACE_OPTIMAL_IO, OPTIONAL_TIMESTAMP, OPTIONAL_WRITE_ZEROES, SGL_ANY_ALIGNMENT, SGL_OFFSETS, SGL_TRANSPORT,
+};
+use nvme::layout::{null_padded, padded};
+use nvme::opcode;
+use nvme::register::VERSION_2_0;
+use nvme::status::Status;
+
+use super::features::offered_events;
+use super::{Controller, Kind, World};
+use crate::limits::{
+    COMMAND_CAPSULE_16B, ERROR_LOG_ENTRIES, KEEP_ALIVE_GRANULARITY_100MS, MAX_ABORTS, MAX_ASYNC_EVENT_REQUESTS,
+    MAX_NAMESPACES, MAX_QUEUE_ENTRIES, MAX_TRANSFER_EXPONENT, RESPONSE_CAPSULE_16B,
+};
+use crate::subsystem::{Namespace, Subsystem};
+
+/// CSI of the NVM command set.
+const NVM_COMMAND_SET: u8 = 0;
+/// NSID of all namespaces.
+const ALL_NAMESPACES: u32 = u32::MAX;
+/// VWC: no volatile write cache; Flush takes the broadcast identifier (bits 2:1 = 11b).
+const NO_CACHE_FLUSH_ALL: u8 = 0b110;
+/// SQES and CQES: 64 and 16 bytes, required and largest.
+const SUBMISSION_ENTRY_SIZES: u8 = 0x66;
+const COMPLETION_ENTRY_SIZES: u8 = 0x44;
+/// FRMW: one slot, read-only.
+const ONE_FIXED_FIRMWARE_SLOT: u8 = 0b11;
+/// DLFEAT: deallocated blocks read as zeros.
+const DEALLOCATED_READS_ZERO: u8 = 1;
+
+impl Controller {
+    /// The page that Identify asks for, 4096 bytes.
+    pub(super) fn identify(&self, world: &World<'_>, entry: &SubmissionEntry) -> Result<Vec<u8>, Status> {
+        let selector = entry.cdw10 as u8;
+        let controller_id = (entry.cdw10 >> 16) as u16;
+        let command_set = (entry.cdw11 >> 24) as u8;
+        let nsid = entry.nsid;
+        if selector == opcode::CNS_CONTROLLER {
+            return Ok(self.identify_controller(world).encode().to_vec());
+        }
+        // A discovery controller has no namespaces and no command set (Base, section 3.1.2.3).
+        let subsystem = match self.kind {
+            Kind::Io => self.subsystem(world).ok_or(Status::INVALID_NAMESPACE)?,
+            Kind::Discovery => return Err(Status::INVALID_FIELD),
+        };
+        if matches!(
+            selector,
+            opcode::CNS_NAMESPACE_OF_COMMAND_SET
+                | opcode::CNS_CONTROLLER_OF_COMMAND_SET
+                | opcode::CNS_ACTIVE_NAMESPACES_OF_COMMAND_SET
+        ) && command_set != NVM_COMMAND_SET
+        {
+            return Err(Status::INVALID_FIELD);
+        }
+        let page = match selector {
+            opcode::CNS_NAMESPACE | opcode::CNS_ALLOCATED_NAMESPACE => {
+                // An identifier that is valid but not active reads as zeros (Base, section 5.17.2.1).
+                valid(subsystem, nsid)?.map_or([0; IDENTIFY_BYTES], |namespace| namespace_page(namespace).encode())
+            }
+            opcode::CNS_ACTIVE_NAMESPACES
+            | opcode::CNS_ACTIVE_NAMESPACES_OF_COMMAND_SET
+            | opcode::CNS_ALLOCATED_NAMESPACES => {
+                // Base, section 5.17.2.2: the two highest identifiers cannot be the start of a list.
+                if nsid >= ALL_NAMESPACES - 1 {
+                    return Err(Status::INVALID_NAMESPACE);
+                }
+                identify::namespace_list(subsystem.namespaces.iter().map(|namespace| namespace.nsid), nsid)
+            }
+            opcode::CNS_NAMESPACE_DESCRIPTORS => {
+                let namespace = valid(subsystem, nsid)?.ok_or(Status::INVALID_NAMESPACE)?;
+                namespace.identity.descriptors()
+            }
+            // The NVM command set adds nothing without protection information: LBSTM and the extended formats are zero.
+            opcode::CNS_NAMESPACE_OF_COMMAND_SET => valid(subsystem, nsid).map(|_| [0; IDENTIFY_BYTES])?,
+            opcode::CNS_CONTROLLER_OF_COMMAND_SET => {
+                IdentifyControllerNvm { write_zeroes_limit: MAX_TRANSFER_EXPONENT, ..Default::default() }.encode()
+            }
+            opcode::CNS_NAMESPACE_INDEPENDENT => valid(subsystem, nsid)?.map_or([0; IDENTIFY_BYTES], |_| {
+                IdentifyNamespaceIndependent { shared: 1, status: 1, ..Default::default() }.encode()
+            }),
+            opcode::CNS_CONTROLLERS_OF_NAMESPACE => {
+                valid(subsystem, nsid)?.ok_or(Status::INVALID_NAMESPACE)?;
+                identify::controller_list(world.controllers.iter().copied(), controller_id)
+            }
+            opcode::CNS_CONTROLLERS => identify::controller_list(world.controllers.iter().copied(), controller_id),
+            opcode::CNS_COMMAND_SETS if controller_id == u16::MAX || controller_id == self.id => {
+                identify::command_sets()
+            }
+            _ => return Err(Status::INVALID_FIELD),
+        };
+        Ok(page.to_vec())
+    }
+
+    fn identify_controller(&self, world: &World<'_>) -> IdentifyController {
+        let common = IdentifyController {
+            firmware: padded(world.firmware),
+            max_data_transfer: MAX_TRANSFER_EXPONENT,
+            controller_id: self.id,
+            version: VERSION_2_0,
+            async_events: offered_events(self.kind),
+            attributes: ATTRIBUTE_HOST_ID_128 | ATTRIBUTE_TRAFFIC_KEEP_ALIVE,
+            abort_limit: MAX_ABORTS - 1,
+            async_event_limit: MAX_ASYNC_EVENT_REQUESTS as u8 - 1,
+            log_page_attributes: LOG_EXTENDED,
+            keep_alive_100ms: KEEP_ALIVE_GRANULARITY_100MS,
+            max_commands: MAX_QUEUE_ENTRIES,
+            sgl_support: SGL_ANY_ALIGNMENT | SGL_OFFSETS | SGL_TRANSPORT,
+            subsystem_nqn: null_padded(&self.subsystem_nqn),
+            ..IdentifyController::default()
+        };
+        let Some(subsystem) = self.subsystem(world) else {
+            return IdentifyController { controller_type: CONTROLLER_TYPE_DISCOVERY, ..common };
+        };
+        let blocks: u128 = subsystem.namespaces.iter().map(|namespace| u128::from(namespace.blocks)).sum();
+        IdentifyController {
+            serial: padded(&subsystem.serial),
+            model: padded(&subsystem.model),
+            multipath: MULTIPATH_PORTS | MULTIPATH_CONTROLLERS,
+            controller_type: CONTROLLER_TYPE_IO,
+            firmware_updates: ONE_FIXED_FIRMWARE_SLOT,
+            log_page_attributes: LOG_EXTENDED | LOG_EFFECTS,
+            error_log_entries: ERROR_LOG_ENTRIES as u8 - 1,
+            total_capacity_bytes: blocks * BLOCK as u128,
+            submission_entry_size: SUBMISSION_ENTRY_SIZES,
+            completion_entry_size: COMPLETION_ENTRY_SIZES,
+            namespaces: MAX_NAMESPACES,
+            max_namespaces: MAX_NAMESPACES,
+            optional_commands: OPTIONAL_WRITE_ZEROES | OPTIONAL_TIMESTAMP,
+            volatile_write_cache: NO_CACHE_FLUSH_ALL,
+            command_capsule_16b: COMMAND_CAPSULE_16B,
+            response_capsule_16b: RESPONSE_CAPSULE_16B,
+            capsule_descriptors: 1,
+            optional_fabrics_commands: FABRICS_DISCONNECT_SUPPORTED,
+            ..common
+        }
+    }
+}
+
+/// The namespace of an identifier, none if it is not active, an error if it cannot be one.
+fn valid(subsystem: &Subsystem, nsid: u32) -> Result<Option<&Namespace>, Status> {
+    if nsid == 0 || nsid > MAX_NAMESPACES { Err(Status::INVALID_NAMESPACE) } else { Ok(subsystem.namespace(nsid)) }
+}
+
+fn namespace_page(namespace: &Namespace) -> IdentifyNamespace {
+    let zero_based = |blocks: u32| u16::try_from(blocks.saturating_sub(1)).unwrap_or(u16::MAX);
+    IdentifyNamespace {
+        size_blocks: namespace.blocks,
+        capacity_blocks: namespace.blocks,
+        used_blocks: namespace.blocks,
+        features: NAMESPACE_OPTIMAL_IO,
+        shared: 1,
+        deallocate_features: DEALLOCATED_READS_ZERO,
+        optimal_boundary_blocks: u16::try_from(namespace.chunk_blocks).unwrap_or(0),
+        capacity_bytes: u128::from(namespace.blocks) * BLOCK as u128,
+        write_granularity: zero_based(namespace.chunk_blocks),
+        write_alignment: zero_based(namespace.chunk_blocks),
+        deallocate_granularity: zero_based(namespace.chunk_blocks),
+        deallocate_alignment: zero_based(namespace.chunk_blocks),
+        optimal_write: zero_based(namespace.stripe_blocks),
+        nguid: namespace.identity.nguid,
+        eui64: namespace.identity.eui64,
+        format_0: BLOCK.trailing_zeros() << 16,
+        ..IdentifyNamespace::default()
+    }
+}
