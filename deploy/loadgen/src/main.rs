@@ -15,7 +15,7 @@ use loadgen::floor::{self, FloorDirection, FloorOptions};
 use loadgen::host::{HostIdentity, HostOptions};
 use loadgen::queue::Wait;
 use loadgen::random::mix;
-use loadgen::torture::{End, Torture, TortureOptions};
+use loadgen::torture::{End, Torture, TortureOptions, VerifyReport};
 use loadgen::workload::{self, Limit, Pattern, Report, WorkloadOptions};
 use nvme::layout::text;
 use nvmf::pdu::Digests;
@@ -23,6 +23,9 @@ use serde_json::{Value, json};
 
 /// Longest sleep of an idle poll.
 const IDLE_SLEEP: Duration = Duration::from_millis(100);
+
+/// Verifications tried while the target keeps dying.
+const VERIFY_ATTEMPTS_MAX: u32 = 8;
 
 #[derive(Parser)]
 #[command(version, about = "NVMe/TCP load, floor and crash torture")]
@@ -300,7 +303,7 @@ fn run_torture(arguments: &Tortured, json: bool) -> Result<bool, String> {
     for round in 1..=arguments.rounds {
         let started = Instant::now();
         let end = torture.run_until(|_| started.elapsed() >= duration).map_err(worded)?;
-        let report = torture.verify(|_, _| {}).map_err(worded)?;
+        let report = verify(&mut torture).map_err(worded)?;
         let progress = *torture.progress();
         if json {
             let violations: Vec<_> = report.kept.iter().map(ToString::to_string).collect();
@@ -337,6 +340,17 @@ fn run_torture(arguments: &Tortured, json: bool) -> Result<bool, String> {
     }
     torture.disconnect().map_err(worded)?;
     Ok(true)
+}
+
+/// Verifies, again if the target dies under it: whoever kills it does not ask.
+fn verify(torture: &mut Torture) -> Result<VerifyReport, HostError> {
+    let mut attempt = 1;
+    loop {
+        match torture.verify(|_, _| {}) {
+            Err(error) if error.is_loss() && attempt < VERIFY_ATTEMPTS_MAX => attempt += 1,
+            verified => return verified,
+        }
+    }
 }
 
 fn run_discover(address: SocketAddr, json: bool) -> Result<bool, String> {

@@ -234,6 +234,7 @@ fn fingerprint(stamp: Stamp) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::random::Random;
 
     const NO_READ: Event = Event::MAX;
 
@@ -346,5 +347,84 @@ mod tests {
         let event = write(&mut model, 0);
         assert!(read(&mut model, 0, Content::Damaged(Stamp { run: 9, lba: 0, sequence: event })).is_err());
         assert_eq!(model.unreadable(0).expected, [Value::Zero, Value::Written(event)]);
+    }
+
+    /// One block of a sound target: each write takes effect once, at any moment between its submission and its answer or
+    /// the crash; each read returns what is there at one moment between its submission and its answer.
+    #[derive(Default)]
+    struct Sound {
+        holds: u64,
+        writes: Vec<(Event, bool)>,
+        reads: Vec<(Event, Option<u64>)>,
+    }
+
+    impl Sound {
+        fn apply(&mut self, index: usize) {
+            let (event, applied) = &mut self.writes[index];
+            if !*applied {
+                (self.holds, *applied) = (*event, true);
+            }
+        }
+
+        fn content(value: u64) -> Content {
+            if value == 0 { Content::Zero } else { written(0, value) }
+        }
+
+        fn oldest_read(&self) -> Event {
+            self.reads.iter().map(|&(event, _)| event).min().unwrap_or(Event::MAX)
+        }
+
+        fn step(&mut self, random: &mut Random, model: &mut Model) -> Result<(), Violation> {
+            match random.below(100) {
+                0..25 if self.writes.len() < 4 => self.writes.push((write(model, 0), false)),
+                25..45 if self.reads.len() < 4 => self.reads.push((model.event(), None)),
+                45..60 if !self.writes.is_empty() => self.apply(random.below(self.writes.len() as u64) as usize),
+                60..75 if !self.reads.is_empty() => {
+                    let index = random.below(self.reads.len() as u64) as usize;
+                    self.reads[index].1.get_or_insert(self.holds);
+                }
+                75..85 if !self.writes.is_empty() => {
+                    let index = random.below(self.writes.len() as u64) as usize;
+                    self.apply(index);
+                    let (event, _) = self.writes.swap_remove(index);
+                    model.write_acknowledged(event, 0, 1, self.oldest_read());
+                }
+                85..97 if !self.reads.is_empty() => {
+                    let (event, seen) = self.reads.swap_remove(random.below(self.reads.len() as u64) as usize);
+                    let content = Self::content(seen.unwrap_or(self.holds));
+                    model.read_returned(event, 0, content, self.oldest_read())?;
+                }
+                97..100 => {
+                    while !self.writes.is_empty() {
+                        let index = random.below(self.writes.len() as u64) as usize;
+                        if random.percent(50) {
+                            self.apply(index);
+                        }
+                        model.write_abandoned(self.writes.swap_remove(index).0, 0, 1);
+                    }
+                    self.reads.clear();
+                }
+                _ => {}
+            }
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_sound_target_is_never_accused_and_a_stale_read_always_is() {
+        for seed in 0..300 {
+            let (mut random, mut model, mut sound) = (Random::new(seed), model(), Sound::default());
+            for _ in 0..400 {
+                sound.step(&mut random, &mut model).unwrap_or_else(|violation| panic!("seed {seed}: {violation}"));
+            }
+            // A write that is acknowledged with nothing else in flight leaves one content.
+            sound.writes.drain(..).for_each(|(event, _)| model.write_abandoned(event, 0, 1));
+            let stale = Sound::content(sound.holds);
+            let last = write(&mut model, 0);
+            model.write_acknowledged(last, 0, 1, NO_READ);
+            assert!(!model.is_uncertain(0));
+            assert!(read(&mut model, 0, stale).is_err(), "seed {seed}");
+            assert_eq!(read(&mut model, 0, written(0, last)), Ok(()), "seed {seed}");
+        }
     }
 }

@@ -168,8 +168,11 @@ impl Torture {
         let mut target = HostOptions::new(address, subsystem_nqn, identity);
         target.digests = options.digests;
         target.queues = options.queues;
-        let mut host = reach(&target)?.0;
-        let namespace = first_namespace(&mut host)?;
+        let ((host, namespace), _) = patiently(|| {
+            let mut host = Host::connect(&target)?;
+            let namespace = first_namespace(&mut host)?;
+            Ok((host, namespace))
+        })?;
         if namespace.block_bytes as usize != BLOCK {
             return Err(HostError::Unusable { field: "bytes of a block", value: namespace.block_bytes.into() });
         }
@@ -272,6 +275,10 @@ impl Torture {
     }
 
     fn open(&self, mut host: Host) -> Result<Connection, HostError> {
+        let namespace = first_namespace(&mut host)?;
+        if namespace != self.namespace {
+            return Err(HostError::Senseless("the namespace has another size or other identifiers than before"));
+        }
         let buffer_bytes = self.options.max_blocks_per_io * BLOCK as u32;
         let mut queues = Vec::with_capacity(self.options.queues.into());
         for queue_id in 1..=self.options.queues {
@@ -284,12 +291,9 @@ impl Torture {
         if self.connection.is_some() {
             return Ok(Duration::ZERO);
         }
-        let (mut host, after) = reach(&self.target)?;
-        let namespace = first_namespace(&mut host)?;
-        if namespace != self.namespace {
-            return Err(HostError::Senseless("the namespace has another size or other identifiers than before"));
-        }
-        self.connection = Some(self.open(host)?);
+        // A target that is starting, or killed again meanwhile, may drop any of the connections.
+        let (connection, after) = patiently(|| self.open(Host::connect(&self.target)?))?;
+        self.connection = Some(connection);
         Ok(after)
     }
 
@@ -480,12 +484,12 @@ fn keep_alive(connection: &mut Connection) -> Result<(), HostError> {
     connection.host.keep_alive()
 }
 
-/// Connects to a target that may still be starting; says how long that took.
-fn reach(target: &HostOptions) -> Result<(Host, Duration), HostError> {
+/// Tries to connect to a target that may still be starting; says how long that took.
+fn patiently<T>(mut connect: impl FnMut() -> Result<T, HostError>) -> Result<(T, Duration), HostError> {
     let started = Instant::now();
     loop {
-        match Host::connect(target) {
-            Ok(host) => return Ok((host, started.elapsed())),
+        match connect() {
+            Ok(connected) => return Ok((connected, started.elapsed())),
             Err(error) if started.elapsed() < RECONNECT_TIMEOUT && may_pass(&error) => {
                 std::thread::sleep(RECONNECT_PAUSE);
             }
