@@ -65,7 +65,7 @@ pub(crate) fn run(options: &Options) -> Result<String, Failure> {
             report.step("metrics", metrics::run);
             report.step("demo", demo::run);
             torture::steps(&mut report, TORTURE_ROUNDS);
-            lab::steps(&mut report, &lab::SCENARIOS.iter().collect::<Vec<_>>());
+            lab::all_steps(&mut report);
         }
     }
 

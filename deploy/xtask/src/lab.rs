@@ -19,7 +19,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
 /// One scenario: a script of `deploy/lab` and the server it runs against.
-pub(crate) struct Scenario {
+struct Scenario {
     name: &'static str,
     script: &'static str,
     setup: Setup,
@@ -29,7 +29,7 @@ const WRITE_BACK: Setup = Setup::small("write-back");
 const WRITE_THROUGH: Setup = Setup::small("write-through");
 
 /// All scenarios, in the order in which they are run.
-pub(crate) const SCENARIOS: &[Scenario] = &[
+const SCENARIOS: &[Scenario] = &[
     Scenario { name: "files", script: "files.sh", setup: WRITE_BACK },
     Scenario { name: "killed", script: "killed.sh", setup: WRITE_BACK },
     Scenario { name: "killed-write-through", script: "killed.sh", setup: WRITE_THROUGH },
@@ -48,8 +48,12 @@ const GUEST_LIMIT: &str = "240";
 /// Lines of guest output that may wait to be handled.
 const LINES_MAX: usize = 1024;
 
-/// `cargo xtask lab [NAME...]`: builds what is needed and runs the named scenarios, or all.
-pub(crate) fn run(names: &[&str]) -> Result<String, Failure> {
+/// `cargo xtask lab [--kernel PACKAGE] [NAME...]`: builds what is needed and runs the named scenarios, or all.
+pub(crate) fn run(words: &[&str]) -> Result<String, Failure> {
+    let (guest_image, names) = match words {
+        ["--kernel", kernel, names @ ..] => (GuestImage::with_kernel(kernel), names),
+        names => (GuestImage::standard(), names),
+    };
     let chosen: Vec<&Scenario> = if names.is_empty() {
         SCENARIOS.iter().collect()
     } else {
@@ -57,16 +61,20 @@ pub(crate) fn run(names: &[&str]) -> Result<String, Failure> {
     };
     process::cargo(&["build", "--release", "--quiet", "-p", "brindle"])?;
     let mut report = Report::new();
-    steps(&mut report, &chosen);
+    steps(&mut report, &guest_image, &chosen);
     println!("{}", report.closing());
     if report.is_clean() { Ok(String::new()) } else { Err(Failure::Steps) }
 }
 
-/// Adds the guest's making and the scenarios to a longer report. The release binary is built.
-pub(crate) fn steps(report: &mut Report, scenarios: &[&Scenario]) {
-    if report.step("lab: guest", make_guest) {
+/// Adds the guest's making and all scenarios to a longer report. The release binary is built.
+pub(crate) fn all_steps(report: &mut Report) {
+    steps(report, &GuestImage::standard(), &SCENARIOS.iter().collect::<Vec<_>>());
+}
+
+fn steps(report: &mut Report, image: &GuestImage, scenarios: &[&Scenario]) {
+    if report.step("lab: guest", || image.make()) {
         for scenario in scenarios {
-            report.step(&format!("lab: {}", scenario.name), || play(scenario));
+            report.step(&format!("lab: {}", scenario.name), || play(scenario, image));
         }
     }
 }
@@ -78,26 +86,51 @@ fn find(name: &str) -> Result<&'static Scenario, Failure> {
     })
 }
 
-/// Where the guest is kept: its making takes half a minute and 145 MB of downloads.
-fn guest_cache() -> PathBuf {
-    std::env::var_os("GUEST_CACHE").map_or_else(|| process::root().join("target/lab/guest"), PathBuf::from)
+/// What the guest is built of and where it is kept: its making takes half a minute and 145 MB of downloads.
+struct GuestImage {
+    kernel: Option<String>,
+    cache: PathBuf,
+}
+
+impl GuestImage {
+    /// The kernel of Debian's stable release.
+    fn standard() -> GuestImage {
+        let cache = std::env::var_os("GUEST_CACHE").map_or_else(|| target_folder("guest"), PathBuf::from);
+        GuestImage { kernel: None, cache }
+    }
+
+    /// Another kernel, as `PACKAGE/SUITE`, kept beside the standard one.
+    fn with_kernel(kernel: &str) -> GuestImage {
+        GuestImage {
+            kernel: Some(kernel.to_owned()),
+            cache: target_folder(&format!("guest-{}", kernel.replace('/', "-"))),
+        }
+    }
+
+    fn make(&self) -> Result<String, Failure> {
+        let mut command = Command::new(lab_file("mkguest"));
+        if let Some(kernel) = &self.kernel {
+            command.args(["-k", kernel]);
+        }
+        process::run(command.arg(&self.cache), "deploy/lab/mkguest")?;
+        Ok(String::new())
+    }
+}
+
+fn target_folder(name: &str) -> PathBuf {
+    process::root().join("target/lab").join(name)
 }
 
 fn lab_file(name: &str) -> PathBuf {
     process::root().join("deploy/lab").join(name)
 }
 
-fn make_guest() -> Result<String, Failure> {
-    process::run(Command::new(lab_file("mkguest")).arg(guest_cache()), "deploy/lab/mkguest")?;
-    Ok(String::new())
-}
-
 /// One scenario from an empty folder to the server's clean stop. The folder stays for whoever looks at a failure.
-fn play(scenario: &Scenario) -> Result<String, Failure> {
-    let folder = process::root().join("target/lab").join(scenario.name);
+fn play(scenario: &Scenario, image: &GuestImage) -> Result<String, Failure> {
+    let folder = target_folder(scenario.name);
     process::fresh_folder(&folder)?;
     let mut server = Server::create(&folder, scenario.setup)?;
-    let mut guest = Guest::boot(scenario, &folder, server.nvme().port())?;
+    let mut guest = Guest::boot(scenario, image, &folder, server.nvme().port())?;
     loop {
         match guest.lines.recv_timeout(WATCH) {
             Ok(line) => {
@@ -133,11 +166,11 @@ struct Guest {
 }
 
 impl Guest {
-    fn boot(scenario: &Scenario, folder: &Path, port: u16) -> Result<Guest, Failure> {
+    fn boot(scenario: &Scenario, image: &GuestImage, folder: &Path, port: u16) -> Result<Guest, Failure> {
         let console = folder.join("console.log");
         let mut child = Command::new(lab_file("guest-run"))
             .arg("--cache")
-            .arg(guest_cache())
+            .arg(&image.cache)
             .args(["--timeout", GUEST_LIMIT, "--console"])
             .arg(&console)
             .args(["--env", &format!("PORT={port}"), "--env", &format!("NQN={NQN}"), "--put"])

@@ -42,7 +42,9 @@ usage: cargo xtask COMMAND
   tidy                       layers, unsafe code, file lengths, dependencies, front comments
   reference                  writes the configuration reference into README.md
   sim [SEED | ARGUMENT...]   the simulator: one seed again, or its own arguments (see `cargo xtask sim --help`)
-  lab [NAME...]              scenarios with a Linux guest as the host: files, killed, degraded (default: all)
+  lab [--kernel PACKAGE/SUITE] [NAME...]
+                             scenarios with a Linux guest as the host: files, killed, killed-write-through, degraded
+                             (default: all)
   torture [ROUNDS]           kill -9 under load, restart, verify each block: ROUNDS times in each of four settings (50)
   demo                       `brindle demo` from an empty folder to Ctrl-C
   bench [--rounds N] [--seconds S]
