@@ -1,1 +1,82 @@
-//! Placeholder front page.
+//! The ports of production: pinned reactors, a pool of buffers, files and drives through io_uring, sockets, messages
+//! between reactors. It touches the world and decides nothing: what to do with any of it is the program's affair.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`runtime`] | all reactors of a process: start, control side, counters, end |
+//! | [`reactor`] | one reactor: the loop, and [`ReactorPorts`], the implementation of `ports` |
+//! | [`cores`] | which cores there are and which to take |
+//! | [`pool`] | the buffer pool |
+//! | [`mesh`] | messages between reactors and the control side |
+//! | `gate` | the flag between a sleeper and its wakers |
+//! | [`device`] | opening, locking and creating devices |
+//! | [`sync_device`] | devices as start-up code sees them |
+//! | [`queues`] | a reactor's device queues: memory, ring or helper threads |
+//! | `uring`, `uring_sys` | requests on an io_uring |
+//! | `threads`, `blocking_sys` | requests on helper threads, calls that wait |
+//! | `ram`, `volatile` | a device in memory, an emulated volatile cache |
+//! | `holder`, `faults` | who holds a device, what an error number means |
+//! | [`listener`] | listening sockets and the thread that accepts |
+//! | `stream`, `socket_sys` | a reactor's streams by readiness |
+//! | `event_sys`, `map_sys` | epoll, eventfd, anonymous memory |
+//!
+//! Unsafe code is allowed in `pool` and in the files named `*_sys`, and nowhere else.
+//!
+//! ```
+//! use base::time::Time;
+//! use ports::{Mesh, Program, Turn};
+//! use runtime::{DeviceSet, Pool, ReactorPorts, Runtime, RuntimeOptions};
+//!
+//! /// Answers one message to the control side and ends.
+//! struct Echo;
+//!
+//! impl Program<ReactorPorts<u64>> for Echo {
+//!     fn turn(&mut self, ports: &mut ReactorPorts<u64>) -> Turn {
+//!         let message = ports.message();
+//!         let ended = message.is_some_and(|(_, number)| ports.post(ports.control(), number + 1).is_ok());
+//!         Turn { worked: message.is_some(), deadline: Time::NEVER, ended }
+//!     }
+//! }
+//!
+//! let options = RuntimeOptions::on_cores(runtime::choose_cores(1)?);
+//! let (pool, devices) = (Pool::new(64, false)?, DeviceSet::new(Vec::new()));
+//! let mut running = Runtime::start(&options, &pool, &devices, vec![Echo])?;
+//! let mut control = running.take_control().expect("taken for the first time");
+//! control.post(base::ids::ShardId(0), 41).expect("an empty queue has room");
+//! let answer = control.receive(std::time::Duration::from_secs(10));
+//! assert_eq!(answer, Some((base::ids::ShardId(0), 42)));
+//! running.join();
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod blocking_sys;
+pub mod cores;
+pub mod device;
+mod event_sys;
+mod faults;
+mod gate;
+mod holder;
+pub mod listener;
+mod map_sys;
+pub mod mesh;
+pub mod pool;
+pub mod queues;
+mod ram;
+pub mod reactor;
+pub mod runtime;
+mod socket_sys;
+mod stream;
+pub mod sync_device;
+mod threads;
+mod uring;
+mod uring_sys;
+mod volatile;
+
+pub use cores::{CoreError, available_cores, check_cores, choose_cores, default_cores};
+pub use device::{Allocation, DeviceKind, DeviceOpenError, DeviceSet, DeviceSpec, OpenDevice, create_file};
+pub use listener::{ListenError, Listener, StreamOptions};
+pub use mesh::{Control, Poster};
+pub use pool::{LocalPool, Pool, PoolError};
+pub use reactor::{Polling, ReactorPorts, ReactorStats};
+pub use runtime::{AcceptStats, Backend, Runtime, RuntimeError, RuntimeOptions, StatsReader};
+pub use sync_device::{SignatureAreas, SyncHandle};

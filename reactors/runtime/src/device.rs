@@ -1,0 +1,508 @@
+//! Opening devices: files, block devices and memory, each with an exclusive lock for as long as it is open. Nothing here
+//! creates or changes content but [`create_file`], and nothing is ever formatted.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use base::BLOCK;
+use base::ids::DeviceId;
+use ports::{DeviceError, DeviceOp};
+
+use crate::blocking_sys::{self, Direction, ZeroMode};
+use crate::faults::describe;
+use crate::holder;
+use crate::map_sys::{AlignedBlock, BlockPointer};
+use crate::ram::RamDisk;
+use crate::volatile::VolatileCache;
+
+/// Most devices of a process.
+pub const MAX_DEVICES: usize = 256;
+
+/// Blocks of zeros that are written at once where a device knows no better way.
+const ZERO_CHUNK: u64 = ports::MAX_DEVICE_BLOCKS as u64;
+
+/// What a device is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeviceKind {
+    /// A regular file.
+    File(PathBuf),
+    /// A block device.
+    Block(PathBuf),
+    /// Memory of this many blocks, zero at first.
+    Ram(u64),
+}
+
+/// A device to open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceSpec {
+    /// What the operator calls it.
+    pub name: String,
+    /// What it is made of.
+    pub kind: DeviceKind,
+    /// Keep what is not flushed in this process only (`volatile_cache: emulated`). For files and memory.
+    pub emulate_volatile_cache: bool,
+}
+
+/// Why a device cannot be used. Each says what, where, why, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceOpenError {
+    /// There is nothing at the path.
+    #[error("device {name}: {path} does not exist. Check the path, or let it be created")]
+    Missing {
+        /// The operator's name.
+        name: String,
+        /// Where.
+        path: PathBuf,
+    },
+    /// The file exists and was to be created.
+    #[error("{path} exists already and is not overwritten. Remove it, or use it as it is")]
+    Exists {
+        /// Where.
+        path: PathBuf,
+    },
+    /// We may not.
+    #[error("device {name}: no permission to read and write {path}. Change its owner or mode, or run as another user")]
+    Permission {
+        /// The operator's name.
+        name: String,
+        /// Where.
+        path: PathBuf,
+    },
+    /// A file was named as a block device, or something else as a file.
+    #[error("device {name}: {path} is {found}, not {expected}. Correct its kind or its path")]
+    WrongKind {
+        /// The operator's name.
+        name: String,
+        /// Where.
+        path: PathBuf,
+        /// What it is.
+        found: &'static str,
+        /// What it was said to be.
+        expected: &'static str,
+    },
+    /// Another process has the lock.
+    #[error("device {name}: {path} is locked by {holder}. Stop that process first: two must never write to one device")]
+    Locked {
+        /// The operator's name.
+        name: String,
+        /// Where.
+        path: PathBuf,
+        /// Who, in words.
+        holder: String,
+    },
+    /// The kernel or another process uses the block device.
+    #[error("device {name}: {path} is in use: {by}. Unmount or release it first")]
+    InUse {
+        /// The operator's name.
+        name: String,
+        /// Where.
+        path: PathBuf,
+        /// By whom, in words.
+        by: String,
+    },
+    /// Less than a block.
+    #[error("device {name}: it has {bytes} bytes, less than one block of {BLOCK}. Make it larger")]
+    TooSmall {
+        /// The operator's name.
+        name: String,
+        /// How large it is.
+        bytes: u64,
+    },
+    /// Sectors larger than our blocks.
+    #[error(
+        "device {name}: {path} has sectors of {sector} bytes; at most {BLOCK} are supported. Reformat it or use another"
+    )]
+    SectorSize {
+        /// The operator's name.
+        name: String,
+        /// Where.
+        path: PathBuf,
+        /// Bytes of a sector.
+        sector: u32,
+    },
+    /// No memory for a device of memory.
+    #[error("device {name}: the system refuses {blocks} blocks of memory: {source}. Make it smaller")]
+    Memory {
+        /// The operator's name.
+        name: String,
+        /// How large it was to be.
+        blocks: u64,
+        /// What it said.
+        source: io::Error,
+    },
+    /// The emulated cache is for files and memory.
+    #[error("device {name}: an emulated volatile cache is for files and memory only. Remove the setting")]
+    CacheNotEmulated {
+        /// The operator's name.
+        name: String,
+    },
+    /// A device could not even be read.
+    #[error("device {name}: {path} cannot be read: {reason}. Check the device")]
+    Unreadable {
+        /// The operator's name.
+        name: String,
+        /// Where.
+        path: PathBuf,
+        /// What the system said.
+        reason: String,
+    },
+    /// Anything else the system said.
+    #[error("{path}: {doing} failed: {source}")]
+    System {
+        /// Where.
+        path: PathBuf,
+        /// What was tried.
+        doing: &'static str,
+        /// What it said.
+        source: io::Error,
+    },
+}
+
+/// Where blocks really lie.
+pub(crate) enum Medium {
+    /// A file or block device, and how it is told to zero.
+    File(File, AtomicU8),
+    /// Memory.
+    Ram(RamDisk),
+}
+
+impl Medium {
+    /// Reads or writes and waits for the end.
+    pub(crate) fn transfer(
+        &self,
+        direction: Direction,
+        start: u64,
+        blocks: &[BlockPointer],
+    ) -> Result<(), DeviceError> {
+        match (self, direction) {
+            (Self::File(file, _), _) => blocking_sys::transfer(file.as_fd(), direction, start, blocks),
+            (Self::Ram(ram), Direction::Read) => ram.read(start, blocks.iter().copied()),
+            (Self::Ram(ram), _) => ram.write(start, blocks.iter().copied()),
+        }
+    }
+
+    /// Makes blocks zero and waits for the end.
+    pub(crate) fn zero(&self, start: u64, count: u64) -> Result<(), DeviceError> {
+        let (file, mode) = match self {
+            Self::Ram(ram) => return ram.zero(start, count),
+            Self::File(file, mode) => (file, mode),
+        };
+        loop {
+            let tried = ZeroMode::from_number(mode.load(Ordering::Relaxed));
+            if tried == ZeroMode::Write {
+                break;
+            }
+            match blocking_sys::zero(file.as_fd(), tried, start, count) {
+                Ok(()) => return Ok(()),
+                Err(errno) if ZeroMode::is_refusal(errno) => mode.store(tried.next() as u8, Ordering::Relaxed),
+                Err(errno) => return Err(crate::faults::device_error(errno, false)),
+            }
+        }
+        let zeros = Box::new(AlignedBlock([0; BLOCK]));
+        let end = start + count;
+        let mut at = start;
+        while at < end {
+            let part = (end - at).min(ZERO_CHUNK);
+            let from = vec![BlockPointer::of_source(&zeros.0); part as usize];
+            self.transfer(Direction::Write, at, &from)?;
+            at += part;
+        }
+        Ok(())
+    }
+
+    /// Makes all writes durable that have ended.
+    pub(crate) fn sync(&self) -> Result<(), DeviceError> {
+        match self {
+            Self::File(file, _) => blocking_sys::sync(file.as_fd()),
+            Self::Ram(_) => Ok(()),
+        }
+    }
+}
+
+/// An open device. It stays locked until it is dropped.
+pub struct OpenDevice {
+    name: String,
+    medium: Medium,
+    cache: Option<VolatileCache>,
+    blocks: u64,
+    direct: bool,
+    notes: Vec<String>,
+}
+
+impl OpenDevice {
+    /// Opens and locks a device.
+    pub fn open(spec: &DeviceSpec) -> Result<Self, DeviceOpenError> {
+        let name = spec.name.clone();
+        let cache = spec.emulate_volatile_cache.then(VolatileCache::new);
+        let (path, block) = match &spec.kind {
+            DeviceKind::Ram(blocks) => {
+                let blocks = *blocks;
+                if blocks == 0 {
+                    return Err(DeviceOpenError::TooSmall { name, bytes: 0 });
+                }
+                let disk = RamDisk::new(blocks).map_err(|source| DeviceOpenError::Memory {
+                    name: name.clone(),
+                    blocks,
+                    source,
+                })?;
+                return Ok(Self { name, medium: Medium::Ram(disk), cache, blocks, direct: false, notes: Vec::new() });
+            }
+            DeviceKind::File(path) => (path, false),
+            DeviceKind::Block(_) if cache.is_some() => return Err(DeviceOpenError::CacheNotEmulated { name }),
+            DeviceKind::Block(path) => (path, true),
+        };
+        check_kind(&name, path, block)?;
+        let (file, refused_early) = open_direct(&name, path, block)?;
+        lock(&name, path, &file)?;
+        let bytes = size(path, &file)?;
+        if bytes < BLOCK as u64 {
+            return Err(DeviceOpenError::TooSmall { name, bytes });
+        }
+        let direct = !refused_early && !refuses_direct(&name, path, &file)?;
+        let notes = if direct {
+            Vec::new()
+        } else {
+            vec![format!(
+                "device {name}: the file system of {} refuses direct I/O: the page cache is used, which costs copies",
+                path.display()
+            )]
+        };
+        let medium = Medium::File(file, AtomicU8::new(ZeroMode::Range as u8));
+        Ok(Self { name, medium, cache, blocks: bytes / BLOCK as u64, direct, notes })
+    }
+
+    /// What the operator calls it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Blocks it has.
+    pub fn blocks(&self) -> u64 {
+        self.blocks
+    }
+
+    /// Whether the page cache is by-passed.
+    pub fn is_direct(&self) -> bool {
+        self.direct
+    }
+
+    /// Words for the operator, if not all is as wished.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    pub(crate) fn medium(&self) -> &Medium {
+        &self.medium
+    }
+
+    pub(crate) fn cache(&self) -> Option<&VolatileCache> {
+        self.cache.as_ref()
+    }
+
+    /// Does a request and waits for its end: what start-up code and helper threads call.
+    pub(crate) fn perform(&self, op: DeviceOp, start: u64, blocks: &[BlockPointer]) -> Result<(), DeviceError> {
+        let medium = &self.medium;
+        match (op, &self.cache) {
+            (DeviceOp::Read, None) => medium.transfer(Direction::Read, start, blocks),
+            (DeviceOp::Read, Some(cache)) => cache.read(medium, start, blocks),
+            (DeviceOp::Write, None) => medium.transfer(Direction::Write, start, blocks),
+            (DeviceOp::Write, Some(cache)) => cache.write(medium, start, blocks),
+            (DeviceOp::WriteDurable, None) => medium.transfer(Direction::WriteDurable, start, blocks),
+            (DeviceOp::WriteDurable, Some(cache)) => cache.write_durable(medium, start, blocks),
+            (DeviceOp::Flush, None) => medium.sync(),
+            (DeviceOp::Flush, Some(cache)) => cache.flush(medium),
+            (DeviceOp::WriteZeroes(count), None) => medium.zero(start, count.into()),
+            (DeviceOp::WriteZeroes(count), Some(cache)) => cache.zero(medium, start, count.into()),
+        }
+    }
+}
+
+/// All devices of a process; their places are their [`DeviceId`]s.
+pub struct DeviceSet {
+    devices: Vec<OpenDevice>,
+}
+
+impl DeviceSet {
+    /// A set of open devices.
+    ///
+    /// # Panics
+    /// If there are more than [`MAX_DEVICES`].
+    pub fn new(devices: Vec<OpenDevice>) -> Arc<Self> {
+        assert!(devices.len() <= MAX_DEVICES, "{} devices are more than {MAX_DEVICES}", devices.len());
+        Arc::new(Self { devices })
+    }
+
+    /// The device of an id.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn device(&self, id: DeviceId) -> &OpenDevice {
+        &self.devices[id.index()]
+    }
+
+    /// All devices in the order of their ids.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &OpenDevice> {
+        self.devices.iter()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.devices.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.devices.is_empty()
+    }
+}
+
+/// How the space of a new file is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Allocation {
+    /// On first write: a file system may turn out to be full then.
+    Sparse,
+    /// Now.
+    Reserved,
+}
+
+/// Makes a file of zeros that is durable when this returns. A file that could not be made whole is removed again.
+pub fn create_file(path: &Path, blocks: u64, allocation: Allocation) -> Result<(), DeviceOpenError> {
+    let system = |doing| move |source| DeviceOpenError::System { path: path.to_owned(), doing, source };
+    let file = match OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            return Err(DeviceOpenError::Exists { path: path.to_owned() });
+        }
+        Err(error) => return Err(system("creating the file")(error)),
+    };
+    let made = fill(&file, blocks, allocation).and_then(|()| sync_folder(path));
+    if let Err(error) = made {
+        // Nothing half made stays. If even this fails, the first error is the one that matters.
+        let _ = std::fs::remove_file(path);
+        return Err(system("giving the file its size")(error));
+    }
+    Ok(())
+}
+
+fn fill(file: &File, blocks: u64, allocation: Allocation) -> io::Result<()> {
+    let bytes = blocks.checked_mul(BLOCK as u64).ok_or(io::ErrorKind::FileTooLarge)?;
+    file.set_len(bytes)?;
+    if allocation == Allocation::Reserved {
+        rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, bytes)?;
+    }
+    file.sync_all()
+}
+
+fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
+}
+
+fn check_kind(name: &str, path: &Path, block: bool) -> Result<(), DeviceOpenError> {
+    let metadata = match std::fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) => return Err(opening(name, path, error)),
+    };
+    let kind = metadata.file_type();
+    let found = if kind.is_file() {
+        "a file"
+    } else if kind.is_block_device() {
+        "a block device"
+    } else if kind.is_dir() {
+        "a folder"
+    } else {
+        "neither a file nor a block device"
+    };
+    let expected = if block { "a block device" } else { "a file" };
+    if found != expected {
+        let (name, path) = (name.to_owned(), path.to_owned());
+        return Err(DeviceOpenError::WrongKind { name, path, found, expected });
+    }
+    if block
+        && let Some(sector) = holder::sector_bytes(&metadata)
+        && sector as usize > BLOCK
+    {
+        return Err(DeviceOpenError::SectorSize { name: name.to_owned(), path: path.to_owned(), sector });
+    }
+    Ok(())
+}
+
+/// Opens with `O_DIRECT`, or without where that is refused at once. For a block device `O_EXCL` asks the kernel for the
+/// exclusive use that mounts and device mappers also ask for (open(2)).
+fn open_direct(name: &str, path: &Path, block: bool) -> Result<(File, bool), DeviceOpenError> {
+    let exclusive = if block { libc::O_EXCL } else { 0 };
+    let open = |more| OpenOptions::new().read(true).write(true).custom_flags(exclusive | more).open(path);
+    let opened = match open(libc::O_DIRECT) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => open(0).map(|file| (file, true)),
+        other => other.map(|file| (file, false)),
+    };
+    opened.map_err(|error| opening(name, path, error))
+}
+
+fn opening(name: &str, path: &Path, source: io::Error) -> DeviceOpenError {
+    let (name, path) = (name.to_owned(), path.to_owned());
+    match source.raw_os_error() {
+        Some(libc::ENOENT | libc::ENOTDIR) => DeviceOpenError::Missing { name, path },
+        Some(libc::EACCES | libc::EPERM | libc::EROFS) => DeviceOpenError::Permission { name, path },
+        Some(libc::EBUSY) => {
+            let by = std::fs::metadata(&path).map_or_else(|_| "unknown".to_owned(), |of| holder::block_user(&of));
+            DeviceOpenError::InUse { name, path, by }
+        }
+        _ => DeviceOpenError::System { path, doing: "opening", source },
+    }
+}
+
+fn lock(name: &str, path: &Path, file: &File) -> Result<(), DeviceOpenError> {
+    use rustix::fs::{FlockOperation, flock};
+    match flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(()),
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            let holder = file.metadata().ok().and_then(|metadata| holder::lock_holder(&metadata));
+            let holder = holder.unwrap_or_else(|| "another process".to_owned());
+            Err(DeviceOpenError::Locked { name: name.to_owned(), path: path.to_owned(), holder })
+        }
+        Err(error) => {
+            Err(DeviceOpenError::System { path: path.to_owned(), doing: "locking", source: io::Error::from(error) })
+        }
+    }
+}
+
+fn size(path: &Path, file: &File) -> Result<u64, DeviceOpenError> {
+    // Seeking to the end works for files and block devices alike.
+    rustix::fs::seek(file, rustix::fs::SeekFrom::End(0)).map_err(|error| DeviceOpenError::System {
+        path: path.to_owned(),
+        doing: "finding the size",
+        source: io::Error::from(error),
+    })
+}
+
+/// Some file systems take `O_DIRECT` at open and refuse it at the first read.
+fn refuses_direct(name: &str, path: &Path, file: &File) -> Result<bool, DeviceOpenError> {
+    let mut block = Box::new(AlignedBlock([0; BLOCK]));
+    match blocking_sys::transfer(file.as_fd(), Direction::Read, 0, &[BlockPointer::of(&mut block.0)]) {
+        Ok(()) => Ok(false),
+        Err(DeviceError::Other(libc::EINVAL)) => {
+            let flags = rustix::fs::fcntl_getfl(file).map(|flags| flags - rustix::fs::OFlags::DIRECT);
+            flags.and_then(|flags| rustix::fs::fcntl_setfl(file, flags)).map_err(|error| DeviceOpenError::System {
+                path: path.to_owned(),
+                doing: "switching off direct I/O",
+                source: io::Error::from(error),
+            })?;
+            Ok(true)
+        }
+        // An unreadable first block is the array's business, not ours: a member may be repaired.
+        Err(DeviceError::Unreadable) => Ok(false),
+        Err(error) => {
+            let reason = match error {
+                DeviceError::Other(errno) => describe(errno),
+                _ => "the device is gone".to_owned(),
+            };
+            Err(DeviceOpenError::Unreadable { name: name.to_owned(), path: path.to_owned(), reason })
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! Devices as a program sees them, over real files: by io_uring and by helper threads, direct and buffered, with and
+//! without an emulated volatile cache; and opening, locking and refusing them.
+
+mod common;
+
+use std::sync::Arc;
+
+use base::ids::{DeviceBlock, DeviceId};
+use base::{BLOCK, Block};
+use common::{Folder, TestPorts, act, cores, file, ram, turn};
+use ports::{Buffer, BufferId, Buffers, Completion, DeviceOp, DeviceRequest, Devices, QueueFull, SyncDevice};
+use runtime::{
+    Allocation, Backend, DeviceKind, DeviceOpenError, DeviceSet, DeviceSpec, OpenDevice, Pool, Runtime, RuntimeOptions,
+    SyncHandle, create_file,
+};
+
+const BLOCKS: u64 = 4096;
+
+/// Runs a function of the ports again and again, on a reactor, until it says that it has ended.
+fn run(
+    set: &Arc<DeviceSet>,
+    backend: Backend,
+    mut program: impl FnMut(&mut TestPorts) -> bool + Send + 'static,
+) -> Vec<String> {
+    let pool = Pool::new(2048, false).expect("memory");
+    let options = RuntimeOptions { backend, ..RuntimeOptions::on_cores(cores(1)) };
+    let programs = vec![act(move |ports| turn(false, program(ports)))];
+    let runtime = Runtime::start(&options, &pool, set, programs).expect("started");
+    let notes = runtime.notes().to_vec();
+    drop(runtime.join());
+    assert_eq!(pool.outstanding(), 0, "every buffer came home");
+    notes
+}
+
+fn open(specs: &[DeviceSpec]) -> Arc<DeviceSet> {
+    DeviceSet::new(specs.iter().map(|spec| OpenDevice::open(spec).expect("opened")).collect())
+}
+
+fn pattern(at: u64, version: u8) -> Block {
+    let mut block = [version; BLOCK];
+    block[..8].copy_from_slice(&at.to_le_bytes());
+    block
+}
+
+/// Writes runs of blocks through scattered and adjacent buffers, reads them back, zeros some, flushes; one step a turn.
+struct Story {
+    device: DeviceId,
+    step: usize,
+    held: Vec<Buffer>,
+    waiting: usize,
+}
+
+const RUNS: [(u64, usize); 6] = [(0, 1), (1, 7), (100, 64), (200, 256), (1000, 255), (BLOCKS - 1, 1)];
+
+impl Story {
+    fn new(device: DeviceId) -> Self {
+        Self { device, step: 0, held: Vec::new(), waiting: 0 }
+    }
+
+    fn take(&mut self, ports: &mut TestPorts, count: usize) {
+        self.held = (0..count).map(|_| ports.alloc().expect("a buffer")).collect();
+        // Partly adjacent, partly not.
+        let middle = count / 2;
+        self.held[middle..].reverse();
+    }
+
+    fn submit(&mut self, ports: &mut TestPorts, op: DeviceOp, start: u64, buffers: &[BufferId]) {
+        let request = DeviceRequest { tag: start, device: self.device, op, start: DeviceBlock(start), buffers };
+        ports.submit(request).expect("an empty queue has room");
+        self.waiting += 1;
+    }
+
+    fn turn(&mut self, ports: &mut TestPorts) -> bool {
+        while let Some(Completion { result, .. }) = ports.completion() {
+            assert_eq!(result, Ok(()), "in step {}", self.step);
+            self.waiting -= 1;
+        }
+        if self.waiting > 0 {
+            return false;
+        }
+        let (round, phase) = (self.step / 4, self.step % 4);
+        let Some(&(start, count)) = RUNS.get(round) else { return true };
+        let version = round as u8 + 1;
+        match phase {
+            0 => {
+                self.take(ports, count);
+                let ids: Vec<BufferId> = self.held.iter().map(Buffer::id).collect();
+                for (at, &id) in (start..).zip(&ids) {
+                    ports.bytes_mut(id).copy_from_slice(&pattern(at, version));
+                }
+                let op = if round % 2 == 0 { DeviceOp::Write } else { DeviceOp::WriteDurable };
+                self.submit(ports, op, start, &ids);
+            }
+            1 => {
+                self.submit(ports, DeviceOp::Flush, 0, &[]);
+                let ids: Vec<BufferId> = self.held.iter().map(Buffer::id).collect();
+                for &id in &ids {
+                    ports.bytes_mut(id).fill(0xee);
+                }
+                self.submit(ports, DeviceOp::Read, start, &ids);
+            }
+            2 => {
+                for (at, buffer) in (start..).zip(&self.held) {
+                    assert!(*ports.bytes(buffer.id()) == pattern(at, version), "block {at}");
+                }
+                self.submit(ports, DeviceOp::WriteZeroes(count.div_ceil(2) as u32), start, &[]);
+            }
+            _ => {
+                for buffer in self.held.drain(..) {
+                    ports.free(buffer);
+                }
+            }
+        }
+        self.step += 1;
+        false
+    }
+}
+
+fn check_afterwards(set: &Arc<DeviceSet>) {
+    let mut device = SyncHandle::new(set, DeviceId(0));
+    assert_eq!(device.blocks(), BLOCKS);
+    for (round, (start, count)) in RUNS.into_iter().enumerate() {
+        let mut blocks = vec![[0xff; BLOCK]; count];
+        device.read(DeviceBlock(start), &mut blocks).expect("read");
+        for (at, block) in blocks.iter().enumerate() {
+            let zeroed = at < count.div_ceil(2);
+            let expected = if zeroed { [0; BLOCK] } else { pattern(start + at as u64, round as u8 + 1) };
+            assert!(*block == expected, "block {at} of the run at {start}");
+        }
+    }
+}
+
+#[test]
+fn what_is_written_is_read_back_on_every_kind_of_device() {
+    for backend in [Backend::Automatic, Backend::Threads] {
+        for emulated in [false, true] {
+            let folder = Folder::new();
+            create_file(&folder.path("a"), BLOCKS, Allocation::Sparse).expect("created");
+            let set = open(&[file(folder.path("a"), emulated)]);
+            let mut story = Story::new(DeviceId(0));
+            run(&set, backend, move |ports| story.turn(ports));
+            check_afterwards(&set);
+        }
+    }
+    let set = open(&[ram(BLOCKS)]);
+    let mut story = Story::new(DeviceId(0));
+    run(&set, Backend::Automatic, move |ports| story.turn(ports));
+    check_afterwards(&set);
+}
+
+#[test]
+fn a_file_system_without_direct_io_or_zero_range_is_served_too() {
+    let shared = std::path::Path::new("/dev/shm").join(format!("runtime-test-{}", std::process::id()));
+    create_file(&shared, BLOCKS, Allocation::Reserved).expect("created");
+    let set = open(&[file(shared.clone(), false)]);
+    std::fs::remove_file(&shared).expect("removed");
+    let mut story = Story::new(DeviceId(0));
+    run(&set, Backend::Automatic, move |ports| story.turn(ports));
+    check_afterwards(&set);
+    let device = set.device(DeviceId(0));
+    assert_eq!(device.is_direct(), device.notes().is_empty(), "buffered access is not silent");
+}
+
+#[test]
+fn a_full_queue_gives_requests_back_and_loses_none() {
+    for (backend, emulated) in [(Backend::Automatic, false), (Backend::Threads, false), (Backend::Automatic, true)] {
+        let folder = Folder::new();
+        create_file(&folder.path("a"), BLOCKS, Allocation::Sparse).expect("created");
+        let set = open(&[file(folder.path("a"), emulated)]);
+        let (mut buffer, mut sent, mut ended, mut refused) = (None, 0u64, 0, false);
+        run(&set, backend, move |ports| {
+            let id = buffer.get_or_insert_with(|| ports.alloc().expect("a buffer")).id();
+            while let Some(completion) = ports.completion() {
+                assert_eq!(completion.result, Ok(()));
+                ended += 1;
+            }
+            // One buffer for all: every write says the same.
+            while sent < 2000 {
+                let request = DeviceRequest {
+                    tag: sent,
+                    device: DeviceId(0),
+                    op: DeviceOp::WriteDurable,
+                    start: DeviceBlock(sent),
+                    buffers: &[id],
+                };
+                if ports.submit(request) == Err(QueueFull) {
+                    refused = true;
+                    break;
+                }
+                sent += 1;
+            }
+            if ended < 2000 {
+                return false;
+            }
+            assert!(refused, "2000 requests at once are more than any queue takes");
+            ports.free(buffer.take().expect("still held"));
+            true
+        });
+    }
+}
+
+#[test]
+fn a_file_that_was_cut_is_an_error_and_not_a_panic() {
+    for backend in [Backend::Automatic, Backend::Threads] {
+        let folder = Folder::new();
+        create_file(&folder.path("a"), 64, Allocation::Sparse).expect("created");
+        let set = open(&[file(folder.path("a"), false)]);
+        std::fs::OpenOptions::new().write(true).open(folder.path("a")).and_then(|cut| cut.set_len(4096)).expect("cut");
+        let mut held = Vec::new();
+        run(&set, backend, move |ports| {
+            if held.is_empty() {
+                held = (0..4).map(|_| ports.alloc().expect("a buffer")).collect();
+                let buffers: Vec<BufferId> = held.iter().map(Buffer::id).collect();
+                let (device, start) = (DeviceId(0), DeviceBlock(0));
+                let request = DeviceRequest { tag: 9, device, op: DeviceOp::Read, start, buffers: &buffers };
+                ports.submit(request).expect("room");
+            }
+            let Some(completion) = ports.completion() else { return false };
+            assert_eq!(completion, Completion { tag: 9, result: Err(ports::DeviceError::Unreadable) });
+            held.drain(..).for_each(|buffer| ports.free(buffer));
+            true
+        });
+    }
+}
+
+/// Writes three blocks (plain, flushed, durable) in an order that shows which of them survive a kill.
+#[test]
+fn an_emulated_cache_loses_what_was_not_flushed() {
+    for backend in [Backend::Automatic, Backend::Threads] {
+        let folder = Folder::new();
+        create_file(&folder.path("a"), BLOCKS, Allocation::Sparse).expect("created");
+        let set = open(&[file(folder.path("a"), true)]);
+        let mut device = SyncHandle::new(&set, DeviceId(0));
+        device.write(DeviceBlock(5), &[pattern(5, 9)]).expect("written");
+        let (mut step, mut held) = (0, None);
+        run(&set, backend, move |ports| {
+            let id = held.get_or_insert_with(|| ports.alloc().expect("a buffer")).id();
+            if step > 0 {
+                let Some(completion) = ports.completion() else { return false };
+                assert_eq!(completion.result, Ok(()));
+            }
+            let (op, at) = match step {
+                0 => (DeviceOp::Write, 1),
+                1 => (DeviceOp::Flush, 0),
+                2 => (DeviceOp::Write, 2),
+                3 => (DeviceOp::WriteDurable, 3),
+                // Plain, over what is durable already.
+                4 => (DeviceOp::Write, 1),
+                5 => (DeviceOp::Read, 5),
+                _ => {
+                    assert!(*ports.bytes(id) == pattern(5, 9), "start-up code's write is seen by reactors");
+                    ports.free(held.take().expect("still held"));
+                    return true;
+                }
+            };
+            ports.bytes_mut(id).copy_from_slice(&pattern(at, step + 1));
+            let ids = [id];
+            let buffers: &[BufferId] = if op == DeviceOp::Flush { &[] } else { &ids };
+            let request = DeviceRequest { tag: 0, device: DeviceId(0), op, start: DeviceBlock(at), buffers };
+            ports.submit(request).expect("room");
+            step += 1;
+            false
+        });
+        let mut seen = [[0; BLOCK]; 6];
+        device.read(DeviceBlock(0), &mut seen).expect("read");
+        assert!(seen[1] == pattern(1, 5) && seen[2] == pattern(2, 3), "while it runs, the newest is seen");
+        // The kill: the cache goes with the process, or here with the set.
+        drop((device, set));
+        let set = open(&[file(folder.path("a"), false)]);
+        SyncHandle::new(&set, DeviceId(0)).read(DeviceBlock(0), &mut seen).expect("read");
+        assert!(seen[1] == pattern(1, 1), "flushed");
+        assert!(seen[2] == [0; BLOCK], "never flushed");
+        assert!(seen[3] == pattern(3, 4), "written durably");
+        assert!(seen[5] == pattern(5, 9), "flushed by the reactor");
+    }
+}
+
+#[test]
+fn start_up_code_reads_writes_zeros_and_finds_signatures() {
+    let folder = Folder::new();
+    create_file(&folder.path("a"), 600, Allocation::Reserved).expect("created");
+    let set = open(&[file(folder.path("a"), false)]);
+    let mut device = SyncHandle::new(&set, DeviceId(0));
+    let blocks: Vec<Block> = (0..600).map(|at| pattern(at, 3)).collect();
+    device.write(DeviceBlock(0), &blocks).expect("written");
+    device.write_zeroes(DeviceBlock(10), 500).expect("zeroed");
+    device.flush().expect("flushed");
+    let mut read = vec![[1; BLOCK]; 600];
+    device.read(DeviceBlock(0), &mut read).expect("read");
+    for (at, block) in read.iter().enumerate() {
+        let expected = if (10..510).contains(&at) { [0; BLOCK] } else { blocks[at] };
+        assert!(*block == expected, "block {at}");
+    }
+    let areas = device.signature_areas().expect("read");
+    assert_eq!((areas.head.len(), areas.tail.len()), (64 << 10, 64 << 10));
+    assert!(areas.head[..BLOCK] == pattern(0, 3) && areas.tail[15 * BLOCK..] == pattern(599, 3));
+}
+
+#[test]
+fn what_cannot_be_opened_says_why() {
+    let folder = Folder::new();
+    let path = folder.path("a");
+    assert!(matches!(OpenDevice::open(&file(path.clone(), false)), Err(DeviceOpenError::Missing { .. })));
+    create_file(&path, 16, Allocation::Sparse).expect("created");
+    assert!(matches!(create_file(&path, 16, Allocation::Sparse), Err(DeviceOpenError::Exists { .. })));
+    let held = OpenDevice::open(&file(path.clone(), false)).expect("opened");
+    assert_eq!(held.blocks(), 16);
+    let locked = OpenDevice::open(&file(path.clone(), false)).err().expect("locked").to_string();
+    assert!(locked.contains(&format!("process {}", std::process::id())), "{locked}");
+    drop(held);
+    drop(OpenDevice::open(&file(path.clone(), false)).expect("the lock goes with the device"));
+    let block = DeviceSpec { kind: DeviceKind::Block(path), ..file(folder.path("a"), false) };
+    assert!(matches!(OpenDevice::open(&block), Err(DeviceOpenError::WrongKind { found: "a file", .. })));
+    let emulated = DeviceSpec { emulate_volatile_cache: true, ..block };
+    assert!(matches!(OpenDevice::open(&emulated), Err(DeviceOpenError::CacheNotEmulated { .. })));
+    let folder_as_file = OpenDevice::open(&file(folder.path(""), false));
+    assert!(matches!(folder_as_file, Err(DeviceOpenError::WrongKind { found: "a folder", .. })));
+    std::fs::write(folder.path("small"), [0; 100]).expect("written");
+    let small = OpenDevice::open(&file(folder.path("small"), false));
+    assert!(matches!(small, Err(DeviceOpenError::TooSmall { bytes: 100, .. })));
+    assert!(matches!(OpenDevice::open(&ram(0)), Err(DeviceOpenError::TooSmall { .. })));
+    let beyond = create_file(&folder.path("large"), u64::MAX, Allocation::Sparse);
+    assert!(beyond.is_err() && !folder.path("large").exists(), "nothing half made stays");
+}
