@@ -20,7 +20,8 @@ use crate::command::{self, ANY_CONTROLLER, CONNECT_DATA_BYTES};
 use crate::error::{HostError, Violation};
 use crate::io_queue::IoQueue;
 use crate::limits::{ANSWER_TIMEOUT, NAMESPACES_MAX, READY_PAUSE, TRANSFER_MAX_BYTES};
-use crate::queue::{Completion, Queue, QueueOptions, Slot, Wait};
+use crate::queue::{Queue, QueueOptions};
+use crate::request::{Completion, Slot, Wait};
 
 /// Requests of the admin queue: one command, one Keep Alive.
 const ADMIN_DEPTH: u16 = 4;

@@ -6,7 +6,8 @@ use nvme::opcode;
 use crate::command;
 use crate::error::HostError;
 use crate::host::Namespace;
-use crate::queue::{Completion, Queue, Slot, Wait};
+use crate::queue::Queue;
+use crate::request::{Completion, Slot, Wait};
 
 /// What a request does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,11 +7,13 @@
 //! | [`limits`] | every bound |
 //! | [`error`] | what a target can do wrong or refuse |
 //! | `sender`, `receiver`, `arrival` | outgoing bytes, incoming bytes, the heads of incoming PDUs |
+//! | [`request`] | the requests of a queue and how they end |
 //! | [`queue`] | one NVMe/TCP queue: requests, buffers, PDUs |
 //! | `command` | submission entries |
 //! | [`host`] | an association with a controller: Connect, properties, Identify, Keep Alive |
 //! | [`discovery`] | the discovery log |
 //! | [`io_queue`] | Read, Write, Write Zeroes and Flush on a namespace |
+//! | [`patience`] | waiting for a target that is starting |
 //! | [`random`] | the seeded generator |
 //! | [`workload`] | the bench's load and its report |
 //! | [`stamp`] | what the torture writes into a block |
@@ -41,9 +43,11 @@ pub mod host;
 pub mod io_queue;
 pub mod limits;
 pub mod model;
+pub mod patience;
 pub mod queue;
 pub mod random;
 mod receiver;
+pub mod request;
 mod sender;
 pub mod stamp;
 #[cfg(test)]

@@ -27,6 +27,7 @@ use crate::limits::{
     TRANSFER_MAX_BYTES,
 };
 use crate::receiver::{Received, Receiver};
+use crate::request::{Completion, Request, Slot, State, Wait};
 use crate::sender::{Sender, prepare};
 
 /// Empty polls between two looks at the clock.
@@ -44,55 +45,6 @@ pub struct QueueOptions {
     /// Digests to ask for.
     pub digests: Digests,
 }
-
-/// A request of a queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Slot(u16);
-
-impl Slot {
-    /// The slot as an index below the queue's depth.
-    pub const fn index(self) -> usize {
-        self.0 as usize
-    }
-}
-
-/// A request that was answered.
-#[derive(Clone, Copy, Debug)]
-pub struct Completion {
-    /// Its slot: its buffer holds the data of a read until the slot is released.
-    pub slot: Slot,
-    /// How it ended.
-    pub status: Status,
-    /// Command-specific result.
-    pub result: u64,
-}
-
-/// How a poll spends its time when nothing has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wait {
-    /// It returns at once.
-    Spin,
-    /// It sleeps in the kernel until something comes, at most this long.
-    Sleep(Duration),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Free,
-    Held,
-    InFlight,
-    Done,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Request {
-    state: State,
-    to_host: bool,
-    length: u32,
-    moved: u32,
-}
-
-const IDLE: Request = Request { state: State::Free, to_host: false, length: 0, moved: 0 };
 
 /// Data of a C2HData PDU that is still coming.
 #[derive(Clone, Copy, Debug)]
@@ -152,7 +104,7 @@ impl Queue {
             stream,
             sender: Sender::new(IC_BYTES, 1),
             receiver: Receiver::new(),
-            requests: vec![IDLE; depth],
+            requests: vec![Request::IDLE; depth],
             free: (0..options.depth).rev().collect(),
             done: VecDeque::with_capacity(depth),
             arena: vec![0; depth * buffer_bytes],
@@ -216,7 +168,7 @@ impl Queue {
     /// Takes a free request, if there is one.
     pub fn hold(&mut self) -> Option<Slot> {
         let index = self.free.pop()?;
-        self.requests[usize::from(index)] = Request { state: State::Held, ..IDLE };
+        self.requests[usize::from(index)] = Request { state: State::Held, ..Request::IDLE };
         Some(Slot(index))
     }
 

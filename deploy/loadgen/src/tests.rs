@@ -8,7 +8,7 @@ use std::time::Instant;
 use base::BLOCK;
 use nvme::identify::IdentifyController;
 use nvme::status::Status;
-use nvmf::pdu::{Digests, kind};
+use nvmf::pdu::{self, Digests, Direction, Fatal, kind};
 
 use crate::discovery::discover;
 use crate::error::{HostError, Violation};
@@ -16,7 +16,8 @@ use crate::fake::{BLOCKS, Fake, FakeOptions, NQN, Tamper};
 use crate::host::{Host, HostIdentity, HostOptions};
 use crate::io_queue::{IoQueue, Operation};
 use crate::model::Value;
-use crate::queue::{Completion, Wait};
+use crate::random::Random;
+use crate::request::{Completion, Wait};
 use crate::stamp::Content;
 use crate::torture::{End, Torture, TortureOptions};
 use crate::workload::{self, Limit, Pattern, WorkloadOptions, first_namespace};
@@ -262,6 +263,57 @@ fn every_byte_of_a_data_header_may_be_wrong_without_a_panic() {
         let wrong = one(&mut queue, Operation::Read { lba: 0, blocks: 4 }, None);
         assert!(matches!(wrong, Err(HostError::Protocol(_))), "byte {at}: {wrong:?}");
     }
+}
+
+#[test]
+fn whatever_one_bit_of_a_reply_becomes_the_load_ends_in_order() {
+    let mut outcomes = [0; 2];
+    for seed in 0..150 {
+        let mut random = Random::new(seed);
+        let (of, bit) =
+            (if random.percent(50) { kind::RESPONSE } else { kind::C2H_DATA }, random.below(24 * 8) as usize);
+        // The admin queue sends fewer replies than this of either kind.
+        let nth = 10 + random.below(15) as usize;
+        let tamper: Tamper = Arc::new(move |kind, before, bytes| {
+            if (kind, before) == (of, nth) {
+                bytes[bit / 8] ^= 1 << (bit % 8);
+            }
+        });
+        let fake = Fake::start(FakeOptions { tamper, ..FakeOptions::default() });
+        let load = WorkloadOptions {
+            pattern: Pattern::RandomMix { read_percent: 50 },
+            request_bytes: 8192,
+            depth: 8,
+            limit: Limit::Requests(80),
+            warm_up: Duration::ZERO,
+            seed,
+            wait: Wait::Sleep(Duration::from_millis(100)),
+        };
+        match workload::bench(&options(&fake, Digests::default()), &load) {
+            Ok(report) => {
+                assert_eq!(report.operations(), 80, "seed {seed}");
+                outcomes[0] += 1;
+            }
+            Err(HostError::Protocol(_) | HostError::Refused { .. } | HostError::Terminated { .. }) => outcomes[1] += 1,
+            Err(other) => panic!("seed {seed}: {other}"),
+        }
+    }
+    // Bits that say nothing are passed over, those that say something are noticed.
+    assert!(outcomes[0] > 20 && outcomes[1] > 60, "{outcomes:?}");
+}
+
+#[test]
+fn a_target_that_ends_the_connection_is_quoted() {
+    let tamper: Tamper = Arc::new(|kind, nth, bytes| {
+        if kind == kind::RESPONSE && nth == 2 {
+            let mut out = [0; 256];
+            let length = pdu::term_req(&mut out, Direction::ToController, Fatal::field(4), &[1, 2, 3]);
+            *bytes = out[..length].to_vec();
+        }
+    });
+    let fake = Fake::start(FakeOptions { tamper, ..FakeOptions::default() });
+    let ended = open(&fake, Digests::default(), 1).expect_err("ended by the target");
+    assert!(matches!(ended, HostError::Terminated { status: 1, information: 4 }), "{ended}");
 }
 
 #[test]

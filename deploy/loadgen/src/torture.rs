@@ -13,10 +13,12 @@ use nvmf::pdu::Digests;
 use crate::error::HostError;
 use crate::host::{Host, HostIdentity, HostOptions, Namespace};
 use crate::io_queue::{IoQueue, Operation};
-use crate::limits::{QUEUES_MAX, RECONNECT_PAUSE, RECONNECT_TIMEOUT, VIOLATIONS_KEPT_MAX};
+use crate::limits::{QUEUES_MAX, VIOLATIONS_KEPT_MAX};
 use crate::model::{Event, Model, Violation};
-use crate::queue::{Completion, Wait, at_most};
+use crate::patience::patiently;
+use crate::queue::at_most;
 use crate::random::{Random, mix};
+use crate::request::{Completion, Wait};
 use crate::stamp::Content;
 use crate::workload::first_namespace;
 
@@ -482,28 +484,6 @@ fn keep_alive(connection: &mut Connection) -> Result<(), HostError> {
     }
     connection.keep_alive_next = now + TURN;
     connection.host.keep_alive()
-}
-
-/// Tries to connect to a target that may still be starting; says how long that took.
-fn patiently<T>(mut connect: impl FnMut() -> Result<T, HostError>) -> Result<(T, Duration), HostError> {
-    let started = Instant::now();
-    loop {
-        match connect() {
-            Ok(connected) => return Ok((connected, started.elapsed())),
-            Err(error) if started.elapsed() < RECONNECT_TIMEOUT && may_pass(&error) => {
-                std::thread::sleep(RECONNECT_PAUSE);
-            }
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-/// Whether waiting may help: nobody there yet, or a refusal that a host may retry.
-const fn may_pass(error: &HostError) -> bool {
-    match error {
-        HostError::Refused { status, .. } => !status.is_final(),
-        error => error.is_loss(),
-    }
 }
 
 /// A number that no other run on this volume has: the seed alone would let a run mistake an earlier one's blocks for its

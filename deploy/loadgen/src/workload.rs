@@ -11,8 +11,9 @@ use hdrhistogram::Histogram;
 use crate::error::HostError;
 use crate::host::{Host, HostOptions, Namespace, accepted};
 use crate::io_queue::{IoQueue, Operation};
-use crate::queue::{Slot, Wait, at_most};
+use crate::queue::at_most;
 use crate::random::Random;
+use crate::request::{Slot, Wait};
 
 /// The longest latency that is told apart, in nanoseconds: a minute.
 const LATENCY_NS_MAX: u64 = 60_000_000_000;
