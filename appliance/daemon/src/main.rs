@@ -1,2 +1,65 @@
-//! Placeholder front page.
-fn main() {}
+//! The binary `brindle`: what a command line asks for is done, and how it ended is the exit code.
+#![forbid(unsafe_code)]
+
+use std::error::Error;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use brindle::cli::{Command, CommandLine, StatusOptions};
+use brindle::{check, control_client};
+
+fn main() -> ExitCode {
+    match run(CommandLine::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), Box<dyn Error>> {
+    match command {
+        Command::Check { file } => say(&check::run(&file)?)?,
+        Command::Schema => say(&config::export::json_schema_text())?,
+        Command::Status(options) => say(&status_of(&options)?)?,
+        Command::Version => say(concat!("brindle ", env!("CARGO_PKG_VERSION"), "\n"))?,
+    }
+    Ok(())
+}
+
+/// Writes an answer to standard output. That nobody wants to read it to its end is no error.
+fn say(text: &str) -> io::Result<()> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
+}
+
+fn status_of(options: &StatusOptions) -> Result<String, Box<dyn Error>> {
+    let socket = match (&options.control, &options.file) {
+        (Some(socket), _) => socket.clone(),
+        (None, Some(file)) => configured_socket(file)?,
+        (None, None) => demo_socket()?,
+    };
+    let status = control_client::status(&socket)?;
+    if options.json {
+        return Ok(serde_json::to_string_pretty(&status)? + "\n");
+    }
+    Ok(status.to_string())
+}
+
+fn configured_socket(file: &Path) -> Result<PathBuf, Box<dyn Error>> {
+    let control = check::load(file)?.control;
+    let none = || format!("{}: there is no control socket in this configuration: nobody can be asked", file.display());
+    Ok(control.ok_or_else(none)?.socket)
+}
+
+/// The demo's socket, where one serves who has nothing configured.
+fn demo_socket() -> Result<PathBuf, Box<dyn Error>> {
+    let demo = config::parse(config::DEMO, "demo.yaml").map_err(|_| "the embedded configuration has errors")?;
+    Ok(demo.config.control.ok_or("the embedded configuration has no control socket")?.socket)
+}

@@ -1,0 +1,110 @@
+//! The command line. It says what can be asked for, and nothing of how it is done.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// A storage appliance: RAID with a write log, served over NVMe/TCP, from one YAML file.
+#[derive(Debug, Parser)]
+#[command(name = "brindle", version, max_term_width = 100, arg_required_else_help = true)]
+pub struct CommandLine {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What can be done.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Check a configuration and list all that is wrong with it.
+    Check {
+        /// The configuration.
+        file: PathBuf,
+    },
+    /// Print the JSON Schema (draft-07) of configurations, for editors.
+    Schema,
+    /// Ask a serving process how it is.
+    Status(StatusOptions),
+    /// Print the version.
+    Version,
+}
+
+/// How to serve.
+#[derive(Clone, Debug, Args)]
+pub struct ServeOptions {
+    /// The configuration.
+    pub file: PathBuf,
+    /// Make arrays that are declared and missing, also on block devices. Files and memory are always made.
+    #[arg(long)]
+    pub create: bool,
+    /// Go on where data may be lost: write to devices that bear something else, assemble without a majority.
+    #[arg(long)]
+    pub force: bool,
+    /// The control socket, instead of the configuration's.
+    #[arg(long, value_name = "SOCKET")]
+    pub control: Option<PathBuf>,
+    /// How log lines look.
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    pub log_format: LogFormat,
+}
+
+/// Whom to ask, and how to show the answer.
+#[derive(Debug, Args)]
+pub struct StatusOptions {
+    /// The configuration that is served: its control socket is asked. Left out: the demo's.
+    pub file: Option<PathBuf>,
+    /// The control socket to ask.
+    #[arg(long, value_name = "SOCKET", conflicts_with = "file")]
+    pub control: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// How to show the main job.
+#[derive(Clone, Debug, Args)]
+pub struct DemoOptions {
+    /// Stop after verifying instead of going on serving.
+    #[arg(long)]
+    pub once: bool,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn serve_takes_its_options_and_has_defaults() {
+        #[derive(Parser)]
+        struct Serve {
+            #[command(flatten)]
+            options: ServeOptions,
+        }
+        let parse = |words: &[&str]| Serve::try_parse_from(["serve"].iter().chain(words)).map(|serve| serve.options);
+        let plain = parse(&["a.yaml"]).unwrap();
+        assert!(!plain.create && !plain.force && plain.control.is_none());
+        assert_eq!(plain.log_format, LogFormat::Human);
+        let all = ["a.yaml", "--create", "--force", "--log-format", "json", "--control", "x.sock"];
+        let all = parse(&all).unwrap();
+        assert!(all.create && all.force && all.control == Some("x.sock".into()));
+        assert_eq!(all.log_format, LogFormat::Json);
+        assert!(parse(&[]).is_err(), "a file is needed");
+        assert!(parse(&["a.yaml", "--log-format", "xml"]).is_err());
+    }
+}

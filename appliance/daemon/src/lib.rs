@@ -1,0 +1,27 @@
+//! The appliance as a program: it marries the engine with the runtime and shows both to people.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`cli`] | the command line |
+//! | [`logging`] | log lines |
+//! | [`check`] | reading a configuration and showing what is wrong with it |
+//! | [`status`] | how the appliance is, as JSON and as tables |
+//! | [`control`] | the control thread: what it tells, and signals |
+//! | [`control_socket`], [`control_client`] | both ends of the control socket |
+//! | [`metrics_http`], [`exposition`] | the metrics endpoint and its text |
+//!
+//! ```
+//! let status = brindle::status::Status { name: "demo".into(), ..Default::default() };
+//! assert!(status.to_string().starts_with("demo: not serving yet"));
+//! ```
+#![forbid(unsafe_code)]
+
+pub mod check;
+pub mod cli;
+pub mod control;
+pub mod control_client;
+pub mod control_socket;
+pub mod exposition;
+pub mod logging;
+pub mod metrics_http;
+pub mod status;

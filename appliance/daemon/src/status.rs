@@ -1,0 +1,392 @@
+//! How the appliance is: what `brindle status` shows. Plain values that whoever serves fills in; here they become JSON or
+//! tables. The JSON is a public interface: fields are added, never renamed.
+
+use std::fmt::{self, Write as _};
+
+use serde::{Deserialize, Serialize};
+
+/// The whole appliance.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The appliance's name.
+    pub name: String,
+    /// The release.
+    pub version: String,
+    /// The serving process.
+    pub process: u32,
+    /// Seconds since it was started.
+    pub uptime_seconds: f64,
+    /// Whether it serves hosts.
+    pub ready: bool,
+    /// Reactors in order.
+    pub reactors: Vec<ReactorStatus>,
+    /// Devices in the order of the configuration.
+    pub devices: Vec<DeviceStatus>,
+    /// Arrays in the order of the configuration.
+    pub arrays: Vec<ArrayStatus>,
+    /// Volumes of all arrays.
+    pub volumes: Vec<VolumeStatus>,
+    /// Where hosts connect.
+    pub listeners: Vec<ListenerStatus>,
+    /// Hosts' connections.
+    pub connections: Vec<ConnectionStatus>,
+}
+
+/// A reactor.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ReactorStatus {
+    /// Its number.
+    pub reactor: u16,
+    /// The core that it is pinned to.
+    pub core: u32,
+    /// The share of its time, since the start, in turns that did something: 0 to 1.
+    pub busy_ratio: f64,
+    /// Turns of its loop.
+    pub turns: u64,
+    /// How often it slept in the kernel.
+    pub sleeps: u64,
+    /// Connections that live on it.
+    pub connections: u64,
+    /// Requests under way.
+    pub requests: u64,
+}
+
+/// A device.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DeviceStatus {
+    /// Its name.
+    pub name: String,
+    /// `file`, `block` or `ram`.
+    pub kind: String,
+    /// Where it is; empty for memory.
+    pub path: String,
+    /// Its size.
+    pub bytes: u64,
+    /// What it is for, such as `a0 member 1`.
+    pub role: String,
+    /// `active`, `excluded` or `missing`.
+    pub state: String,
+}
+
+/// An array.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ArrayStatus {
+    /// Its name.
+    pub name: String,
+    /// Its identity.
+    pub uuid: String,
+    /// `raid5`.
+    pub level: String,
+    /// `optimal`, `degraded`, `read-only` or `failed`.
+    pub state: String,
+    /// How often something was excluded, and more.
+    pub epoch: u64,
+    /// Bytes to one member before the next one's turn.
+    pub chunk_bytes: u64,
+    /// Space for volumes.
+    pub capacity_bytes: u64,
+    /// Slots whose member takes no part.
+    pub missing_members: Vec<u8>,
+    /// Its log, if it has one.
+    pub log: Option<LogStatus>,
+}
+
+/// The log of an array.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LogStatus {
+    /// `write-back` or `write-through`.
+    pub mode: String,
+    /// Copies that it was made with.
+    pub copies: u8,
+    /// Copies that take no part.
+    pub missing_copies: Vec<u8>,
+    /// Independent rings.
+    pub lanes: u16,
+    /// Space between tails and heads.
+    pub used_bytes: u64,
+    /// Space of all lanes.
+    pub capacity_bytes: u64,
+    /// Acknowledged and not yet on the members.
+    pub dirty_bytes: u64,
+}
+
+/// A volume.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct VolumeStatus {
+    /// Its array.
+    pub array: String,
+    /// Its name in it.
+    pub name: String,
+    /// Its identity, as hosts see it.
+    pub uuid: String,
+    /// Its size.
+    pub bytes: u64,
+    /// The subsystem that has it as a namespace, or empty.
+    pub subsystem: String,
+    /// The namespace identifier there, or 0.
+    pub nsid: u32,
+}
+
+/// A listener.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ListenerStatus {
+    /// Its name.
+    pub name: String,
+    /// What is spoken.
+    pub protocol: String,
+    /// Where.
+    pub address: String,
+}
+
+/// A connection.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ConnectionStatus {
+    /// Its number, unique as long as the process lives.
+    pub id: u64,
+    /// The reactor that it lives on.
+    pub reactor: u16,
+    /// The host's name, once it has said it.
+    pub host: String,
+    /// The host's end.
+    pub peer: String,
+    /// What it is connected to.
+    pub subsystem: String,
+    /// 0 for the admin queue.
+    pub queue: u16,
+    /// Commands under way.
+    pub in_flight: u32,
+    /// How long it has been there.
+    pub age_seconds: f64,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ready = if self.ready { "serving" } else { "not serving yet" };
+        let up = duration(self.uptime_seconds);
+        writeln!(f, "{}: {ready}, brindle {}, process {}, up {up}", self.name, self.version, self.process)?;
+        f.write_str(&self.reactors())?;
+        f.write_str(&self.devices())?;
+        f.write_str(&self.arrays())?;
+        f.write_str(&self.volumes())?;
+        f.write_str(&self.listeners())?;
+        f.write_str(&self.connections())
+    }
+}
+
+impl Status {
+    fn reactors(&self) -> String {
+        let rows = self.reactors.iter().map(|r| {
+            let busy = format!("{:.0}%", r.busy_ratio * 100.0);
+            row([&r.reactor, &r.core, &busy, &r.turns, &r.sleeps, &r.connections, &r.requests])
+        });
+        table("Reactors", &["#", "core", "busy", "turns", "sleeps", "connections", "requests"], rows)
+    }
+
+    fn devices(&self) -> String {
+        let rows = self.devices.iter().map(|d| row([&d.name, &d.kind, &size(d.bytes), &d.role, &d.state, &d.path]));
+        table("Devices", &["name", "kind", "size", "role", "state", "path"], rows)
+    }
+
+    fn arrays(&self) -> String {
+        let rows = self.arrays.iter().map(|a| {
+            let missing = list(&a.missing_members);
+            row([
+                &a.name,
+                &a.level,
+                &a.state,
+                &size(a.capacity_bytes),
+                &size(a.chunk_bytes),
+                &a.epoch,
+                &missing,
+                &a.uuid,
+            ])
+        });
+        let heads = ["name", "level", "state", "capacity", "chunk", "epoch", "missing members", "uuid"];
+        let mut out = table("Arrays", &heads, rows);
+        let logs = self.arrays.iter().filter_map(|a| a.log.as_ref().map(|log| (a, log))).map(|(a, log)| {
+            let percent = 100 * u128::from(log.used_bytes) / u128::from(log.capacity_bytes.max(1));
+            let used = format!("{} of {} ({percent}%)", size(log.used_bytes), size(log.capacity_bytes));
+            let missing = list(&log.missing_copies);
+            row([&a.name, &log.mode, &log.copies, &missing, &log.lanes, &used, &size(log.dirty_bytes)])
+        });
+        out += &table("Logs", &["array", "mode", "copies", "missing copies", "lanes", "used", "dirty"], logs);
+        out
+    }
+
+    fn volumes(&self) -> String {
+        let rows = self.volumes.iter().map(|v| {
+            let (nsid, name) =
+                (if v.nsid == 0 { "-".to_owned() } else { v.nsid.to_string() }, format!("{}/{}", v.array, v.name));
+            row([&name, &size(v.bytes), &nsid, &v.subsystem, &v.uuid])
+        });
+        table("Volumes", &["name", "size", "nsid", "subsystem", "uuid"], rows)
+    }
+
+    fn listeners(&self) -> String {
+        let rows = self.listeners.iter().map(|l| row([&l.name, &l.protocol, &l.address]));
+        table("Listeners", &["name", "protocol", "address"], rows)
+    }
+
+    fn connections(&self) -> String {
+        let rows = self.connections.iter().map(|c| {
+            let queue = if c.queue == 0 { "admin".to_owned() } else { c.queue.to_string() };
+            row([&c.id, &c.reactor, &queue, &c.in_flight, &duration(c.age_seconds), &c.peer, &c.host, &c.subsystem])
+        });
+        let heads = ["#", "reactor", "queue", "in flight", "age", "peer", "host", "subsystem"];
+        table("Connections", &heads, rows)
+    }
+}
+
+fn row<const N: usize>(cells: [&dyn fmt::Display; N]) -> Vec<String> {
+    // An empty cell would look like a shifted row.
+    cells
+        .iter()
+        .map(ToString::to_string)
+        .map(|cell| if cell.is_empty() { "-".to_owned() } else { printable(&cell) })
+        .collect()
+}
+
+/// What hosts sent is shown on terminals: control characters are replaced.
+fn printable(cell: &str) -> String {
+    cell.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+/// A title and aligned columns.
+fn table(title: &str, heads: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+    let rows: Vec<_> = rows.collect();
+    let mut out = format!("\n{title}\n");
+    if rows.is_empty() {
+        out.push_str("  none\n");
+        return out;
+    }
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.max().unwrap_or(0).max(heads[column].chars().count())
+    };
+    let heads: Vec<_> = heads.iter().map(ToString::to_string).collect();
+    for row in [&heads].into_iter().chain(&rows) {
+        let mut line = String::from("  ");
+        for (column, cell) in row.iter().enumerate() {
+            let _ = write!(line, "{cell:<width$}  ", width = width(column));
+        }
+        out.push_str(line.trim_end());
+        out.push('\n');
+    }
+    out
+}
+
+fn list(items: &[u8]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// A size with three digits or so.
+fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    let digits = usize::from(value.fract() != 0.0);
+    format!("{value:.digits$} {}", UNITS[unit])
+}
+
+fn duration(seconds: f64) -> String {
+    // As a cast from float to integer saturates, no number from elsewhere can do harm.
+    let seconds = seconds as u64;
+    match (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60) {
+        (0, 0, 0, s) => format!("{s} s"),
+        (0, 0, m, s) => format!("{m} min {s} s"),
+        (0, h, m, _) => format!("{h} h {m} min"),
+        (d, h, ..) => format!("{d} d {h} h"),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// An appliance with one of everything.
+    pub(crate) fn example() -> Status {
+        Status {
+            name: "demo".into(),
+            version: "1.2.3".into(),
+            process: 42,
+            uptime_seconds: 3725.5,
+            ready: true,
+            reactors: vec![ReactorStatus { core: 3, busy_ratio: 0.25, turns: 1000, ..Default::default() }],
+            devices: vec![DeviceStatus {
+                name: "d0".into(),
+                kind: "file".into(),
+                path: "brindle-demo/d0.img".into(),
+                bytes: 256 << 20,
+                role: "a0 member 0".into(),
+                state: "active".into(),
+            }],
+            arrays: vec![ArrayStatus {
+                name: "a0".into(),
+                level: "raid5".into(),
+                state: "degraded".into(),
+                capacity_bytes: 504 << 20,
+                chunk_bytes: 64 << 10,
+                missing_members: vec![2],
+                log: Some(LogStatus {
+                    mode: "write-back".into(),
+                    copies: 2,
+                    lanes: 16,
+                    used_bytes: 16 << 20,
+                    capacity_bytes: 64 << 20,
+                    dirty_bytes: 1536 << 10,
+                    ..Default::default()
+                }),
+                ..Default::default()
+            }],
+            volumes: vec![VolumeStatus {
+                array: "a0".into(),
+                name: "v0".into(),
+                bytes: 128 << 20,
+                ..Default::default()
+            }],
+            listeners: vec![],
+            connections: vec![ConnectionStatus {
+                host: "nqn.evil\u{1b}[2J".into(),
+                age_seconds: 61.0,
+                ..Default::default()
+            }],
+        }
+    }
+
+    #[test]
+    fn people_get_aligned_tables() {
+        let text = example().to_string();
+        for line in [
+            "demo: serving, brindle 1.2.3, process 42, up 1 h 2 min",
+            "  name  kind  size     role         state   path",
+            "  d0    file  256 MiB  a0 member 0  active  brindle-demo/d0.img",
+            "  a0     write-back  2       -               16     16 MiB of 64 MiB (25%)  1.5 MiB",
+            "  a0/v0  128 MiB  -     -          -",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line:?} is missing:\n{text}");
+        }
+        assert!(text.contains("Listeners\n  none\n"));
+        assert!(text.contains("1 min 1 s") && text.contains("nqn.evil?[2J"), "{text}");
+    }
+
+    #[test]
+    fn json_comes_back_as_it_was() {
+        let json = serde_json::to_string(&example()).unwrap();
+        assert_eq!(serde_json::from_str::<Status>(&json).unwrap(), example());
+    }
+
+    #[test]
+    fn numbers_from_elsewhere_do_no_harm() {
+        for seconds in [f64::NAN, f64::INFINITY, -1.0, 1e300] {
+            assert!(!duration(seconds).is_empty());
+        }
+        assert_eq!(
+            (size(0), size(1023), size(1024), size(u64::MAX)),
+            ("0 B".into(), "1023 B".into(), "1 KiB".into(), "16777216 TiB".into())
+        );
+    }
+}
