@@ -405,7 +405,7 @@ impl Host {
         data.try_into().map_err(|_| missing("Identify"))
     }
 
-    /// Reads part of a log page: `length` bytes, at most [`ADMIN_BUFFER_BYTES`].
+    /// Reads part of a log page: `length` bytes, at most 16 KiB.
     ///
     /// # Errors
     /// The command is refused or the connection lost.
