@@ -23,13 +23,14 @@ macro_rules! gate {
 
             /// The sleeper's first step. It then looks at all its queues once more and sleeps only if they are empty.
             pub(crate) fn close(&self) {
-                self.sleeping.store(true, Ordering::Relaxed);
+                // An exchange and not a store: exchanges of one flag are ordered by what they read, whoever makes them.
+                self.sleeping.swap(true, Ordering::AcqRel);
                 fence(Ordering::SeqCst);
             }
 
             /// The sleeper is awake: no signals are needed.
             pub(crate) fn open(&self) {
-                self.sleeping.store(false, Ordering::Relaxed);
+                self.sleeping.swap(false, Ordering::AcqRel);
             }
 
             /// The waker's fence, between filling a queue and [`Gate::must_signal`]; one is enough for many gates.
@@ -39,7 +40,7 @@ macro_rules! gate {
 
             /// Whether the caller has to signal. At most one waker per sleep is told so.
             pub(crate) fn must_signal(&self) -> bool {
-                self.sleeping.load(Ordering::Relaxed) && self.sleeping.swap(false, Ordering::Relaxed)
+                self.sleeping.load(Ordering::Relaxed) && self.sleeping.swap(false, Ordering::AcqRel)
             }
         }
     };
@@ -81,7 +82,10 @@ mod tests {
     /// One queue per waker, as in the mesh: only its length is modelled. A lost wake-up would be a deadlock, which loom
     /// reports.
     fn every_message_arrives(wakers: usize, messages: usize) {
-        loom::model(move || {
+        // Three preemptions per run are where lost wake-ups show; without a bound the walk takes minutes.
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(3);
+        model.check(move || {
             let gate = Arc::new(Gate::new());
             let signal = Arc::new(Signal { count: Mutex::new(0), rung: Condvar::new() });
             let queues: Vec<_> = (0..wakers).map(|_| Arc::new(AtomicUsize::new(0))).collect();

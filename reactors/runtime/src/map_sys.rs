@@ -41,7 +41,7 @@ impl Mapping {
             }
         }
         let rounded = length.next_multiple_of(BLOCK);
-        let base = map(rounded, 0)?;
+        let base = map(rounded, libc::MAP_NORESERVE)?;
         // SAFETY: the range is the mapping just made; the advice changes no content.
         let _ = unsafe { libc::madvise(base.as_ptr().cast(), rounded, libc::MADV_HUGEPAGE) };
         Ok(Self { base, length: rounded, huge: false })
@@ -87,7 +87,7 @@ impl Drop for Mapping {
 }
 
 fn map(length: usize, more: libc::c_int) -> io::Result<NonNull<u8>> {
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | more;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | more;
     // SAFETY: a new anonymous mapping at an address of the kernel's choice touches nothing that exists.
     let base = unsafe { libc::mmap(std::ptr::null_mut(), length, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
     if base == libc::MAP_FAILED {

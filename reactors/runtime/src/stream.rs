@@ -36,8 +36,8 @@ const ADOPT_BATCH: usize = 64;
 /// How long a stream that we closed in good order waits for the peer to close its end too.
 const LINGER: Span = Span::from_secs(2);
 
-/// Receives of one drain of a stream that we have closed.
-const DRAIN_ROUNDS: usize = 16;
+/// Receives of one drain of a stream that we have closed: 4 MiB, about what a receive buffer holds.
+const DRAIN_ROUNDS: usize = 256;
 
 /// Bytes of one such receive.
 const DRAIN_BYTES: usize = 16 << 10;

@@ -10,8 +10,8 @@ use base::{BLOCK, Block};
 use common::{Folder, TestPorts, act, cores, file, ram, turn};
 use ports::{Buffer, BufferId, Buffers, Completion, DeviceOp, DeviceRequest, Devices, QueueFull, SyncDevice};
 use runtime::{
-    Allocation, Backend, DeviceKind, DeviceOpenError, DeviceSet, DeviceSpec, OpenDevice, Pool, Runtime, RuntimeOptions,
-    SyncHandle, create_file,
+    Allocation, Backend, DeviceKind, DeviceOpenError, DeviceSet, DeviceSpec, OpenDevice, Pool, Runtime, RuntimeError,
+    RuntimeOptions, SyncHandle, create_file,
 };
 
 const BLOCKS: u64 = 4096;
@@ -159,6 +159,23 @@ fn a_file_system_without_direct_io_or_zero_range_is_served_too() {
     check_afterwards(&set);
     let device = set.device(DeviceId(0));
     assert_eq!(device.is_direct(), device.notes().is_empty(), "buffered access is not silent");
+}
+
+/// What `Automatic` says must agree with whether io_uring can be had, and its absence is not silent.
+#[test]
+fn the_ring_is_used_where_it_can_be() {
+    let folder = Folder::new();
+    create_file(&folder.path("a"), 16, Allocation::Sparse).expect("created");
+    let set = open(&[file(folder.path("a"), false)]);
+    let notes = run(&set, Backend::Automatic, |_| true);
+    let fell_back = notes.iter().any(|note| note.contains("io_uring is not available"));
+    let pool = Pool::new(64, false).expect("memory");
+    let options = RuntimeOptions { backend: Backend::Uring, ..RuntimeOptions::on_cores(cores(1)) };
+    let started = Runtime::<common::Message, _>::start(&options, &pool, &set, vec![act(|_| turn(false, true))]);
+    match started {
+        Ok(runtime) => assert!(!fell_back && runtime.join().len() == 1),
+        Err(error) => assert!(fell_back && matches!(error, RuntimeError::Uring(_))),
+    }
 }
 
 #[test]

@@ -150,10 +150,10 @@ impl Steady {
     }
 }
 
-fn steady(backend: Backend, polling: Polling, emulated: bool) {
+fn steady(backend: Backend, polling: Polling) {
     let folder = Folder::new();
     create_file(&folder.path("a"), 512, Allocation::Reserved).expect("created");
-    let specs = [file(folder.path("a"), emulated), ram(512)];
+    let specs = [file(folder.path("a"), false), ram(512)];
     let set = DeviceSet::new(specs.iter().map(|spec| OpenDevice::open(spec).expect("opened")).collect());
     let pool = Pool::new(1024, false).expect("memory");
     let warm = Arc::new(AtomicBool::new(false));
@@ -204,9 +204,9 @@ fn steady(backend: Backend, polling: Polling, emulated: bool) {
 #[test]
 fn nothing_is_allocated_on_a_warm_reactor() {
     let adaptive = Polling::Adaptive { spin: Span::from_micros(20) };
-    steady(Backend::Automatic, Polling::Busy, false);
-    steady(Backend::Automatic, adaptive, false);
-    steady(Backend::Threads, adaptive, false);
+    steady(Backend::Automatic, Polling::Busy);
+    steady(Backend::Automatic, adaptive);
+    steady(Backend::Threads, adaptive);
     // The watcher itself works.
     WATCHED.set(true);
     drop(std::hint::black_box(vec![1u8; 100]));
