@@ -11,9 +11,11 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use base::BLOCK;
 use base::ids::DeviceId;
+use base::time::Span;
 use ports::{DeviceError, DeviceOp};
 
 use crate::blocking_sys::{self, Direction, ZeroMode};
+use crate::event_sys::wait_readable;
 use crate::faults::describe;
 use crate::holder;
 use crate::map_sys::{AlignedBlock, BlockPointer};
@@ -25,6 +27,13 @@ pub const MAX_DEVICES: usize = 256;
 
 /// Blocks of zeros that are written at once where a device knows no better way.
 const ZERO_CHUNK: u64 = ports::MAX_DEVICE_BLOCKS as u64;
+
+/// Times that a device in use by nobody who can be named is tried again, and the pause before each: three seconds in all.
+const RELEASE_ATTEMPTS: u32 = 150;
+/// Times that a device is tried whose user can be named: it may be dying just now.
+const NAMED_ATTEMPTS: u32 = 10;
+/// See [`RELEASE_ATTEMPTS`].
+const RELEASE_PAUSE: Span = Span::from_millis(20);
 
 /// What a device is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -257,8 +266,7 @@ impl OpenDevice {
             DeviceKind::Block(path) => (path, true),
         };
         check_kind(&name, path, block)?;
-        let (file, refused_early) = open_direct(&name, path, block)?;
-        lock(&name, path, &file)?;
+        let (file, refused_early) = take_patiently(&name, path, block)?;
         let bytes = size(path, &file)?;
         if bytes < BLOCK as u64 {
             return Err(DeviceOpenError::TooSmall { name, bytes });
@@ -432,16 +440,57 @@ fn check_kind(name: &str, path: &Path, block: bool) -> Result<(), DeviceOpenErro
     Ok(())
 }
 
-/// Opens with `O_DIRECT`, or without where that is refused at once. For a block device `O_EXCL` asks the kernel for the
-/// exclusive use that mounts and device mappers also ask for (open(2)).
-fn open_direct(name: &str, path: &Path, block: bool) -> Result<(File, bool), DeviceOpenError> {
+/// A device that cannot be had now: who uses it, in words, if that is known.
+struct Taken(Option<String>);
+
+/// Opens and locks. A process that was killed while it had requests in an io_uring is held by the kernel until these have
+/// ended, a little longer than it lives: a user who cannot be named is waited for, and one who can a moment.
+fn take_patiently(name: &str, path: &Path, block: bool) -> Result<(File, bool), DeviceOpenError> {
+    for attempt in 1..=RELEASE_ATTEMPTS {
+        match take(name, path, block)? {
+            Ok(taken) => return Ok(taken),
+            Err(Taken(Some(by))) if attempt >= NAMED_ATTEMPTS => return Err(in_use(name, path, block, by)),
+            Err(Taken(_)) => {
+                wait_readable(&[], Some(RELEASE_PAUSE));
+            }
+        }
+    }
+    let unknown =
+        if block { "another process, or a mount of one of its partitions, holds it" } else { "another process" };
+    take(name, path, block)?.map_err(|Taken(by)| in_use(name, path, block, by.unwrap_or_else(|| unknown.to_owned())))
+}
+
+fn in_use(name: &str, path: &Path, block: bool, by: String) -> DeviceOpenError {
+    let (name, path) = (name.to_owned(), path.to_owned());
+    if block { DeviceOpenError::InUse { name, path, by } } else { DeviceOpenError::Locked { name, path, holder: by } }
+}
+
+/// Opens with `O_DIRECT`, or without where that is refused at once, and locks. For a block device `O_EXCL` asks the kernel
+/// for the exclusive use that mounts and device mappers also ask for (open(2)).
+fn take(name: &str, path: &Path, block: bool) -> Result<Result<(File, bool), Taken>, DeviceOpenError> {
+    use rustix::fs::{FlockOperation, flock};
     let exclusive = if block { libc::O_EXCL } else { 0 };
     let open = |more| OpenOptions::new().read(true).write(true).custom_flags(exclusive | more).open(path);
     let opened = match open(libc::O_DIRECT) {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => open(0).map(|file| (file, true)),
         other => other.map(|file| (file, false)),
     };
-    opened.map_err(|error| opening(name, path, error))
+    let (file, refused_direct) = match opened {
+        Ok(opened) => opened,
+        Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+            return Ok(Err(Taken(std::fs::metadata(path).ok().and_then(|metadata| holder::block_user(&metadata)))));
+        }
+        Err(error) => return Err(opening(name, path, error)),
+    };
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Ok((file, refused_direct))),
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            Ok(Err(Taken(file.metadata().ok().and_then(|metadata| holder::lock_holder(&metadata)))))
+        }
+        Err(error) => {
+            Err(DeviceOpenError::System { path: path.to_owned(), doing: "locking", source: io::Error::from(error) })
+        }
+    }
 }
 
 fn opening(name: &str, path: &Path, source: io::Error) -> DeviceOpenError {
@@ -449,26 +498,7 @@ fn opening(name: &str, path: &Path, source: io::Error) -> DeviceOpenError {
     match source.raw_os_error() {
         Some(libc::ENOENT | libc::ENOTDIR) => DeviceOpenError::Missing { name, path },
         Some(libc::EACCES | libc::EPERM | libc::EROFS) => DeviceOpenError::Permission { name, path },
-        Some(libc::EBUSY) => {
-            let by = std::fs::metadata(&path).map_or_else(|_| "unknown".to_owned(), |of| holder::block_user(&of));
-            DeviceOpenError::InUse { name, path, by }
-        }
         _ => DeviceOpenError::System { path, doing: "opening", source },
-    }
-}
-
-fn lock(name: &str, path: &Path, file: &File) -> Result<(), DeviceOpenError> {
-    use rustix::fs::{FlockOperation, flock};
-    match flock(file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(()),
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            let holder = file.metadata().ok().and_then(|metadata| holder::lock_holder(&metadata));
-            let holder = holder.unwrap_or_else(|| "another process".to_owned());
-            Err(DeviceOpenError::Locked { name: name.to_owned(), path: path.to_owned(), holder })
-        }
-        Err(error) => {
-            Err(DeviceOpenError::System { path: path.to_owned(), doing: "locking", source: io::Error::from(error) })
-        }
     }
 }
 

@@ -3,32 +3,25 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-/// The process that holds the `flock(2)` lock of a file, in words, if `/proc/locks` shows it.
+/// The living process that holds the `flock(2)` lock of a file, in words, if `/proc/locks` shows it.
 pub(crate) fn lock_holder(metadata: &fs::Metadata) -> Option<String> {
     let (major, minor) = device_numbers(metadata.dev());
     let file = format!("{major:02x}:{minor:02x}:{}", metadata.ino());
     let pid = flock_holder(&fs::read_to_string("/proc/locks").ok()?, &file)?;
-    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    Some(match name.trim() {
-        "" => format!("process {pid}"),
-        name => format!("process {pid} ({name})"),
-    })
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    living_name(&status).map(|name| format!("process {pid} ({name})"))
 }
 
-/// What uses a block device, in words: a mount, a device above it, or somebody unknown.
-pub(crate) fn block_user(metadata: &fs::Metadata) -> String {
+/// What uses a block device, in words: a mount or a device above it; a process that has opened it cannot be seen.
+pub(crate) fn block_user(metadata: &fs::Metadata) -> Option<String> {
     let (major, minor) = device_numbers(metadata.rdev());
     if let Some(mount) = mount_point(major, minor) {
-        return format!("it is mounted at {mount}");
+        return Some(format!("it is mounted at {mount}"));
     }
     let holders: Vec<String> = fs::read_dir(format!("/sys/dev/block/{major}:{minor}/holders"))
         .map(|entries| entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
         .unwrap_or_default();
-    if holders.is_empty() {
-        "another process, a mount of one of its partitions, or another kernel subsystem holds it".to_owned()
-    } else {
-        format!("the device {} lies on it", holders.join(", "))
-    }
+    (!holders.is_empty()).then(|| format!("the device {} lies on it", holders.join(", ")))
 }
 
 /// Where a block device is mounted, in this mount namespace.
@@ -49,6 +42,12 @@ pub(crate) fn sector_bytes(metadata: &fs::Metadata) -> Option<u32> {
 /// Major and minor number of a device number (glibc's encoding).
 pub(crate) fn device_numbers(device: u64) -> (u32, u32) {
     (libc::major(device), libc::minor(device))
+}
+
+/// Reads `/proc/PID/status` (proc_pid_status(5)): the name, if the process is neither dead nor a zombie.
+fn living_name(status: &str) -> Option<&str> {
+    let field = |name| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    if field("State:")?.starts_with(['Z', 'X']) { None } else { field("Name:") }
 }
 
 /// Reads `/proc/locks` (proc_locks(5)): `1: FLOCK  ADVISORY  WRITE 708 08:01:98 0 EOF`.
@@ -79,6 +78,9 @@ mod tests {
             "1: POSIX  ADVISORY  WRITE 7 08:01:98 0 EOF\n2: FLOCK\n\n3: FLOCK  ADVISORY  WRITE 708 08:01:98 0 EOF\n";
         assert_eq!(flock_holder(locks, "08:01:98"), Some(708));
         assert_eq!(flock_holder(locks, "08:01:99"), None);
+        assert_eq!(living_name("Name:\tbrindle\nState:\tS (sleeping)\n"), Some("brindle"));
+        assert_eq!(living_name("Name:\tbrindle\nState:\tZ (zombie)\n"), None);
+        assert_eq!(living_name("odd"), None);
         let mounts = "22 1 254:0 / / rw - ext4 /dev/vda rw\nodd\n30 22 8:1 /sub /mnt/data rw - ext4 /dev/sda1 rw\n";
         assert_eq!(find_mount(mounts, 8, 1).as_deref(), Some("/mnt/data"));
         assert_eq!(find_mount(mounts, 8, 2), None);

@@ -284,6 +284,9 @@ impl Drop for Ring {
                 break;
             }
         }
+        // The kernel takes a ring apart some time after it is closed. Files let go of now can be locked anew at once; if
+        // this fails, a little later.
+        let _ = self.ring.submitter().unregister_files();
         // SAFETY: this is the end of the ring; it is not used again.
         unsafe { ManuallyDrop::drop(&mut self.ring) };
         if self.in_kernel == 0 {

@@ -140,6 +140,12 @@ fn what_is_written_is_read_back_on_every_kind_of_device() {
             let mut story = Story::new(DeviceId(0));
             run(&set, backend, move |ports| story.turn(ports));
             check_afterwards(&set);
+            // The lock goes with the set, at once, also where a ring had the file.
+            drop(set);
+            let set = open(&[file(folder.path("a"), emulated)]);
+            if !emulated {
+                check_afterwards(&set);
+            }
         }
     }
     let set = open(&[ram(BLOCKS)]);
@@ -238,6 +244,28 @@ fn a_file_that_was_cut_is_an_error_and_not_a_panic() {
             true
         });
     }
+}
+
+/// A lock whose holder is dead but still has requests in the kernel passes by itself; here the holder is a child that is
+/// killed, and may still be dying when the file is opened.
+#[test]
+fn the_lock_of_a_killed_process_is_waited_for() {
+    let folder = Folder::new();
+    create_file(&folder.path("a"), 16, Allocation::Sparse).expect("created");
+    let path = folder.path("a");
+    let mut child = std::process::Command::new("flock")
+        .args(["--no-fork", "--exclusive"])
+        .arg(&path)
+        .args(["sleep", "1000"])
+        .spawn()
+        .expect("flock of util-linux");
+    common::wait_for("the child has the lock", || {
+        matches!(OpenDevice::open(&file(path.clone(), false)), Err(DeviceOpenError::Locked { holder, .. })
+            if holder.contains(&child.id().to_string()))
+    });
+    child.kill().expect("killed");
+    OpenDevice::open(&file(path, false)).expect("the lock passes with its holder");
+    child.wait().expect("reaped");
 }
 
 /// Writes three blocks (plain, flushed, durable) in an order that shows which of them survive a kill.
