@@ -32,18 +32,20 @@ pub const CHUNK_BYTES: core::ops::RangeInclusive<u64> = 4096..=MIB;
 /// The unit in which member space is owned and zeroed: at least so much of each member.
 pub const ZONE_BYTES: u64 = 4 * MIB;
 
-/// What superblocks, volume table and bitmaps take of each member, at most.
-pub const MEMBER_OVERHEAD_BYTES: u64 = 4 * MIB;
+/// What superblocks, volume table and bitmaps take of a member: 1 MiB, and as much again for each 4 TiB.
+pub const fn member_overhead_bytes(member_bytes: u64) -> u64 {
+    MIB + (member_bytes >> 42) * MIB
+}
 
 /// The smallest member: overhead and a few zones.
-pub const MIN_MEMBER_BYTES: u64 = MEMBER_OVERHEAD_BYTES + 3 * ZONE_BYTES;
+pub const MIN_MEMBER_BYTES: u64 = 16 * MIB;
 
 /// The shortest ring of a lane: four of the longest records (a descriptor and 128 blocks).
 pub const MIN_LANE_BYTES: u64 = 4 * 129 * BLOCK as u64;
 
-/// What a log takes beside its lanes: superblocks, and two anchor blocks for each lane.
+/// What a log takes beside its lanes: superblocks, and two anchor blocks for each lane, in whole mebibytes.
 pub const fn log_overhead_bytes(lanes: u16) -> u64 {
-    MIB + 2 * lanes as u64 * BLOCK as u64
+    (MIB + 2 * lanes as u64 * BLOCK as u64).next_multiple_of(MIB)
 }
 
 /// The smallest log device.
@@ -66,5 +68,5 @@ pub const MAX_NSID: u32 = 1024;
 /// Least and most fill of the log at which destaging no longer waits for age, in percent.
 pub const HIGH_WATERMARK_PERCENT: core::ops::RangeInclusive<u8> = 10..=90;
 
-const _: () = assert!(MIN_MEMBER_BYTES > MEMBER_OVERHEAD_BYTES + ZONE_BYTES);
+const _: () = assert!(MIN_MEMBER_BYTES >= member_overhead_bytes(MIN_MEMBER_BYTES) + ZONE_BYTES);
 const _: () = assert!(*CHUNK_BYTES.end() <= ZONE_BYTES);

@@ -1,0 +1,144 @@
+//! What arrays are made of: each device has one use and is large enough, chunk and lanes can be, the volumes fit.
+
+use base::BLOCK;
+
+use super::Checker;
+use crate::limits::{
+    CHUNK_BYTES, HIGH_WATERMARK_PERCENT, LANES, MEMBERS, MIN_MEMBER_BYTES, ZONE_BYTES, member_overhead_bytes,
+    min_log_bytes,
+};
+use crate::schema::{default_chunk, default_lanes};
+use crate::tree::Node;
+use crate::values::{Percent, Size};
+
+impl<'a> Checker<'a, '_, '_> {
+    pub(super) fn arrays(&mut self) {
+        self.unique_names(self.root.list("arrays"), "arrays", "name");
+        for (i, array) in self.root.list("arrays").iter().enumerate() {
+            let path = format!("arrays[{i}]");
+            let label = array.text_of("name").unwrap_or("this array");
+            self.chunk(array, &path);
+            let smallest = self.members(array, label, &path);
+            self.log(array, label, &path);
+            self.destage(array, &path);
+            self.volumes(array, smallest, &path);
+        }
+    }
+
+    fn chunk(&mut self, array: &Node, path: &str) {
+        let (Some(node), Some(chunk)) = (array.get("chunk"), array.meaning_of::<Size>("chunk")) else { return };
+        if !CHUNK_BYTES.contains(&chunk.bytes()) || !chunk.bytes().is_power_of_two() {
+            let expected =
+                format!("a power of two from {} to {}", Size(*CHUNK_BYTES.start()), Size(*CHUNK_BYTES.end()));
+            self.error(node, &format!("{path}.chunk"), "this is no size of a chunk", expected);
+        }
+    }
+
+    /// The size of the smallest member, if any member's size is known.
+    fn members(&mut self, array: &'a Node, label: &str, path: &str) -> Option<u64> {
+        let mut sizes = Vec::new();
+        for (i, member) in array.list("members").iter().enumerate() {
+            let path = format!("{path}.members[{i}]");
+            let Some(device) = self.used_by(member, &path, &format!("a member of {label}")) else { continue };
+            let Some(size) = given_size(device) else { continue };
+            if size.bytes() < MIN_MEMBER_BYTES {
+                let expected = format!("a member of at least {}", Size(MIN_MEMBER_BYTES));
+                self.error(member, &path, format!("this device has only {size}"), expected);
+            }
+            sizes.push((size, member, path));
+        }
+        let smallest = sizes.iter().map(|(size, ..)| *size).min()?;
+        for (size, member, path) in &sizes {
+            if *size > smallest {
+                let message =
+                    format!("this device has {size}, of which {smallest} are used: as much as the smallest has");
+                self.warning(member, path, message, "members of one size");
+            }
+        }
+        Some(smallest.bytes())
+    }
+
+    fn log(&mut self, array: &'a Node, label: &str, path: &str) {
+        let Some(log) = array.get("log") else {
+            let node = array.get("level").unwrap_or(array);
+            let message = "this version makes no array with parity without a write log: a crash could leave parity that \
+                           does not match the data";
+            return self.error(node, path, message, "log: {devices: [...]}");
+        };
+        let lanes = log.number_of::<u16>("lanes").unwrap_or(default_lanes()).clamp(*LANES.start(), *LANES.end());
+        let reactors = self.reactor_count();
+        if u64::from(lanes) < reactors {
+            let node = log.get("lanes").unwrap_or(log);
+            let message = format!("{lanes} lanes cannot be shared by {reactors} reactors");
+            self.error(node, &format!("{path}.log.lanes"), message, "at least one lane for each reactor");
+        }
+        let least = Size(min_log_bytes(lanes));
+        for (i, copy) in log.list("devices").iter().enumerate() {
+            let path = format!("{path}.log.devices[{i}]");
+            let Some(device) = self.used_by(copy, &path, &format!("a log copy of {label}")) else { continue };
+            if let Some(size) = given_size(device)
+                && size < least
+            {
+                let expected = format!("a log device of at least {least} for {lanes} lanes");
+                self.error(copy, &path, format!("this device has only {size}"), expected);
+            }
+            if device.text_of("kind") == Some("ram") && self.any_member_is_lasting(array) {
+                let message = "this log is in memory: what was acknowledged is lost when the process ends";
+                self.warning(copy, &path, message, "a device that keeps what is written");
+            }
+        }
+    }
+
+    fn any_member_is_lasting(&self, array: &Node) -> bool {
+        let kinds = array.list("members").iter().filter_map(|member| self.device(member.text()?)?.text_of("kind"));
+        kinds.into_iter().any(|kind| kind != "ram")
+    }
+
+    fn destage(&mut self, array: &Node, path: &str) {
+        let Some(destage) = array.get("destage") else { return };
+        if let (Some(node), Some(share)) =
+            (destage.get("high_watermark"), destage.meaning_of::<Percent>("high_watermark"))
+            && !HIGH_WATERMARK_PERCENT.contains(&share.0)
+        {
+            let (least, most) = HIGH_WATERMARK_PERCENT.into_inner();
+            let expected = format!("from {} to {}", Percent(least), Percent(most));
+            self.error(node, &format!("{path}.destage.high_watermark"), "this is no usable watermark", expected);
+        }
+    }
+
+    fn volumes(&mut self, array: &'a Node, smallest_member: Option<u64>, path: &str) {
+        let volumes = array.list("volumes");
+        self.unique_names(volumes, &format!("{path}.volumes"), "name");
+        let data_members = array.list("members").len().clamp(*MEMBERS.start(), *MEMBERS.end()) as u64 - 1;
+        let chunk = array.meaning_of::<Size>("chunk").unwrap_or(default_chunk()).bytes();
+        let row = chunk.clamp(*CHUNK_BYTES.start(), *CHUNK_BYTES.end()) * data_members;
+        // Volumes begin and end at chunk rows; members are used by whole zones.
+        let zones = smallest_member.map(|bytes| bytes.saturating_sub(member_overhead_bytes(bytes)) / ZONE_BYTES);
+        let capacity = zones.map(|zones| zones * ZONE_BYTES * data_members);
+        let mut used = 0_u64;
+        for (i, volume) in volumes.iter().enumerate() {
+            let path = format!("{path}.volumes[{i}].size");
+            let (Some(node), Some(size)) = (volume.get("size"), volume.meaning_of::<Size>("size")) else { continue };
+            if size.bytes() == 0 || !size.bytes().is_multiple_of(BLOCK as u64) {
+                self.error(node, &path, "this is no size of a volume", "whole blocks of 4KiB, at least one");
+            }
+            used = used.saturating_add(size.bytes().div_ceil(row).saturating_mul(row));
+            if let Some(capacity) = capacity
+                && used > capacity
+            {
+                let message = format!("the volumes up to this one take {}", rounded(used));
+                self.error(node, &path, message, format!("at most {} in this array", rounded(capacity)));
+            }
+        }
+    }
+}
+
+/// The size that the configuration gives a device; a block device has its own.
+fn given_size(device: &Node) -> Option<Size> {
+    if device.text_of("kind") == Some("block") { None } else { device.meaning_of("size") }
+}
+
+/// A size in whole mebibytes, upwards.
+fn rounded(bytes: u64) -> Size {
+    Size::from_mib(bytes.div_ceil(1 << 20))
+}
