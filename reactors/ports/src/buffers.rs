@@ -108,6 +108,7 @@ impl BufferList {
     }
 
     /// Puts a buffer at the end.
+    #[allow(clippy::needless_pass_by_value, reason = "the right to the buffer is given away")]
     pub fn push(&mut self, pool: &mut impl Buffers, buffer: Buffer) {
         let id = buffer.id();
         pool.set_next(id, None);
@@ -140,6 +141,7 @@ impl BufferList {
     }
 
     /// Puts all buffers of another list behind these.
+    #[allow(clippy::needless_pass_by_value, reason = "the right to the buffers is given away")]
     pub fn append(&mut self, pool: &mut impl Buffers, other: Self) {
         let Some((other_first, other_last)) = other.ends else { return };
         self.ends = match self.ends {

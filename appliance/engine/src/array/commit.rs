@@ -1,0 +1,373 @@
+//! Records and anchors on their way to the log copies, and what their durability brings about.
+//!
+//! A record is durable when every copy of the present epoch has answered. A copy that fails one is reported; the record
+//! waits until the coordinator has made the copy's exclusion durable (rule L6), and only then counts without it. Records
+//! are applied strictly in order.
+
+use base::ids::LaneId;
+use base::time::Time;
+use journal::{Anchor, Entry, MAX_ENTRIES, RecordHeader, RecordKind, seal_record, slot_of};
+use ports::{BufferList, DeviceOp, Ports};
+
+use super::lane::{Acknowledgement, AnchorWrite, Closing, Group, Item, Lane, Record, entry_of};
+use super::stripes::VersionRef;
+use super::{ArrayShard, Purpose, Work};
+use crate::io::IoError;
+use crate::limits::{MAX_FRAGMENT_BLOCKS, RECORDS_IN_FLIGHT};
+use crate::map::LogMode;
+use crate::message::FragmentDone;
+
+impl Acknowledgement {
+    pub(crate) fn done(self) -> FragmentDone {
+        FragmentDone { request: self.request, offset: self.offset, result: Ok(()), buffers: BufferList::EMPTY }
+    }
+
+    pub(crate) fn failed(self, error: IoError) -> FragmentDone {
+        FragmentDone { request: self.request, offset: self.offset, result: Err(error), buffers: BufferList::EMPTY }
+    }
+}
+
+impl ArrayShard {
+    pub(crate) fn lane(&mut self, id: LaneId) -> &mut Lane {
+        self.lanes[id.index()].as_mut().expect("only the owner is asked about a lane")
+    }
+
+    /// Sends what is due of every lane, and moves anchors.
+    pub(crate) fn commit<P: Ports>(&mut self, work: &mut Work<'_, P>) {
+        for index in 0..self.lanes.len() {
+            let Some(lane) = self.lanes[index].as_mut() else { continue };
+            let id = lane.id;
+            let patience = if self.stopping { base::time::Span::ZERO } else { self.settings.note_patience };
+            if lane.is_due(work.now, patience) && work.operations.available() > 2 * self.map.copies.len() {
+                self.send_open(work, id);
+            }
+            self.move_anchor(work, id);
+        }
+    }
+
+    /// Sends the open transaction as a record, behind a pad where it would cross the ring's end.
+    fn send_open<P: Ports>(&mut self, work: &mut Work<'_, P>, id: LaneId) {
+        let lane = self.lanes[id.index()].as_mut().expect("the caller owns the lane");
+        let length = 1 + lane.open.payload_blocks as u32;
+        let placement = lane.space.place(length, 0).expect("admission and reserve leave room for every record");
+        let pads = usize::from(placement.pad.is_some());
+        if self.scratch.len() <= pads {
+            return;
+        }
+        if let Some((position, blocks)) = placement.pad {
+            self.send_record(work, id, RecordKind::Pad, position, blocks, None);
+        }
+        let lane = self.lane(id);
+        let group = lane.take_open();
+        lane.space.take(&placement);
+        work.metrics.log_commit(u64::from(length));
+        self.send_record(work, id, RecordKind::Transaction, placement.position, length, Some(group));
+    }
+
+    fn send_record<P: Ports>(
+        &mut self,
+        work: &mut Work<'_, P>,
+        id: LaneId,
+        kind: RecordKind,
+        position: u64,
+        length_blocks: u32,
+        group: Option<Box<Group>>,
+    ) {
+        let descriptor = self.scratch.pop().expect("the caller has seen that there is one");
+        let lane = self.lanes[id.index()].as_mut().expect("the caller owns the lane");
+        let sequence = lane.next_sequence;
+        let header = RecordHeader {
+            kind,
+            lane: id,
+            incarnation: self.map.incarnation,
+            geometry_epoch: 0,
+            array_epoch: self.map.epoch,
+            sequence,
+            position,
+            length_blocks,
+            durable_upto: lane.durable_upto,
+            previous_crc: lane.last_crc,
+        };
+        let mut entries = [Entry::Zeros { block: base::ids::ArrayBlock(0), count: 1 }; MAX_ENTRIES];
+        let mut payload = [ports::BufferId(0); journal::MAX_RECORD_BLOCKS];
+        payload[0] = descriptor.id();
+        let (mut entry_count, mut payload_count, mut live) = (0, 1, 0);
+        for item in group.iter().flat_map(|group| &group.items) {
+            entries[entry_count] = entry_of(item, sequence);
+            entry_count += 1;
+            match *item {
+                Item::Data { version, buffer, .. } => {
+                    self.stripes.version_mut(version).sequence = sequence;
+                    payload[payload_count] = buffer;
+                    payload_count += 1;
+                    live += 1;
+                }
+                Item::Zeros { version, .. } => {
+                    self.stripes.version_mut(version).sequence = sequence;
+                    live += 1;
+                }
+                Item::Parity { buffer, .. } => {
+                    payload[payload_count] = buffer;
+                    payload_count += 1;
+                }
+                Item::Covers { .. } | Item::Destaged { .. } => {}
+            }
+        }
+        let crc = seal_record(&self.map.log, &header, &entries[..entry_count], work.ports.bytes_mut(descriptor.id()));
+        let previous_crc = core::mem::replace(&mut lane.last_crc, crc);
+        lane.next_sequence += 1;
+        lane.in_flight += 1;
+        let mut record = Record {
+            sequence,
+            position,
+            incarnation: self.map.incarnation,
+            previous_crc,
+            live,
+            unanswered: 0,
+            failed: 0,
+            durable: false,
+            descriptor: Some(descriptor),
+            group,
+        };
+        let start = self.map.log_layout.ring_block(id, position);
+        for (copy, device) in (0u8..).zip(&self.map.copies) {
+            let Some(device) = *device else { continue };
+            record.unanswered |= 1 << copy;
+            let purpose = Purpose::Record { array: self.map.id, lane: id, sequence, copy };
+            let blocks = payload[..payload_count].iter().copied();
+            work.operations.start(work.ports, (device, start), DeviceOp::WriteDurable, blocks, purpose);
+        }
+        lane.records.push_back(record);
+    }
+
+    /// A copy has answered a record.
+    pub(crate) fn record_answered<P: Ports>(
+        &mut self,
+        work: &mut Work<'_, P>,
+        id: LaneId,
+        sequence: u64,
+        copy: u8,
+        succeeded: bool,
+    ) {
+        let excluded = self.map.copies[usize::from(copy)].is_none();
+        let record = self.lane(id).record_mut(sequence);
+        record.unanswered &= !(1 << copy);
+        if !succeeded && !excluded {
+            record.failed |= 1 << copy;
+            self.copy_failed(copy);
+        }
+        self.apply_durable(work, id);
+    }
+
+    /// Applies records that have become durable, oldest first.
+    fn apply_durable<P: Ports>(&mut self, work: &mut Work<'_, P>, id: LaneId) {
+        if self.map.copies.iter().all(Option::is_none) {
+            return;
+        }
+        loop {
+            let lane = self.lane(id);
+            let Some(first) = lane.records.len().checked_sub(lane.in_flight).filter(|_| lane.in_flight > 0) else {
+                break;
+            };
+            let record = &mut lane.records[first];
+            if record.unanswered != 0 || record.failed != 0 {
+                break;
+            }
+            assert!(!record.durable, "a record is applied once");
+            record.durable = true;
+            let sequence = record.sequence;
+            let (descriptor, group) = (record.descriptor.take(), record.group.take());
+            lane.in_flight -= 1;
+            assert_eq!(sequence, lane.durable_upto + 1, "records are applied in order");
+            lane.durable_upto = sequence;
+            self.scratch.push(descriptor.expect("a record under way has its descriptor"));
+            if let Some(group) = group {
+                self.apply(work, id, &group);
+                self.lane(id).recycle(group);
+            }
+        }
+        let lane = self.lane(id);
+        lane.trim();
+        let tail = lane.tail().position;
+        if tail > lane.space.tail() {
+            lane.space.release_to(tail);
+        }
+    }
+
+    /// What a durable transaction brings about.
+    fn apply<P: Ports>(&mut self, work: &mut Work<'_, P>, id: LaneId, group: &Group) {
+        for item in &group.items {
+            match *item {
+                Item::Data { version, through, .. } | Item::Zeros { version, through, .. } => {
+                    self.version_durable(work, id, version, through);
+                }
+                Item::Parity { destage, .. } => self.parity_logged(destage),
+                Item::Covers { .. } => {}
+                Item::Destaged { destage, .. } => self.destage_recorded(work, destage),
+            }
+        }
+        for told in &group.acknowledgements {
+            self.answers.push_back((told.from, told.done()));
+        }
+    }
+
+    fn version_durable<P: Ports>(&mut self, work: &mut Work<'_, P>, id: LaneId, version: VersionRef, through: u64) {
+        let stripe = self.stripes.stripe_of(version);
+        if through != 0 {
+            self.stripes.wait(stripe, through);
+        }
+        if let Some((sequence, buffer)) = self.stripes.became_durable(version, work.now) {
+            self.lane(id).forget(sequence);
+            if let Some(buffer) = buffer {
+                work.ports.free(buffer);
+            }
+        }
+        self.stripe_is_dirty(stripe);
+    }
+
+    /// Lists a stripe with durable versions for destaging, unless one is under way.
+    pub(crate) fn stripe_is_dirty(&mut self, stripe: super::stripes::StripeRef) {
+        let columns = self.map.geometry.data_slots();
+        let entry = self.stripes.get_mut(stripe);
+        if entry.durable.count_ones() == u32::from(columns) && !entry.queued_full {
+            entry.queued_full = true;
+            self.full.push_back(stripe);
+        }
+        if entry.destage.is_none() {
+            let lane = self.lanes[entry.lane.index()].as_mut().expect("only the owner has its stripes");
+            self.stripes.list(&mut lane.dirty, stripe);
+        }
+    }
+
+    /// Writes an anchor at the tail if enough can be freed by it, or if someone waits for what it frees.
+    fn move_anchor<P: Ports>(&mut self, work: &mut Work<'_, P>, id: LaneId) {
+        let lane_blocks = self.map.log_layout.lane_blocks();
+        let lane = self.lanes[id.index()].as_mut().expect("the caller owns the lane");
+        if lane.anchor_write.is_some() || lane.tail().sequence == lane.anchor.tail_sequence {
+            return;
+        }
+        let reclaimable = lane.space.reclaimable_blocks();
+        let wanted = !lane.waiting.is_empty()
+            || lane.closing == Closing::Anchoring
+            || reclaimable >= lane_blocks / 8 && lane.space.free_blocks() < lane_blocks / 2
+            || reclaimable >= lane_blocks / 4;
+        if !wanted || self.scratch.len() < 2 || work.operations.available() <= self.map.copies.len() {
+            return;
+        }
+        let tail = lane.tail();
+        let anchor = Anchor {
+            lane: id,
+            update: lane.anchor.update + 1,
+            tail_position: tail.position,
+            tail_sequence: tail.sequence,
+            tail_incarnation: tail.incarnation,
+            tail_previous_crc: tail.previous_crc,
+        };
+        let buffer = self.scratch.pop().expect("there are two");
+        anchor.encode(&self.map.log, work.ports.bytes_mut(buffer.id()));
+        let start = self.map.log_layout.anchor_block(id, slot_of(anchor.update));
+        let mut unanswered = 0;
+        for (copy, device) in (0u8..).zip(&self.map.copies) {
+            let Some(device) = *device else { continue };
+            unanswered |= 1 << copy;
+            let purpose = Purpose::Anchor { array: self.map.id, lane: id, copy };
+            let blocks = core::iter::once(buffer.id());
+            work.operations.start(work.ports, (device, start), DeviceOp::WriteDurable, blocks, purpose);
+        }
+        lane.anchor_write = Some(AnchorWrite { anchor, unanswered, failed: 0, buffer });
+    }
+
+    /// A copy has answered an anchor.
+    pub(crate) fn anchor_answered<P: Ports>(&mut self, work: &mut Work<'_, P>, id: LaneId, copy: u8, succeeded: bool) {
+        let excluded = self.map.copies[usize::from(copy)].is_none();
+        let write = self.lane(id).anchor_write.as_mut().expect("an answer to the anchor under way");
+        write.unanswered &= !(1 << copy);
+        if !succeeded && !excluded {
+            write.failed |= 1 << copy;
+            self.copy_failed(copy);
+        }
+        self.anchor_durable(work, id);
+    }
+
+    /// Once the anchor is on every copy, what lies before it is free (rule L1).
+    fn anchor_durable<P: Ports>(&mut self, _work: &mut Work<'_, P>, id: LaneId) {
+        let lost = self.map.copies.iter().all(Option::is_none);
+        let lane = self.lanes[id.index()].as_mut().expect("the caller owns the lane");
+        let Some(write) = lane.anchor_write.take_if(|write| write.unanswered == 0 && (write.failed == 0 || lost))
+        else {
+            return;
+        };
+        if !lost {
+            lane.anchor = write.anchor;
+            lane.space.tail_is_durable(write.anchor.tail_position);
+            if lane.closing == Closing::Anchoring && write.anchor.tail_sequence == lane.durable_upto {
+                lane.closing = Closing::Closed;
+            }
+        }
+        self.scratch.push(write.buffer);
+    }
+
+    /// The map has changed: what a copy failed that is now excluded counts without it.
+    pub(crate) fn copies_changed<P: Ports>(&mut self, work: &mut Work<'_, P>) {
+        let present = (0..).zip(&self.map.copies).filter(|(_, device)| device.is_some());
+        let present = present.fold(0, |mask, (copy, _): (u32, _)| mask | 1 << copy);
+        for index in 0..self.lanes.len() {
+            let Some(lane) = self.lanes[index].as_mut() else { continue };
+            let id = lane.id;
+            for record in &mut lane.records {
+                record.failed &= present;
+            }
+            if let Some(write) = &mut lane.anchor_write {
+                write.failed &= present;
+            }
+            self.apply_durable(work, id);
+            self.anchor_durable(work, id);
+        }
+    }
+
+    /// A clean stop, lane by lane: once nothing is dirty, an empty transaction, and the anchor moved to it.
+    pub(crate) fn close<P: Ports>(&mut self, work: &mut Work<'_, P>) {
+        if !self.stopping || self.stripes.held() > 0 || !self.destages.is_empty() || !self.reads.is_empty() {
+            return;
+        }
+        for index in 0..self.lanes.len() {
+            let Some(lane) = self.lanes[index].as_mut() else { continue };
+            let id = lane.id;
+            match lane.closing {
+                Closing::No => {
+                    let quiet = lane.is_quiet() && self.scratch.len() > 2;
+                    if quiet && work.operations.available() > 2 * self.map.copies.len() {
+                        self.send_open(work, id);
+                        let sequence = self.lane(id).next_sequence - 1;
+                        self.lane(id).closing = Closing::Marking(sequence);
+                    }
+                }
+                Closing::Marking(sequence) => {
+                    if lane.durable_upto >= sequence {
+                        lane.closing = Closing::Anchoring;
+                    }
+                }
+                Closing::Anchoring | Closing::Closed => {}
+            }
+        }
+    }
+
+    /// Whether a lane could take a parity record or a note now.
+    pub(crate) fn lane_fits(&self, id: LaneId, entries: usize, payload: usize) -> bool {
+        self.lanes[id.index()].as_ref().is_some_and(|lane| lane.fits(entries, payload))
+    }
+
+    /// Adds to a lane's open transaction.
+    pub(crate) fn log(&mut self, id: LaneId, item: Item, now: Time) {
+        self.lane(id).push(item, now);
+    }
+
+    /// Who is told, by fragment, in the mode of this array: at once for write-back.
+    pub(crate) fn acknowledges_from_log(&self) -> bool {
+        self.map.mode == LogMode::WriteBack
+    }
+}
+
+const _: () = assert!(MAX_FRAGMENT_BLOCKS as usize <= MAX_ENTRIES);
+// A pad and its record go together, so one more than the limit may be under way.
+const _: () = assert!(RECORDS_IN_FLIGHT < journal::MAX_IN_FLIGHT);

@@ -1,0 +1,461 @@
+//! One shard's part of one array: the lanes and zones that it owns, what they hold in the log, and the work that carries it
+//! to the members. It is a state machine: fragments, completions and decisions of the coordinator come in, device
+//! operations, answers and reports go out.
+//!
+//! | file | holds |
+//! |---|---|
+//! | [`stripes`] | the stripe cache: versions of blocks |
+//! | [`lane`] | one lane of the log |
+//! | [`write`] | admission of writes to a lane |
+//! | [`commit`] | records and anchors on their way to the copies |
+//! | [`read`] | reads from cache and members, degraded reads |
+//! | [`destage`] | from the log to the members |
+//! | [`zones`] | zones that were never written |
+//! | [`grace`] | when all reads of an earlier time have ended |
+//!
+//! Two rules keep readers and writers of members apart without locks. A destage writes to members only after every member
+//! read has ended that began before its versions were frozen; later reads find those blocks in the cache. And a read that
+//! must reconstruct a block waits while its stripe is under destage.
+
+pub(crate) mod commit;
+pub(crate) mod destage;
+pub(crate) mod grace;
+pub(crate) mod lane;
+pub(crate) mod read;
+pub(crate) mod stripes;
+pub(crate) mod write;
+pub(crate) mod zones;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use base::ids::{ArrayBlock, ArrayId, LaneId, ShardId, Slot};
+use base::metrics::ArrayMetrics;
+use base::slab::{Key, Slab};
+use base::time::{Span, Time};
+use ports::{Buffer, DeviceError, Ports};
+
+use crate::io::IoError;
+use crate::limits::{DESTAGE_LOG_BLOCKS, FRAGMENT_CREDITS, LOCAL_FRAGMENTS, MAX_DESTAGES};
+use crate::map::{ArrayMap, LogMode, Service};
+use crate::message::{Fragment, FragmentDone, FragmentKind, Message};
+use crate::operations::Operations;
+use destage::{Destage, Flushing};
+use grace::Grace;
+pub use lane::LaneStart;
+use lane::{Closing, Lane};
+use read::Read;
+use stripes::{StripeRef, Stripes};
+use write::Through;
+use zones::Zones;
+
+/// Blocks that the cache takes beside what recovery found.
+pub const MIN_CACHE_BLOCKS: usize = 1024;
+
+/// What a device operation was for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Purpose {
+    /// A record to a log copy.
+    Record { array: ArrayId, lane: LaneId, sequence: u64, copy: u8 },
+    /// An anchor to a log copy.
+    Anchor { array: ArrayId, lane: LaneId, copy: u8 },
+    /// A host's read.
+    Read { array: ArrayId, read: Key<Read>, slot: Slot },
+    /// Old content for a destage.
+    DestageRead { array: ArrayId, destage: Key<Destage>, slot: Slot },
+    /// New content of a destage.
+    DestageWrite { array: ArrayId, destage: Key<Destage>, slot: Slot },
+    /// The members' flush.
+    MemberFlush { array: ArrayId, slot: Slot },
+    /// Zeros for a zone.
+    ZoneZero { array: ArrayId, job: u8, slot: Slot },
+    /// The flush of those zeros.
+    ZoneFlush { array: ArrayId, job: u8, slot: Slot },
+    /// The coordinator's own.
+    Coordinator { write: u32 },
+}
+
+/// When dirty stripes go to the members.
+#[derive(Clone, Copy, Debug)]
+pub struct DestageSettings {
+    /// How long a stripe may wait for more of itself.
+    pub age: Span,
+    /// Above this share of a lane's space, or of the cache, the oldest stripes go at once; in percent.
+    pub high_watermark_percent: u8,
+    /// How long a note that stripes were destaged may wait for company in the log.
+    pub note_patience: Span,
+}
+
+impl Default for DestageSettings {
+    fn default() -> Self {
+        Self { age: Span::from_secs(5), high_watermark_percent: 50, note_patience: Span::from_millis(20) }
+    }
+}
+
+/// What an array's step may use.
+pub(crate) struct Work<'a, P> {
+    pub(crate) ports: &'a mut P,
+    pub(crate) operations: &'a mut Operations<Purpose>,
+    pub(crate) metrics: &'a ArrayMetrics,
+    pub(crate) now: Time,
+}
+
+/// The part of an array.
+#[derive(Debug)]
+pub(crate) struct ArrayShard {
+    map: Arc<ArrayMap>,
+    /// By lane; none where another shard owns it.
+    lanes: Vec<Option<Lane>>,
+    stripes: Stripes,
+    /// Stripes all of whose columns are durable.
+    full: VecDeque<StripeRef>,
+    destages: Slab<Destage>,
+    /// Empty lists for what destages read.
+    old_lists: Vec<Vec<(u8, Buffer)>>,
+    /// Destages whose parity or note found no room in the open transaction.
+    to_log: VecDeque<Key<Destage>>,
+    flushing: Flushing,
+    reads: Slab<Read>,
+    /// Reads that wait for a destage, a new map, or room, oldest first.
+    stalled: VecDeque<Key<Read>>,
+    /// Fragments for which there was no place among the reads.
+    unread: VecDeque<(ShardId, Fragment)>,
+    grace: Grace,
+    zones: Zones,
+    through: Slab<Through>,
+    /// Buffers for old content and parity, set aside so that destaging never waits for hosts.
+    scratch: Vec<Buffer>,
+    /// A block of zeros.
+    zero: Option<Buffer>,
+    /// Members and copies that were reported and are not excluded yet.
+    failing_members: u32,
+    failing_copies: u32,
+    answers: VecDeque<(ShardId, FragmentDone)>,
+    reports: VecDeque<Message>,
+    settings: DestageSettings,
+    /// What recovery found, until the first turn.
+    recovered: Vec<RecoveredBlock>,
+    stopping: bool,
+    halted: bool,
+}
+
+/// A block that recovery found dirty: in the log, and not on the members for sure.
+#[derive(Debug)]
+pub struct RecoveredBlock {
+    /// The block.
+    pub block: ArrayBlock,
+    /// The record that holds it.
+    pub sequence: u64,
+    /// Its content; none means zeros.
+    pub content: Option<Box<base::Block>>,
+}
+
+/// What an array's part is made of.
+#[derive(Debug)]
+pub struct ArrayPart {
+    /// The array.
+    pub map: Arc<ArrayMap>,
+    /// The lanes of this shard.
+    pub lanes: Vec<LaneStart>,
+    /// What they hold that the members do not.
+    pub recovered: Vec<RecoveredBlock>,
+    /// Zones that have been initialised, a bit each.
+    pub initialised: Vec<u64>,
+    /// Blocks that the cache may hold.
+    pub cache_blocks: usize,
+    /// When they go to the members.
+    pub settings: DestageSettings,
+}
+
+impl ArrayShard {
+    pub(crate) fn new(shard: ShardId, shards: u16, part: ArrayPart) -> Self {
+        let map = part.map;
+        let fragments = LOCAL_FRAGMENTS + usize::from(shards - 1) * FRAGMENT_CREDITS;
+        let mut live = std::collections::BTreeMap::new();
+        for recovered in &part.recovered {
+            let lane = map.lane_of(map.geometry.zone_of(map.geometry.locate(recovered.block).stripe));
+            *live.entry((lane, recovered.sequence)).or_insert(0) += 1;
+        }
+        let mut lanes: Vec<Option<Lane>> = (0..map.log_layout.lanes()).map(|_| None).collect();
+        for start in part.lanes {
+            let id = start.lane;
+            assert_eq!(map.owner_of(id), shard, "a lane goes to its owner");
+            let live = |sequence| live.get(&(id, sequence)).copied().unwrap_or(0);
+            lanes[id.index()] = Some(Lane::new(start, live, fragments));
+        }
+        let cache_blocks = part.cache_blocks.max(part.recovered.len() + MIN_CACHE_BLOCKS);
+        Self {
+            lanes,
+            stripes: Stripes::new(cache_blocks),
+            full: VecDeque::with_capacity(cache_blocks),
+            destages: Slab::new(MAX_DESTAGES),
+            old_lists: (0..MAX_DESTAGES).map(|_| Vec::with_capacity(map.members.len())).collect(),
+            to_log: VecDeque::with_capacity(2 * MAX_DESTAGES),
+            flushing: Flushing::new(),
+            reads: Slab::new(LOCAL_FRAGMENTS / 2),
+            stalled: VecDeque::with_capacity(LOCAL_FRAGMENTS / 2),
+            unread: VecDeque::with_capacity(fragments),
+            grace: Grace::new(LOCAL_FRAGMENTS),
+            zones: Zones::new(part.initialised, map.geometry.zones()),
+            through: Slab::new(fragments),
+            scratch: Vec::with_capacity(Self::scratch_blocks(&map)),
+            zero: None,
+            failing_members: 0,
+            failing_copies: 0,
+            answers: VecDeque::with_capacity(2 * fragments),
+            reports: VecDeque::with_capacity(256),
+            settings: part.settings,
+            stopping: false,
+            halted: map.service != Service::ReadWrite,
+            recovered: part.recovered,
+            map,
+        }
+    }
+
+    /// Buffers that an array's part sets aside for destaging and for degraded reads.
+    pub(crate) fn scratch_blocks(map: &ArrayMap) -> usize {
+        (32 * (map.members.len() + 1)).max(256)
+    }
+
+    /// Puts a block that recovery found dirty into the cache.
+    fn recover<P: Ports>(&mut self, ports: &mut P, found: RecoveredBlock) {
+        let RecoveredBlock { block, sequence, content } = found;
+        let buffer = content.map(|content| {
+            let buffer = ports.alloc().expect("the pool was sized with what recovery found");
+            ports.bytes_mut(buffer.id()).copy_from_slice(&*content);
+            buffer
+        });
+        let place = self.map.geometry.locate(block);
+        let lane = self.map.lane_of(self.map.geometry.zone_of(place.stripe));
+        let stripe = self.stripes.find_or_add(place.stripe, lane);
+        if !core::mem::replace(&mut self.stripes.get_mut(stripe).reserved, true) {
+            // It was set aside before the crash, too.
+            self.lane(lane).reserve += DESTAGE_LOG_BLOCKS;
+        }
+        let version = self.stripes.add(stripe, place.column, buffer);
+        self.stripes.version_mut(version).sequence = sequence;
+        let replaced = self.stripes.became_durable(version, ports.now());
+        assert!(replaced.is_none(), "recovery hands over one version of a block");
+        self.stripe_is_dirty(stripe);
+    }
+
+    /// Takes what it sets aside and fills the cache with what recovery found, before the first turn.
+    pub(crate) fn prepare<P: Ports>(&mut self, ports: &mut P) {
+        if self.zero.is_some() {
+            return;
+        }
+        while self.scratch.len() < self.scratch.capacity() {
+            self.scratch.push(ports.alloc().expect("the pool was sized with what every array sets aside"));
+        }
+        let zero = self.scratch.pop().expect("there are many");
+        ports.bytes_mut(zero.id()).fill(0);
+        self.zero = Some(zero);
+        for found in core::mem::take(&mut self.recovered) {
+            self.recover(ports, found);
+        }
+    }
+
+    /// Gives back what it set aside, after the last turn, and what a halted array still held.
+    pub(crate) fn release<P: Ports>(&mut self, ports: &mut P) {
+        for buffer in self.scratch.drain(..).chain(self.zero.take()) {
+            ports.free(buffer);
+        }
+    }
+
+    pub(crate) fn map(&self) -> &Arc<ArrayMap> {
+        &self.map
+    }
+
+    /// Takes a fragment from a router.
+    pub(crate) fn fragment<P: Ports>(&mut self, work: &mut Work<'_, P>, from: ShardId, fragment: Fragment) {
+        match fragment.kind {
+            FragmentKind::Read => self.read(work, from, fragment),
+            FragmentKind::Write | FragmentKind::Zero => self.write(work, from, fragment),
+        }
+    }
+
+    /// Takes the end of a device operation.
+    pub(crate) fn completed<P: Ports>(
+        &mut self,
+        work: &mut Work<'_, P>,
+        purpose: Purpose,
+        result: Result<(), DeviceError>,
+    ) {
+        match purpose {
+            Purpose::Record { lane, sequence, copy, .. } => {
+                self.record_answered(work, lane, sequence, copy, result.is_ok());
+            }
+            Purpose::Anchor { lane, copy, .. } => self.anchor_answered(work, lane, copy, result.is_ok()),
+            Purpose::Read { read, slot, .. } => self.read_answered(work, read, slot, result.is_ok()),
+            Purpose::DestageRead { destage, slot, .. } => self.destage_read(work, destage, slot, result.is_ok()),
+            Purpose::DestageWrite { destage, slot, .. } => self.destage_written(destage, slot, result.is_ok()),
+            Purpose::MemberFlush { slot, .. } => self.flushed(work, slot, result.is_ok()),
+            Purpose::ZoneZero { job, slot, .. } => self.zone_zeroed(work, job, slot, result.is_ok()),
+            Purpose::ZoneFlush { job, slot, .. } => self.zone_flushed(job, slot, result.is_ok()),
+            Purpose::Coordinator { .. } => unreachable!("the shard gives the coordinator its own"),
+        }
+    }
+
+    /// Does what has become possible: sends records, starts destages, moves tails, retries what waited.
+    pub(crate) fn maintain<P: Ports>(&mut self, work: &mut Work<'_, P>) {
+        self.retry_reads(work);
+        self.admit_waiting(work);
+        if !self.halted {
+            self.start_destages(work);
+            self.log_destages(work);
+            self.start_writes(work);
+            self.start_flush(work);
+            self.zone_members_changed(work);
+            self.commit(work);
+            self.close(work);
+        }
+    }
+
+    /// When the next turn has something to do, if nothing comes before.
+    pub(crate) fn deadline(&self) -> Time {
+        if self.halted {
+            return Time::NEVER;
+        }
+        let mut deadline = Time::NEVER;
+        for lane in self.lanes.iter().flatten() {
+            deadline = deadline.min(lane.due_at(self.settings.note_patience));
+            if let Some(stripe) = lane.dirty.oldest()
+                && self.map.mode == LogMode::WriteBack
+            {
+                deadline = deadline.min(self.stripes.get(stripe).since + self.settings.age);
+            }
+        }
+        deadline
+    }
+
+    /// A member did not do what it should: no more is asked of it, and the coordinator is told once.
+    fn member_failed(&mut self, slot: Slot) {
+        if self.failing_members & 1 << slot.0 == 0 && self.map.members[slot.index()].is_some() {
+            self.failing_members |= 1 << slot.0;
+            self.reports.push_back(Message::MemberFailed { array: self.map.id, slot });
+        }
+    }
+
+    /// A log copy did not do what it should.
+    fn copy_failed(&mut self, copy: u8) {
+        if self.failing_copies & 1 << copy == 0 && self.map.copies[usize::from(copy)].is_some() {
+            self.failing_copies |= 1 << copy;
+            self.reports.push_back(Message::CopyFailed { array: self.map.id, copy });
+        }
+    }
+
+    /// Takes a new epoch. What waited for an exclusion goes on without what was excluded.
+    pub(crate) fn new_map<P: Ports>(&mut self, work: &mut Work<'_, P>, map: Arc<ArrayMap>) {
+        assert!(map.epoch > self.map.epoch, "epochs only grow");
+        self.map = map;
+        self.failing_members &= !self.map.missing();
+        for (copy, device) in (0..).zip(&self.map.copies) {
+            if device.is_none() {
+                self.failing_copies &= !(1 << copy);
+            }
+        }
+        if self.map.service != Service::ReadWrite && !self.halted {
+            self.halt(work);
+        }
+        self.copies_changed(work);
+        self.members_changed(work);
+    }
+
+    /// Nothing is written from now on: whoever waits for it is told.
+    fn halt<P: Ports>(&mut self, work: &mut Work<'_, P>) {
+        self.halted = true;
+        let error = IoError::ReadOnly;
+        for lane in self.lanes.iter_mut().flatten() {
+            let groups = lane.records.iter_mut().filter_map(|record| record.group.as_mut());
+            for group in groups.chain(core::iter::once(&mut lane.open)) {
+                for told in group.acknowledgements.drain(..) {
+                    self.answers.push_back((told.from, told.failed(error)));
+                }
+            }
+        }
+        let waiting: Vec<_> = self.through.iter().map(|(key, _)| key).collect();
+        for key in waiting {
+            let through = self.through.remove(key).expect("it was there just now");
+            self.answers.push_back((through.told.from, through.told.failed(error)));
+        }
+        self.admit_waiting(work);
+    }
+
+    /// The next answer to a fragment, and whom it is for.
+    pub(crate) fn answer(&mut self) -> Option<(ShardId, FragmentDone)> {
+        self.answers.pop_front()
+    }
+
+    /// The next message for the coordinator.
+    pub(crate) fn report(&mut self) -> Option<Message> {
+        self.reports.pop_front()
+    }
+
+    /// Asks for a clean stop: everything to the members, then an empty transaction at each lane's anchor.
+    pub(crate) fn stop(&mut self) {
+        self.stopping = true;
+    }
+
+    /// Whether every lane rests at its empty transaction, or nothing can be written any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.halted || self.lanes.iter().flatten().all(|lane| lane.closing == Closing::Closed)
+    }
+
+    /// Whether the stop is clean so far.
+    pub(crate) fn is_clean(&self) -> bool {
+        !self.halted
+    }
+
+    /// Whether a turn would find something to do.
+    pub(crate) fn has_work(&self) -> bool {
+        !self.answers.is_empty() || !self.reports.is_empty()
+    }
+
+    /// What it holds, for status and metrics.
+    pub(crate) fn usage(&self) -> Usage {
+        let mut usage = Usage {
+            dirty_blocks: self.stripes.held() as u64,
+            dirty_stripes: self.stripes.stripes_held() as u64,
+            cache_blocks: self.stripes.capacity() as u64,
+            destages: self.destages.len() as u64,
+            ..Usage::default()
+        };
+        for lane in self.lanes.iter().flatten() {
+            usage.log_blocks += self.map.log_layout.lane_blocks();
+            usage.log_used_blocks += self.map.log_layout.lane_blocks() - lane.space.free_blocks();
+            usage.waiting_fragments += lane.waiting.len() as u64;
+        }
+        usage
+    }
+
+    /// Checks what must hold whatever happens; too slow for every turn of production.
+    pub(crate) fn self_check(&self) {
+        for lane in self.lanes.iter().flatten() {
+            let live: u64 = lane.records.iter().map(|record| u64::from(record.live)).sum();
+            let held = self.stripes.in_log(lane.id);
+            if !self.halted {
+                assert_eq!(live, held, "records are live for exactly the versions in {:?}", lane.id);
+            }
+            assert!(lane.anchor.tail_sequence <= lane.tail().sequence, "an anchor never runs ahead of the tail");
+        }
+    }
+}
+
+/// How full an array's part is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Usage {
+    /// Blocks that the log holds and the members do not.
+    pub dirty_blocks: u64,
+    /// Stripes with such blocks.
+    pub dirty_stripes: u64,
+    /// Such blocks that there may be.
+    pub cache_blocks: u64,
+    /// Stripes on their way to the members.
+    pub destages: u64,
+    /// The lanes' size in blocks.
+    pub log_blocks: u64,
+    /// How much of it is taken.
+    pub log_used_blocks: u64,
+    /// Fragments that wait for room.
+    pub waiting_fragments: u64,
+}

@@ -1,0 +1,420 @@
+//! The stripe cache: every block that the log holds and the members do not yet, by stripe.
+//!
+//! A block's versions pass through three states. *Logging*: in a record that is not durable yet, invisible to reads.
+//! *Durable*: the newest that a crash cannot take back; a later one replaces it. *Frozen*: part of the destage under way,
+//! unchanged until that destage is recorded, while newer versions may become durable beside it. So a column has at most one
+//! durable and one frozen version, and a read takes the durable one before the frozen one.
+//!
+//! Tables are bounded and allocate when they are made. The price of the small index is a walk along a stripe's versions,
+//! which are few.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use base::ids::{LaneId, StripeId};
+use base::slab::Key;
+use base::time::Time;
+use ports::Buffer;
+
+use super::destage::Destage;
+
+/// The place of a stripe in the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StripeRef(u32);
+
+/// The place of a version in the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct VersionRef(u32);
+
+const NONE: u32 = u32::MAX;
+
+/// How far a version is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum VersionState {
+    Logging,
+    Durable,
+    Frozen,
+}
+
+/// One content of one block.
+#[derive(Debug)]
+pub(crate) struct Version {
+    pub(crate) column: u8,
+    pub(crate) state: VersionState,
+    /// The content; none means zeros.
+    pub(crate) buffer: Option<Buffer>,
+    /// The log record that holds it, once that is on its way.
+    pub(crate) sequence: u64,
+    stripe: u32,
+    next: u32,
+}
+
+/// A stripe with anything in the log.
+#[derive(Debug)]
+pub(crate) struct Stripe {
+    pub(crate) id: StripeId,
+    pub(crate) lane: LaneId,
+    /// Columns with a durable version.
+    pub(crate) durable: u32,
+    /// Columns with a frozen version.
+    pub(crate) frozen: u32,
+    /// Versions on their way into the log.
+    pub(crate) logging: u32,
+    /// When the oldest durable version became so.
+    pub(crate) since: Time,
+    /// The destage under way.
+    pub(crate) destage: Option<Key<Destage>>,
+    /// Whether log space is set aside for destaging what is not frozen.
+    pub(crate) reserved: bool,
+    /// Whether it stands in the queue of full stripes.
+    pub(crate) queued_full: bool,
+    versions: u32,
+    waiters: u32,
+    waiters_frozen: u32,
+    older: u32,
+    younger: u32,
+    listed: bool,
+}
+
+/// A write-through fragment that waits for a stripe to reach the members.
+#[derive(Clone, Copy, Debug)]
+struct Waiter {
+    fragment: u64,
+    next: u32,
+}
+
+/// A first-in first-out list of stripes, linked through the table.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DirtyList {
+    oldest: u32,
+    youngest: u32,
+}
+
+impl Default for DirtyList {
+    fn default() -> Self {
+        Self { oldest: NONE, youngest: NONE }
+    }
+}
+
+impl DirtyList {
+    pub(crate) fn oldest(&self) -> Option<StripeRef> {
+        (self.oldest != NONE).then_some(StripeRef(self.oldest))
+    }
+}
+
+/// Multiplies: stripe numbers are dense and of our own making.
+#[derive(Default)]
+pub(crate) struct StripeHasher(u64);
+
+impl Hasher for StripeHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u64(u64::from(byte));
+        }
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.0 = (self.0 ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+    }
+}
+
+/// The tables.
+#[derive(Debug)]
+pub(crate) struct Stripes {
+    index: HashMap<u64, u32, BuildHasherDefault<StripeHasher>>,
+    stripes: Vec<Option<Stripe>>,
+    free: Vec<u32>,
+    versions: Vec<Option<Version>>,
+    free_versions: Vec<u32>,
+    waiters: Vec<Waiter>,
+    free_waiters: Vec<u32>,
+}
+
+impl Stripes {
+    /// Tables for `versions` blocks, hence at most as many stripes.
+    pub(crate) fn new(versions: usize) -> Self {
+        let count = u32::try_from(versions).expect("fewer than 2^32 versions");
+        Self {
+            index: HashMap::with_capacity_and_hasher(2 * versions, BuildHasherDefault::default()),
+            stripes: (0..versions).map(|_| None).collect(),
+            free: (0..count).rev().collect(),
+            versions: (0..versions).map(|_| None).collect(),
+            free_versions: (0..count).rev().collect(),
+            waiters: vec![Waiter { fragment: 0, next: NONE }; versions],
+            free_waiters: (0..count).rev().collect(),
+        }
+    }
+
+    /// Versions that may still be added; each has room for a stripe and a waiter too.
+    pub(crate) fn room(&self) -> usize {
+        self.free_versions.len().min(self.free_waiters.len()).min(self.free.len())
+    }
+
+    /// Versions held.
+    pub(crate) fn held(&self) -> usize {
+        self.versions.len() - self.free_versions.len()
+    }
+
+    /// Versions that may be held.
+    pub(crate) fn capacity(&self) -> usize {
+        self.versions.len()
+    }
+
+    /// Stripes held.
+    pub(crate) fn stripes_held(&self) -> usize {
+        self.stripes.len() - self.free.len()
+    }
+
+    pub(crate) fn find(&self, id: StripeId) -> Option<StripeRef> {
+        self.index.get(&id.0).copied().map(StripeRef)
+    }
+
+    pub(crate) fn get(&self, at: StripeRef) -> &Stripe {
+        self.stripes[at.0 as usize].as_ref().expect("a reference to a live stripe")
+    }
+
+    pub(crate) fn get_mut(&mut self, at: StripeRef) -> &mut Stripe {
+        self.stripes[at.0 as usize].as_mut().expect("a reference to a live stripe")
+    }
+
+    pub(crate) fn version(&self, at: VersionRef) -> &Version {
+        self.versions[at.0 as usize].as_ref().expect("a reference to a live version")
+    }
+
+    pub(crate) fn version_mut(&mut self, at: VersionRef) -> &mut Version {
+        self.versions[at.0 as usize].as_mut().expect("a reference to a live version")
+    }
+
+    pub(crate) fn stripe_of(&self, at: VersionRef) -> StripeRef {
+        StripeRef(self.version(at).stripe)
+    }
+
+    /// The stripe's entry, made if there is none.
+    pub(crate) fn find_or_add(&mut self, id: StripeId, lane: LaneId) -> StripeRef {
+        if let Some(at) = self.find(id) {
+            return at;
+        }
+        let at = self.free.pop().expect("room was looked for");
+        self.index.insert(id.0, at);
+        self.stripes[at as usize] = Some(Stripe {
+            id,
+            lane,
+            durable: 0,
+            frozen: 0,
+            logging: 0,
+            since: Time::NEVER,
+            destage: None,
+            reserved: false,
+            queued_full: false,
+            versions: NONE,
+            waiters: NONE,
+            waiters_frozen: NONE,
+            older: NONE,
+            younger: NONE,
+            listed: false,
+        });
+        StripeRef(at)
+    }
+
+    /// Adds a version on its way into the log.
+    pub(crate) fn add(&mut self, stripe: StripeRef, column: u8, buffer: Option<Buffer>) -> VersionRef {
+        let at = self.free_versions.pop().expect("room was looked for");
+        let entry = self.get_mut(stripe);
+        entry.logging += 1;
+        let next = core::mem::replace(&mut entry.versions, at);
+        let state = VersionState::Logging;
+        self.versions[at as usize] = Some(Version { column, state, buffer, sequence: 0, stripe: stripe.0, next });
+        VersionRef(at)
+    }
+
+    /// A version has become durable. The one that it replaces is handed back, with its record's sequence.
+    pub(crate) fn became_durable(&mut self, at: VersionRef, now: Time) -> Option<(u64, Option<Buffer>)> {
+        let (stripe, column) = {
+            let version = self.version_mut(at);
+            assert_eq!(version.state, VersionState::Logging, "a version becomes durable once");
+            (StripeRef(version.stripe), version.column)
+        };
+        let replaced = self.with_state(stripe, column, VersionState::Durable);
+        let removed = replaced.map(|old| {
+            let version = self.unlink(old);
+            (version.sequence, version.buffer)
+        });
+        self.version_mut(at).state = VersionState::Durable;
+        let entry = self.get_mut(stripe);
+        entry.logging -= 1;
+        if entry.durable == 0 {
+            entry.since = now;
+        }
+        entry.durable |= 1 << column;
+        removed
+    }
+
+    fn with_state(&self, stripe: StripeRef, column: u8, state: VersionState) -> Option<VersionRef> {
+        let mut at = self.get(stripe).versions;
+        while at != NONE {
+            let version = self.version(VersionRef(at));
+            if version.column == column && version.state == state {
+                return Some(VersionRef(at));
+            }
+            at = version.next;
+        }
+        None
+    }
+
+    /// What a read of a column gets: the durable version, else the frozen one.
+    pub(crate) fn readable(&self, stripe: StripeRef, column: u8) -> Option<&Version> {
+        let entry = self.get(stripe);
+        let state = if entry.durable & 1 << column != 0 {
+            VersionState::Durable
+        } else if entry.frozen & 1 << column != 0 {
+            VersionState::Frozen
+        } else {
+            return None;
+        };
+        let found = self.with_state(stripe, column, state).map(|at| self.version(at));
+        assert!(found.is_some(), "the masks tell the truth");
+        found
+    }
+
+    /// The frozen version of a column.
+    pub(crate) fn frozen(&self, stripe: StripeRef, column: u8) -> Option<&Version> {
+        self.with_state(stripe, column, VersionState::Frozen).map(|at| self.version(at))
+    }
+
+    /// Freezes all durable versions; the highest sequence among them.
+    pub(crate) fn freeze(&mut self, stripe: StripeRef) -> u64 {
+        let mut highest = 0;
+        let mut at = self.get(stripe).versions;
+        while at != NONE {
+            let version = self.version_mut(VersionRef(at));
+            if version.state == VersionState::Durable {
+                version.state = VersionState::Frozen;
+                highest = highest.max(version.sequence);
+            }
+            at = version.next;
+        }
+        let entry = self.get_mut(stripe);
+        assert!(entry.frozen == 0 && entry.waiters_frozen == NONE, "one destage at a time");
+        entry.frozen = core::mem::take(&mut entry.durable);
+        entry.since = Time::NEVER;
+        entry.waiters_frozen = core::mem::replace(&mut entry.waiters, NONE);
+        highest
+    }
+
+    /// Takes out one frozen version, if there is one left: its record's sequence and its buffer.
+    pub(crate) fn take_frozen(&mut self, stripe: StripeRef) -> Option<(u64, Option<Buffer>)> {
+        let mut at = self.get(stripe).versions;
+        while at != NONE {
+            let version = self.version(VersionRef(at));
+            if version.state == VersionState::Frozen {
+                let version = self.unlink(VersionRef(at));
+                self.get_mut(stripe).frozen &= !(1 << version.column);
+                return Some((version.sequence, version.buffer));
+            }
+            at = version.next;
+        }
+        None
+    }
+
+    fn unlink(&mut self, at: VersionRef) -> Version {
+        let version = self.versions[at.0 as usize].take().expect("a reference to a live version");
+        self.free_versions.push(at.0);
+        let stripe = StripeRef(version.stripe);
+        if self.get(stripe).versions == at.0 {
+            self.get_mut(stripe).versions = version.next;
+        } else {
+            let mut before = self.get(stripe).versions;
+            loop {
+                let next = self.version(VersionRef(before)).next;
+                if next == at.0 {
+                    break;
+                }
+                before = next;
+            }
+            self.version_mut(VersionRef(before)).next = version.next;
+        }
+        version
+    }
+
+    /// Forgets a stripe of which nothing is left; whether it was so.
+    pub(crate) fn forget_if_empty(&mut self, stripe: StripeRef) -> bool {
+        let entry = self.get(stripe);
+        if entry.versions != NONE || entry.destage.is_some() || entry.queued_full {
+            return false;
+        }
+        assert!(!entry.listed && !entry.reserved, "an empty stripe stands in no list and keeps no log space");
+        assert!(entry.waiters == NONE && entry.waiters_frozen == NONE, "nobody waits for an empty stripe");
+        let id = entry.id.0;
+        self.index.remove(&id);
+        self.stripes[stripe.0 as usize] = None;
+        self.free.push(stripe.0);
+        true
+    }
+
+    /// Versions of a lane that stand in a record which has been sent, for checks.
+    pub(crate) fn in_log(&self, lane: LaneId) -> u64 {
+        let sent = self.versions.iter().flatten().filter(|version| version.sequence > 0);
+        sent.filter(|version| self.get(StripeRef(version.stripe)).lane == lane).count() as u64
+    }
+
+    /// Lets a write-through fragment wait for the stripe's next destage.
+    pub(crate) fn wait(&mut self, stripe: StripeRef, fragment: u64) {
+        let at = self.free_waiters.pop().expect("a waiter for each version");
+        let next = core::mem::replace(&mut self.get_mut(stripe).waiters, at);
+        self.waiters[at as usize] = Waiter { fragment, next };
+    }
+
+    /// Takes one of those who waited for the destage under way.
+    pub(crate) fn take_waiter(&mut self, stripe: StripeRef) -> Option<u64> {
+        let at = self.get(stripe).waiters_frozen;
+        if at == NONE {
+            return None;
+        }
+        let Waiter { fragment, next } = self.waiters[at as usize];
+        self.get_mut(stripe).waiters_frozen = next;
+        self.free_waiters.push(at);
+        Some(fragment)
+    }
+
+    /// Puts a stripe at the young end of a list, unless it is in it.
+    pub(crate) fn list(&mut self, list: &mut DirtyList, stripe: StripeRef) {
+        if self.get(stripe).listed {
+            return;
+        }
+        let youngest = list.youngest;
+        let entry = self.get_mut(stripe);
+        entry.listed = true;
+        entry.older = youngest;
+        entry.younger = NONE;
+        if youngest == NONE {
+            list.oldest = stripe.0;
+        } else {
+            self.get_mut(StripeRef(youngest)).younger = stripe.0;
+        }
+        list.youngest = stripe.0;
+    }
+
+    /// Takes a stripe out of a list, if it is in it.
+    pub(crate) fn unlist(&mut self, list: &mut DirtyList, stripe: StripeRef) {
+        let entry = self.get_mut(stripe);
+        if !entry.listed {
+            return;
+        }
+        entry.listed = false;
+        let (older, younger) = (entry.older, entry.younger);
+        if older == NONE {
+            list.oldest = younger;
+        } else {
+            self.get_mut(StripeRef(older)).younger = younger;
+        }
+        if younger == NONE {
+            list.youngest = older;
+        } else {
+            self.get_mut(StripeRef(younger)).older = older;
+        }
+    }
+}

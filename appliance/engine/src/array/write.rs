@@ -1,0 +1,135 @@
+//! Admission of writes to a lane. A fragment is admitted whole, into one transaction, so that it becomes visible in one
+//! step (rule L11); it waits, in order, while the lane lacks log space for it *and* for destaging every stripe that it
+//! makes dirty (rule L8), or the cache lacks room.
+
+use base::BLOCK;
+use base::ids::{ArrayBlock, LaneId, ShardId};
+use journal::payload_crc;
+use ports::{Buffer, BufferList, Ports};
+
+use super::lane::{Acknowledgement, Item};
+use super::{ArrayShard, Work};
+use crate::io::IoError;
+use crate::limits::DESTAGE_LOG_BLOCKS;
+use crate::map::Service;
+use crate::message::{Fragment, FragmentDone, FragmentKind};
+
+/// A write-through fragment whose stripes are on their way to the members.
+#[derive(Debug)]
+pub(crate) struct Through {
+    pub(crate) told: Acknowledgement,
+    /// Blocks that are not on the members yet.
+    pub(crate) blocks: u16,
+}
+
+impl ArrayShard {
+    /// Takes a write, or zeros, from a router.
+    pub(crate) fn write<P: Ports>(&mut self, work: &mut Work<'_, P>, from: ShardId, fragment: Fragment) {
+        let lane = self.map.lane_of(self.map.geometry.zone_of(self.map.geometry.locate(fragment.start).stripe));
+        if self.lane(lane).waiting.is_empty() && self.may_admit(lane, &fragment) {
+            self.admit(work, lane, from, fragment);
+        } else {
+            work.metrics.admission_waits.increment();
+            self.lane(lane).waiting.push_back((from, fragment));
+        }
+    }
+
+    /// Admits what waited, as far as there is room now.
+    pub(crate) fn admit_waiting<P: Ports>(&mut self, work: &mut Work<'_, P>) {
+        for index in 0..self.lanes.len() {
+            let id = LaneId(index as u16);
+            while let Some(lane) = &self.lanes[index]
+                && let Some((_, fragment)) = lane.waiting.front()
+                && self.may_admit(id, fragment)
+            {
+                let (from, fragment) = self.lane(id).waiting.pop_front().expect("it was there just now");
+                self.admit(work, id, from, fragment);
+            }
+        }
+    }
+
+    fn may_admit(&self, id: LaneId, fragment: &Fragment) -> bool {
+        if self.map.service != Service::ReadWrite {
+            return true;
+        }
+        let lane = self.lanes[id.index()].as_ref().expect("the owner asks");
+        let count = usize::from(fragment.count);
+        let payload = if fragment.kind == FragmentKind::Zero { 0 } else { count };
+        if !lane.fits(count, payload) || self.stripes.room() < count || self.through.is_full() {
+            return false;
+        }
+        // Blocks of one chunk lie in as many stripes.
+        let stripes = self
+            .blocks(fragment)
+            .filter(|&(stripe, _)| self.stripes.find(stripe).is_none_or(|stripe| !self.stripes.get(stripe).reserved));
+        let descriptor = u64::from(lane.open.items.is_empty());
+        lane.room() >= descriptor + payload as u64 + DESTAGE_LOG_BLOCKS * stripes.count() as u64
+    }
+
+    /// The stripes and columns of a fragment's blocks.
+    pub(crate) fn blocks(&self, fragment: &Fragment) -> impl Iterator<Item = (base::ids::StripeId, u8)> + use<> {
+        // A fragment lies in one chunk: one column of consecutive stripes.
+        let place = self.map.geometry.locate(fragment.start);
+        let count = u64::from(fragment.count);
+        (0..count).map(move |at| (base::ids::StripeId(place.stripe.0 + at), place.column))
+    }
+
+    fn admit<P: Ports>(&mut self, work: &mut Work<'_, P>, id: LaneId, from: ShardId, mut fragment: Fragment) {
+        let told = Acknowledgement { from, request: fragment.request, offset: fragment.offset };
+        if self.map.service != Service::ReadWrite {
+            core::mem::take(&mut fragment.buffers).free(work.ports);
+            self.answers.push_back((from, told.failed(IoError::ReadOnly)));
+            return;
+        }
+        let through = if self.acknowledges_from_log() {
+            0
+        } else {
+            let through = Through { told, blocks: fragment.count };
+            let Ok(key) = self.through.insert(through) else { unreachable!("admission looked for room") };
+            key.to_bits()
+        };
+        for (at, (stripe, column)) in self.blocks(&fragment).enumerate() {
+            let stripe = self.stripes.find_or_add(stripe, id);
+            if !self.stripes.get(stripe).reserved {
+                assert!(self.lane(id).reserve(), "admission looked for log space");
+                self.stripes.get_mut(stripe).reserved = true;
+            }
+            let buffer: Option<Buffer> =
+                if fragment.kind == FragmentKind::Zero { None } else { fragment.buffers.pop(work.ports) };
+            let name = buffer.as_ref().map(Buffer::id);
+            let version = self.stripes.add(stripe, column, buffer);
+            let block = ArrayBlock(fragment.start.0 + at as u64);
+            let item = match name {
+                Some(buffer) => {
+                    let crc = payload_crc(&self.map.log, work.ports.bytes(buffer));
+                    Item::Data { version, block, crc, buffer, through }
+                }
+                None => Item::Zeros { version, block, through },
+            };
+            self.log(id, item, work.now);
+        }
+        assert!(fragment.buffers.is_empty(), "a write brings a buffer of {BLOCK} bytes for each block and no more");
+        if through == 0 {
+            self.lane(id).open.acknowledgements.push(told);
+        }
+    }
+
+    /// Blocks of a write-through fragment are on the members: it is acknowledged with the last of them.
+    pub(crate) fn on_members(&mut self, through: u64) {
+        let key = base::slab::Key::from_bits(through);
+        // A halted array has told everyone already.
+        let Some(entry) = self.through.get_mut(key) else { return };
+        entry.blocks -= 1;
+        if entry.blocks == 0 {
+            let entry = self.through.remove(key).expect("it was there just now");
+            self.answers.push_back((entry.told.from, entry.told.done()));
+        }
+    }
+}
+
+impl FragmentDone {
+    /// The answer to a fragment that is given back with its buffers.
+    pub(crate) fn of(fragment: &Fragment, result: Result<(), IoError>, buffers: BufferList) -> Self {
+        Self { request: fragment.request, offset: fragment.offset, result, buffers }
+    }
+}

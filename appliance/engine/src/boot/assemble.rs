@@ -1,0 +1,378 @@
+//! From devices in any order to an array that can be served: who belongs to it (`raid::assemble`), what must be durable
+//! before anything relies on it (rule L6), and what its log holds ([`super::recovery`]).
+//!
+//! A device that fails on the way is treated as missing and everything is begun again without it, at most once for each
+//! device; whatever was written until then is what any start would have written.
+
+use std::sync::Arc;
+
+use base::ids::{ArrayBlock, ArrayId, DeviceBlock, DeviceId, LaneId, ShardId};
+use base::uuid::Uuid;
+use base::{Block, ZERO_BLOCK};
+use journal::{LogIdentity, LogLayout, LogSuperblock, slot_of};
+use ports::SyncDevice;
+use raid::metadata::METADATA_BLOCKS;
+use raid::{Assembly, Candidate, Initialised, LogCandidate, Metadata, Origin, Superblock, Wanted, superblock_block};
+
+use super::BootError;
+use super::create::{CreateVolume, Writer, encode};
+use super::recovery::{LaneReport, recover_lane};
+use crate::array::{ArrayPart, DestageSettings, RecoveredBlock};
+use crate::coordinator::{CoordinatedArray, service};
+use crate::map::{ArrayMap, Extent, LogMode, Member, Service, Volume};
+
+/// What is found at a device's beginning.
+#[derive(Clone, Debug)]
+pub enum Found {
+    /// A member of an array.
+    Member(Box<Superblock>),
+    /// A copy of a log.
+    Log(Box<LogSuperblock>),
+    /// Nothing of ours.
+    Nothing,
+    /// Something of ours that cannot be used, and why.
+    Unusable(String),
+}
+
+/// Looks what a device bears.
+pub fn probe<D: SyncDevice>(devices: &mut [Option<D>], device: DeviceId) -> Result<Found, BootError> {
+    let mut blocks = [ZERO_BLOCK; 2];
+    Writer::new(devices, device)?.read(DeviceBlock(1), &mut blocks)?;
+    let [a, b] = &blocks;
+    match Superblock::newest(a, b) {
+        Ok(superblock) => return Ok(Found::Member(Box::new(superblock))),
+        Err(raid::SuperblockError::NotASuperblock) => {}
+        Err(error) => return Ok(Found::Unusable(error.to_string())),
+    }
+    match LogSuperblock::newest(a, b) {
+        Ok((superblock, _)) => Ok(Found::Log(Box::new(superblock))),
+        Err(journal::SuperblockError::NotASuperblock) => Ok(Found::Nothing),
+        Err(error) => Ok(Found::Unusable(error.to_string())),
+    }
+}
+
+/// How an array is to be assembled.
+#[derive(Clone, Debug)]
+pub struct AssembleOptions {
+    /// Its place among the arrays of this process.
+    pub id: ArrayId,
+    /// Its name.
+    pub name: String,
+    /// How many shards share it.
+    pub shards: u16,
+    /// Whether a minority of members is the truth.
+    pub force: bool,
+    /// When writes are acknowledged; none keeps what the log says.
+    pub mode: Option<journal::LogMode>,
+    /// Volumes that are made if they are missing.
+    pub volumes: Vec<CreateVolume>,
+    /// Blocks that each shard's cache may hold.
+    pub cache_blocks: usize,
+    /// When they go to the members.
+    pub settings: DestageSettings,
+}
+
+/// What start-up found and did.
+#[derive(Clone, Debug, Default)]
+pub struct RecoveryReport {
+    /// Sums over all lanes; clean if every lane was.
+    pub lanes: LaneReport,
+    /// What the operator should know.
+    pub notes: Vec<String>,
+}
+
+/// An array that can be served.
+#[derive(Debug)]
+pub struct BootedArray {
+    /// The map in force.
+    pub map: Arc<ArrayMap>,
+    /// The part of each shard.
+    pub parts: Vec<ArrayPart>,
+    /// What the coordinator keeps.
+    pub coordinated: CoordinatedArray,
+    /// The volume table.
+    pub metadata: Metadata,
+    /// What was found and done.
+    pub report: RecoveryReport,
+}
+
+impl BootedArray {
+    /// Where the volumes lie, in the order of the table.
+    pub fn volumes(&self) -> Vec<Volume> {
+        let volume = |record: &raid::VolumeRecord| Volume {
+            array: self.map.id,
+            name: format!("{}/{}", self.map.name, record.name),
+            extents: record
+                .extents
+                .iter()
+                .map(|extent| Extent { start: ArrayBlock(extent.start), blocks: extent.blocks })
+                .collect(),
+            blocks: record.blocks,
+        };
+        self.metadata.volumes.iter().map(volume).collect()
+    }
+}
+
+/// Assembles and recovers an array.
+pub fn assemble<D: SyncDevice>(
+    devices: &mut [Option<D>],
+    options: &AssembleOptions,
+    entropy: &mut dyn FnMut() -> u64,
+) -> Result<BootedArray, BootError> {
+    let mut notes = Vec::new();
+    for _ in 0..devices.len() {
+        match attempt(devices, options, entropy) {
+            Err(BootError::Device { device, error }) if devices[device.index()].is_some() => {
+                notes.push(format!("device {device} failed during start-up ({error:?}) and is left out"));
+                devices[device.index()] = None;
+            }
+            Ok(mut booted) => {
+                booted.report.notes.splice(0..0, notes);
+                return Ok(booted);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    attempt(devices, options, entropy)
+}
+
+fn attempt<D: SyncDevice>(
+    devices: &mut [Option<D>],
+    options: &AssembleOptions,
+    entropy: &mut dyn FnMut() -> u64,
+) -> Result<BootedArray, BootError> {
+    let (candidates, logs, mut notes) = look(devices)?;
+    let log_candidates: Vec<LogCandidate> = logs
+        .iter()
+        .map(|(device, log)| LogCandidate {
+            device: *device,
+            array: log.identity.array,
+            uuid: log.copy,
+            generation: log.identity.generation,
+            epoch: log.epoch,
+        })
+        .collect();
+    let assembly = raid::assemble(Wanted::Named(&options.name), &candidates, &log_candidates, options.force)?;
+    notes.extend(assembly.notes.iter().cloned());
+    let log_of = |device: DeviceId| logs.iter().find(|(id, _)| *id == device).map(|(_, log)| log.clone());
+    let mut log_superblocks: Vec<Option<LogSuperblock>> =
+        assembly.copies.iter().map(|device| device.and_then(log_of)).collect();
+    let (superblocks, epoch) = make_durable(devices, &assembly, &mut log_superblocks, options)?;
+    let log = log_superblocks.iter().flatten().next().expect("assembly found a copy of the log").clone();
+
+    let map = ArrayMap {
+        id: options.id,
+        name: options.name.clone(),
+        uuid: assembly.superblock.array,
+        epoch,
+        geometry: assembly.superblock.geometry,
+        members: superblocks
+            .iter()
+            .zip(&assembly.members)
+            .map(|(superblock, member)| {
+                let (superblock, member) = (superblock.as_ref()?, member.as_ref()?);
+                Some(Member { device: member.device, data_start: DeviceBlock(superblock.layout.data.start) })
+            })
+            .collect(),
+        log: LogIdentity { array: log.identity.array, generation: log.identity.generation },
+        log_layout: log.layout,
+        copies: assembly.copies.clone(),
+        incarnation: log.incarnation,
+        mode: match log.mode {
+            journal::LogMode::WriteThrough => LogMode::WriteThrough,
+            journal::LogMode::WriteBack => LogMode::WriteBack,
+        },
+        service: Service::ReadWrite,
+        shards: options.shards,
+    };
+    let map = ArrayMap { service: service(&map), ..map };
+    let initialised = read_bitmap(devices, &map, &superblocks)?;
+    let metadata = read_metadata(devices, &map, &superblocks, options, entropy)?;
+
+    let mut report = RecoveryReport { lanes: LaneReport { clean: true, ..LaneReport::default() }, notes };
+    let mut parts: Vec<ArrayPart> = Vec::new();
+    let map = Arc::new(map);
+    for _ in 0..options.shards {
+        parts.push(ArrayPart {
+            map: Arc::clone(&map),
+            lanes: Vec::new(),
+            recovered: Vec::new(),
+            initialised: initialised.words(),
+            cache_blocks: options.cache_blocks,
+            settings: options.settings,
+        });
+    }
+    for lane in (0..map.log_layout.lanes()).map(LaneId) {
+        let recovered = recover_lane(devices, &map, lane)?;
+        add(&mut report.lanes, &recovered.report);
+        let ShardId(owner) = map.owner_of(lane);
+        let part = &mut parts[usize::from(owner)];
+        part.lanes.push(recovered.start);
+        let blocks: Vec<RecoveredBlock> = recovered.blocks;
+        part.recovered.extend(blocks);
+    }
+    let coordinated = CoordinatedArray { map: Arc::clone(&map), superblocks, log_superblocks, initialised };
+    Ok(BootedArray { map, parts, coordinated, metadata, report })
+}
+
+fn add(sum: &mut LaneReport, lane: &LaneReport) {
+    sum.clean &= lane.clean;
+    sum.torn |= lane.torn;
+    sum.records += lane.records;
+    sum.repaired_records += lane.repaired_records;
+    sum.replayed_stripes += lane.replayed_stripes;
+    sum.dirty_blocks += lane.dirty_blocks;
+}
+
+type Looked = (Vec<Candidate>, Vec<(DeviceId, LogSuperblock)>, Vec<String>);
+
+/// Reads the superblocks of all devices.
+fn look<D: SyncDevice>(devices: &mut [Option<D>]) -> Result<Looked, BootError> {
+    let (mut candidates, mut logs, mut notes) = (Vec::new(), Vec::new(), Vec::new());
+    for index in 0..devices.len() {
+        let device = DeviceId(index as u16);
+        if devices[index].is_none() {
+            continue;
+        }
+        match probe(devices, device)? {
+            Found::Member(superblock) => candidates.push(Candidate { device, superblock: *superblock }),
+            Found::Log(superblock) => logs.push((device, *superblock)),
+            Found::Unusable(why) => notes.push(format!("device {device}: {why}")),
+            Found::Nothing => {}
+        }
+    }
+    Ok((candidates, logs, notes))
+}
+
+/// Writes what must be durable before anything relies on it: this start's incarnation on every log copy, and the exclusion
+/// of what is missing on every copy and member that is there. Returns the members' superblocks and the epoch.
+fn make_durable<D: SyncDevice>(
+    devices: &mut [Option<D>],
+    assembly: &Assembly,
+    logs: &mut [Option<LogSuperblock>],
+    options: &AssembleOptions,
+) -> Result<(Vec<Option<Superblock>>, u64), BootError> {
+    let excludes = assembly.newly_missing != 0 || assembly.newly_missing_copies != 0;
+    let epoch = if excludes { assembly.highest_epoch + 1 } else { assembly.superblock.epoch };
+    let incarnation = 1 + logs.iter().flatten().map(|log| log.incarnation).max().unwrap_or(0);
+    for (log, device) in logs.iter_mut().zip(&assembly.copies) {
+        let (Some(log), &Some(device)) = (log, device) else { continue };
+        log.epoch = epoch;
+        log.incarnation = incarnation;
+        log.clean = false;
+        log.mode = options.mode.unwrap_or(log.mode);
+        log.update += 1;
+        let mut block = ZERO_BLOCK;
+        log.encode(&mut block);
+        let mut device = Writer::new(devices, device)?;
+        device.write(LogLayout::superblock_block(slot_of(log.update)), &[block])?;
+        device.flush()?;
+    }
+    let mut truth = assembly.superblock.clone();
+    if excludes {
+        truth.exclude(epoch, assembly.newly_missing, assembly.newly_missing_copies);
+    }
+    let mut superblocks = Vec::new();
+    for member in &assembly.members {
+        let Some(member) = member else {
+            superblocks.push(None);
+            continue;
+        };
+        let mut superblock = member.superblock.clone();
+        if superblock.epoch != epoch {
+            superblock.epoch = epoch;
+            superblock.members.clone_from(&truth.members);
+            superblock.copies.clone_from(&truth.copies);
+            superblock.update += 1;
+            let mut block = ZERO_BLOCK;
+            superblock.encode(&mut block);
+            let mut device = Writer::new(devices, member.device)?;
+            device.write(superblock_block(superblock.update), &[block])?;
+            device.flush()?;
+        }
+        superblocks.push(Some(superblock));
+    }
+    Ok((superblocks, epoch))
+}
+
+fn read_bitmap<D: SyncDevice>(
+    devices: &mut [Option<D>],
+    map: &ArrayMap,
+    superblocks: &[Option<Superblock>],
+) -> Result<Initialised, BootError> {
+    let mut initialised = Initialised::new(map.uuid, map.geometry.zones(), false);
+    for block in 0..Initialised::blocks_for(map.geometry.zones()) as usize {
+        let mut found: Vec<Block> = Vec::new();
+        for (superblock, member) in superblocks.iter().zip(&map.members) {
+            let (Some(superblock), Some(member)) = (superblock, member) else { continue };
+            for slot in 0..2 {
+                let mut bits = ZERO_BLOCK;
+                let place = superblock.layout.bitmap_block(block, slot);
+                Writer::new(devices, member.device)?.read(place, core::slice::from_mut(&mut bits))?;
+                found.push(bits);
+            }
+        }
+        if !initialised.merge(block, found.iter()) {
+            return Err(BootError::NoMetadata { array: map.name.clone() });
+        }
+    }
+    Ok(initialised)
+}
+
+/// Reads the volume table and adds what is declared and missing.
+fn read_metadata<D: SyncDevice>(
+    devices: &mut [Option<D>],
+    map: &ArrayMap,
+    superblocks: &[Option<Superblock>],
+    options: &AssembleOptions,
+    entropy: &mut dyn FnMut() -> u64,
+) -> Result<Metadata, BootError> {
+    let mut newest: Option<(u64, Metadata)> = None;
+    let members = || superblocks.iter().zip(&map.members).filter_map(|(s, m)| Some((s.as_ref()?, m.as_ref()?)));
+    for (superblock, member) in members() {
+        for slot in 0..2 {
+            let mut blocks = vec![ZERO_BLOCK; METADATA_BLOCKS];
+            Writer::new(devices, member.device)?.read(superblock.layout.metadata_block(slot), &mut blocks)?;
+            if let Ok((update, metadata)) = Metadata::decode(map.uuid, &blocks)
+                && newest.as_ref().is_none_or(|(newest, _)| update > *newest)
+            {
+                newest = Some((update, metadata));
+            }
+        }
+    }
+    let Some((update, mut metadata)) = newest else {
+        return Err(BootError::NoMetadata { array: map.name.clone() });
+    };
+    let mut changed = false;
+    for volume in &options.volumes {
+        if metadata.find(&volume.name).is_none() {
+            let random = [entropy(), entropy()];
+            metadata.create_volume(&map.geometry, &volume.name, volume.blocks, random, Origin::Config).map_err(
+                |error| BootError::Impossible {
+                    array: map.name.clone(),
+                    what: format!("volume {}: {error}", volume.name),
+                },
+            )?;
+            changed = true;
+        }
+    }
+    if changed {
+        // The slot that the newest table does not lie in; a member that lacked it gets both in time.
+        let blocks = encode(&metadata, map.uuid, update + 1, &map.name)?;
+        for (superblock, member) in members() {
+            let mut device = Writer::new(devices, member.device)?;
+            device.write(superblock.layout.metadata_block(((update + 1) & 1) as usize), &blocks)?;
+            device.flush()?;
+        }
+    }
+    Ok(metadata)
+}
+
+/// The identity of an array, for callers that look at several.
+pub fn array_of(found: &Found) -> Option<Uuid> {
+    match found {
+        Found::Member(superblock) => Some(superblock.array),
+        Found::Log(superblock) => Some(superblock.identity.array),
+        Found::Nothing | Found::Unusable(_) => None,
+    }
+}

@@ -1,0 +1,226 @@
+//! A new array. Regions and log lanes are written and flushed first and superblocks last, members after the log, so that an
+//! array that was made half is none: what it leaves behind bears no superblock that a majority shares.
+
+use base::ids::{DeviceBlock, DeviceId};
+use base::uuid::Uuid;
+use base::{Block, ZERO_BLOCK};
+use journal::{LogIdentity, LogLayout, LogMode, LogSuperblock, format_lane, slot_of};
+use ports::SyncDevice;
+use raid::{
+    CopyEntry, Geometry, Initialised, Level, MemberEntry, MemberLayout, Metadata, Origin, State, Superblock,
+    superblock_block,
+};
+
+use super::BootError;
+
+/// A volume to be carved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CreateVolume {
+    /// Its name, unique in the array.
+    pub name: String,
+    /// Its size in blocks.
+    pub blocks: u64,
+}
+
+/// An array to be made.
+#[derive(Clone, Debug)]
+pub struct CreateArray {
+    /// Its name.
+    pub name: String,
+    /// How redundancy is arranged.
+    pub level: Level,
+    /// The members in slot order.
+    pub members: Vec<DeviceId>,
+    /// The devices of the log, a copy on each.
+    pub copies: Vec<DeviceId>,
+    /// Blocks of a chunk.
+    pub chunk_blocks: u32,
+    /// Lanes of the log.
+    pub lanes: u16,
+    /// When writes are acknowledged.
+    pub mode: LogMode,
+    /// Whether all members are known to hold nothing but zeros: their zones start initialised.
+    pub known_zero: bool,
+    /// Its volumes.
+    pub volumes: Vec<CreateVolume>,
+}
+
+/// Everything about a new array that can be refused, worked out before anything is written.
+struct Plan {
+    geometry: Geometry,
+    layouts: Vec<MemberLayout>,
+    log_layout: LogLayout,
+    metadata: Metadata,
+}
+
+/// Makes an array on devices whose content does not matter. `entropy` gives random bits for its identities.
+pub fn create_array<D: SyncDevice>(
+    devices: &mut [Option<D>],
+    spec: &CreateArray,
+    entropy: &mut dyn FnMut() -> u64,
+) -> Result<Uuid, BootError> {
+    let mut uuid = || Uuid::from_random([entropy(), entropy()]);
+    let array = uuid();
+    let member_uuids: Vec<Uuid> = spec.members.iter().map(|_| uuid()).collect();
+    let copy_uuids: Vec<Uuid> = spec.copies.iter().map(|_| uuid()).collect();
+    let generation = u128::from(entropy()) << 64 | u128::from(entropy());
+    let plan = plan(devices, spec, entropy)?;
+    let identity = LogIdentity { array, generation };
+    let active = State::Active;
+
+    for (at, &device) in spec.copies.iter().enumerate() {
+        let superblock = LogSuperblock {
+            identity,
+            compatible: 0,
+            copy: copy_uuids[at],
+            copy_index: at as u16,
+            copy_count: spec.copies.len() as u16,
+            epoch: 1,
+            geometry_epoch: 0,
+            incarnation: 1,
+            mode: spec.mode,
+            clean: true,
+            update: 1,
+            layout: plan.log_layout,
+            later_regions: Vec::new(),
+        };
+        let mut device = Writer::new(devices, device)?;
+        // The other place may hold a superblock of an earlier log with a higher update.
+        device.write(LogLayout::superblock_block(slot_of(0)), &[ZERO_BLOCK])?;
+        device.write(LogLayout::superblock_block(slot_of(1)), &[ZERO_BLOCK])?;
+        device.flush()?;
+        for lane in (0..plan.log_layout.lanes()).map(base::ids::LaneId) {
+            let (blocks, _) = format_lane(&plan.log_layout, &identity, lane, 1, 1, 0);
+            for (place, block) in &blocks {
+                device.write(*place, core::slice::from_ref(block))?;
+            }
+        }
+        device.flush()?;
+        let mut block = ZERO_BLOCK;
+        superblock.encode(&mut block);
+        device.write(LogLayout::superblock_block(slot_of(superblock.update)), &[block])?;
+        device.flush()?;
+    }
+
+    let mut initialised = Initialised::new(array, plan.geometry.zones(), spec.known_zero);
+    let bitmap_blocks = Initialised::blocks_for(plan.geometry.zones()) as usize;
+    let slots: Vec<usize> = (0..bitmap_blocks).map(|block| initialised.advance(block)).collect();
+    for (at, &device) in spec.members.iter().enumerate() {
+        let layout = &plan.layouts[at];
+        let mut device = Writer::new(devices, device)?;
+        device.write(superblock_block(0), &[ZERO_BLOCK])?;
+        device.write(superblock_block(1), &[ZERO_BLOCK])?;
+        device.flush()?;
+        for (block, &slot) in slots.iter().enumerate() {
+            let mut bits = ZERO_BLOCK;
+            initialised.encode(block, &mut bits);
+            device.write(layout.bitmap_block(block, slot), &[bits])?;
+        }
+        device.write(layout.metadata_block(0), &[ZERO_BLOCK])?;
+        device.write(layout.metadata_block(1), &encode(&plan.metadata, array, 1, &spec.name)?)?;
+        device.flush()?;
+    }
+    for (at, &device) in spec.members.iter().enumerate() {
+        let superblock = Superblock {
+            compatible: 0,
+            array,
+            name: spec.name.clone(),
+            slot: at as u8,
+            geometry: plan.geometry,
+            geometry_epoch: 0,
+            epoch: 1,
+            update: 1,
+            log_generation: generation,
+            members: member_uuids.iter().map(|&uuid| MemberEntry { uuid, state: active }).collect(),
+            copies: copy_uuids.iter().map(|&uuid| CopyEntry { uuid, state: active }).collect(),
+            layout: plan.layouts[at],
+            controller_ids: (1, u16::MAX),
+            fencing_epoch: 0,
+        };
+        let mut block = ZERO_BLOCK;
+        superblock.encode(&mut block);
+        let mut device = Writer::new(devices, device)?;
+        device.write(superblock_block(superblock.update), &[block])?;
+        device.flush()?;
+    }
+    Ok(array)
+}
+
+/// Works everything out that may be refused.
+fn plan<D: SyncDevice>(
+    devices: &[Option<D>],
+    spec: &CreateArray,
+    entropy: &mut dyn FnMut() -> u64,
+) -> Result<Plan, BootError> {
+    let impossible = |what: String| BootError::Impossible { array: spec.name.clone(), what };
+    if spec.copies.is_empty() || spec.copies.len() > raid::superblock::MAX_COPIES {
+        return Err(impossible(format!(
+            "a parity array needs a log of 1 to {} devices; without one a crash could leave stripes whose parity is wrong",
+            raid::superblock::MAX_COPIES
+        )));
+    }
+    if spec.name.is_empty() || spec.name.len() > raid::superblock::MAX_NAME_BYTES {
+        return Err(impossible(format!("a name has 1 to {} bytes", raid::superblock::MAX_NAME_BYTES)));
+    }
+    let size = |device: DeviceId| {
+        devices[device.index()].as_ref().map(SyncDevice::blocks).ok_or(BootError::DeviceLost { device })
+    };
+    // The zone's size follows from the chunk alone.
+    let probe = Geometry::new(spec.level, spec.members.len().min(255) as u8, spec.chunk_blocks, u64::MAX)
+        .map_err(|error| impossible(error.to_string()))?;
+    let mut layouts = Vec::new();
+    for &device in &spec.members {
+        let layout = MemberLayout::for_device(size(device)?, probe.zone_stripes())
+            .map_err(|error| impossible(format!("device {device}: {error}")))?;
+        layouts.push(layout);
+    }
+    let stripes = layouts.iter().map(|layout| layout.data.blocks).min().unwrap_or(0);
+    let geometry = Geometry::new(spec.level, spec.members.len() as u8, spec.chunk_blocks, stripes)
+        .map_err(|error| impossible(error.to_string()))?;
+    let mut smallest = u64::MAX;
+    for &device in &spec.copies {
+        smallest = smallest.min(size(device)?);
+    }
+    let log_layout =
+        LogLayout::for_device(smallest, spec.lanes).map_err(|error| impossible(format!("its log: {error}")))?;
+    let mut metadata = Metadata::default();
+    for volume in &spec.volumes {
+        let random = [entropy(), entropy()];
+        metadata
+            .create_volume(&geometry, &volume.name, volume.blocks, random, Origin::Config)
+            .map_err(|error| impossible(format!("volume {}: {error}", volume.name)))?;
+    }
+    Ok(Plan { geometry, layouts, log_layout, metadata })
+}
+
+/// The blocks of a volume table.
+pub(super) fn encode(metadata: &Metadata, array: Uuid, update: u64, name: &str) -> Result<Vec<Block>, BootError> {
+    metadata
+        .encode(array, update)
+        .map_err(|error| BootError::Impossible { array: name.to_owned(), what: format!("its volume table: {error}") })
+}
+
+/// A device, with errors that name it.
+pub(super) struct Writer<'a, D> {
+    id: DeviceId,
+    device: &'a mut D,
+}
+
+impl<'a, D: SyncDevice> Writer<'a, D> {
+    pub(super) fn new(devices: &'a mut [Option<D>], id: DeviceId) -> Result<Self, BootError> {
+        let device = devices[id.index()].as_mut().ok_or(BootError::DeviceLost { device: id })?;
+        Ok(Self { id, device })
+    }
+
+    pub(super) fn read(&mut self, start: DeviceBlock, into: &mut [Block]) -> Result<(), BootError> {
+        self.device.read(start, into).map_err(|error| BootError::Device { device: self.id, error })
+    }
+
+    pub(super) fn write(&mut self, start: DeviceBlock, blocks: &[Block]) -> Result<(), BootError> {
+        self.device.write(start, blocks).map_err(|error| BootError::Device { device: self.id, error })
+    }
+
+    pub(super) fn flush(&mut self) -> Result<(), BootError> {
+        self.device.flush().map_err(|error| BootError::Device { device: self.id, error })
+    }
+}

@@ -1,0 +1,83 @@
+//! Before any reactor turns: arrays are made, found on their devices, assembled and recovered. All of it is plain
+//! straight-line code over [`ports::SyncDevice`], because nothing else runs yet; every decision is made by the pure parts of
+//! `raid` and `journal`.
+//!
+//! | file | holds |
+//! |---|---|
+//! | [`create`] | a new array: regions, log lanes, superblocks last |
+//! | [`assemble`](mod@assemble) | from devices in any order to arrays that can be served |
+//! | [`recovery`] | one lane of the log |
+
+pub mod assemble;
+pub mod create;
+pub mod recovery;
+
+use base::ids::{DeviceId, LaneId};
+use ports::DeviceError;
+use thiserror::Error;
+
+pub use assemble::{AssembleOptions, BootedArray, Found, RecoveryReport, assemble, probe};
+pub use create::{CreateArray, CreateVolume, create_array};
+pub use recovery::LaneReport;
+
+/// Why an array cannot be made or served.
+#[derive(Debug, Error)]
+pub enum BootError {
+    /// A device: it does not do what it should.
+    #[error("device {device} failed during start-up ({error:?})")]
+    Device {
+        /// Which.
+        device: DeviceId,
+        /// How.
+        error: DeviceError,
+    },
+    /// A device: it was there a moment ago.
+    #[error("device {device} was lost during start-up")]
+    DeviceLost {
+        /// Which.
+        device: DeviceId,
+    },
+    /// The devices, or the operator: what is there does not make the array.
+    #[error(transparent)]
+    Assemble(#[from] raid::AssembleError),
+    /// The devices: the log is damaged.
+    #[error(
+        "array {array}: the log is damaged: {error}. Nothing was changed. If another copy of the log exists, attach it and start again"
+    )]
+    Log {
+        /// Whose.
+        array: String,
+        /// What was found.
+        error: journal::RecoveryError,
+    },
+    /// The devices: what verified a moment ago does so no longer.
+    #[error("array {array}: lane {lane} of the log cannot be read again as it was just now: a log device is failing")]
+    LogChanged {
+        /// Whose.
+        array: String,
+        /// Which lane.
+        lane: LaneId,
+    },
+    /// Us: the reserve was not kept.
+    #[error("array {array}: lane {lane} of the log has no room for the record of this start")]
+    LogFull {
+        /// Whose.
+        array: String,
+        /// Which lane.
+        lane: LaneId,
+    },
+    /// The operator: the configuration asks for something that cannot be made.
+    #[error("array {array}: {what}")]
+    Impossible {
+        /// Which.
+        array: String,
+        /// What, and what would do.
+        what: String,
+    },
+    /// The devices: no copy of the metadata region is whole.
+    #[error("array {array}: no member has a whole copy of the volume table; nothing was changed")]
+    NoMetadata {
+        /// Which.
+        array: String,
+    },
+}

@@ -1,0 +1,56 @@
+//! Every bound of the engine, in one place, with what relates them.
+
+use crate::io::MAX_REQUEST_BLOCKS;
+
+/// Most blocks of a fragment: what one transaction takes in one piece, and so what becomes visible in one step.
+pub const MAX_FRAGMENT_BLOCKS: u32 = 64;
+
+/// Requests under way on one shard.
+pub const MAX_REQUESTS: usize = 4096;
+
+/// Fragments that one shard may have under way at another.
+pub const FRAGMENT_CREDITS: usize = 512;
+
+/// Fragments that one shard has under way at itself.
+pub const LOCAL_FRAGMENTS: usize = 4096;
+
+/// Messages that the mesh must hold between two shards: fragments one way, answers to those the other way, and the rest.
+pub const MESH_CAPACITY: usize = 2 * FRAGMENT_CREDITS + 1024;
+
+/// Device operations under way on one shard.
+pub const MAX_OPERATIONS: usize = 4096;
+
+/// Operations that are kept free for the log and for destaging, whatever the reads do.
+pub const RESERVED_OPERATIONS: usize = 1024;
+
+/// Messages applied in one turn.
+pub const MESSAGES_A_TURN: usize = 256;
+
+/// Completions applied in one turn.
+pub const COMPLETIONS_A_TURN: usize = 512;
+
+/// Stripes under destage on one shard and array.
+pub const MAX_DESTAGES: usize = 128;
+
+/// Stripes whose destage is started in one turn.
+pub const DESTAGES_A_TURN: usize = 64;
+
+/// Records of a lane under way to the log copies.
+pub const RECORDS_IN_FLIGHT: usize = 4;
+
+/// Payload blocks that make a record worth sending although others are under way.
+pub const RECORD_WORTH_BLOCKS: usize = 32;
+
+/// Destaged entries that make a record worth writing although nothing else waits for it.
+pub const DESTAGED_WORTH_ENTRIES: usize = 64;
+
+/// Log blocks that destaging a stripe may need at most: a parity record of its own (descriptor and parity) and a destaged
+/// record of its own (descriptor).
+pub const DESTAGE_LOG_BLOCKS: u64 = 3;
+
+const _: () = assert!(MAX_FRAGMENT_BLOCKS as usize <= journal::MAX_PAYLOAD_BLOCKS);
+const _: () = assert!(MAX_FRAGMENT_BLOCKS as usize <= ports::MAX_DEVICE_BLOCKS);
+const _: () = assert!(MAX_REQUEST_BLOCKS <= u16::MAX as u32);
+const _: () = assert!(RESERVED_OPERATIONS < MAX_OPERATIONS);
+const _: () = assert!(RECORDS_IN_FLIGHT <= journal::MAX_IN_FLIGHT);
+const _: () = assert!(MESH_CAPACITY > 2 * FRAGMENT_CREDITS);

@@ -1,0 +1,114 @@
+//! What shards, the coordinator and the control side say to each other. A message is at most 64 bytes; buffers travel with
+//! it by ownership.
+
+use std::sync::Arc;
+
+use base::ids::{ArrayBlock, ArrayId, Slot, ZoneId};
+use ports::BufferList;
+
+use crate::front::FrontMessage;
+use crate::io::IoError;
+use crate::map::ArrayMap;
+use crate::status::ShardStatus;
+
+/// A part of a request that lies within one chunk, hence in one zone and one lane.
+#[derive(Debug)]
+pub struct Fragment {
+    /// The request it belongs to, on the shard that it came from.
+    pub request: u64,
+    /// Blocks of the request before this part.
+    pub offset: u16,
+    /// How many blocks, at most [`crate::limits::MAX_FRAGMENT_BLOCKS`].
+    pub count: u16,
+    /// The array.
+    pub array: ArrayId,
+    /// What to do.
+    pub kind: FragmentKind,
+    /// The first block.
+    pub start: ArrayBlock,
+    /// One buffer per block of a read or write.
+    pub buffers: BufferList,
+}
+
+/// What a fragment wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FragmentKind {
+    /// Fill the buffers.
+    Read,
+    /// Store the buffers.
+    Write,
+    /// Store zeros.
+    Zero,
+}
+
+/// The end of a fragment.
+#[derive(Debug)]
+pub struct FragmentDone {
+    /// The request.
+    pub request: u64,
+    /// Blocks of the request before this part.
+    pub offset: u16,
+    /// How it ended.
+    pub result: Result<(), IoError>,
+    /// A read's buffers, whether it succeeded or not.
+    pub buffers: BufferList,
+}
+
+/// A message of the mesh.
+#[derive(Debug)]
+pub enum Message {
+    /// To the owner of a zone: a part of a request.
+    Fragment(Fragment),
+    /// Back from the owner.
+    FragmentDone(FragmentDone),
+    /// Between front ends.
+    Front(FrontMessage),
+    /// To the coordinator: a member does not answer as it should.
+    MemberFailed {
+        /// Whose member.
+        array: ArrayId,
+        /// Which.
+        slot: Slot,
+    },
+    /// To the coordinator: a log copy does not answer as it should.
+    CopyFailed {
+        /// Whose log.
+        array: ArrayId,
+        /// Which copy.
+        copy: u8,
+    },
+    /// To the coordinator: a zone has been zeroed and flushed on all members.
+    ZoneZeroed {
+        /// Whose zone.
+        array: ArrayId,
+        /// Which.
+        zone: ZoneId,
+    },
+    /// From the coordinator: the zone's bit is durable.
+    ZoneInitialised {
+        /// Whose zone.
+        array: ArrayId,
+        /// Which.
+        zone: ZoneId,
+    },
+    /// From the coordinator: an array's new epoch, durable.
+    Map(Arc<ArrayMap>),
+    /// From the control side: stop cleanly; passed on by the coordinator.
+    Stop,
+    /// To the coordinator: all lanes of this shard rest at an empty transaction.
+    LanesClosed,
+    /// From the coordinator: every shard's lanes rest; end.
+    End,
+    /// From the control side: say how you are.
+    AskStatus,
+    /// To the control side.
+    Status(Box<ShardStatus>),
+}
+
+impl From<FrontMessage> for Message {
+    fn from(message: FrontMessage) -> Self {
+        Self::Front(message)
+    }
+}
+
+const _: () = assert!(size_of::<Message>() <= 64);

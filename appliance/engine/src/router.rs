@@ -1,0 +1,270 @@
+//! Splits requests to volumes into fragments at chunk borders, sends each to the owner of its zone, and puts the answers
+//! together. It knows where blocks lie and who owns them, never what is in them.
+//!
+//! A request whose fragments cannot all be sent at once (no credit at the owner) waits in order with its cursor; an answer
+//! always has room, because its credit was taken with the fragment.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use base::ids::{ArrayBlock, ArrayId, Lba, ShardId};
+use base::slab::{Key, Slab};
+use ports::{BufferId, BufferList, Ports};
+
+use crate::io::{IoDone, IoError, IoKind, IoRequest, MAX_REQUEST_BLOCKS};
+use crate::limits::{FRAGMENT_CREDITS, LOCAL_FRAGMENTS, MAX_FRAGMENT_BLOCKS, MAX_REQUESTS};
+use crate::map::{ArrayMap, VolumeMap};
+use crate::message::{Fragment, FragmentDone, FragmentKind, Message};
+
+#[derive(Debug)]
+struct Request {
+    token: u64,
+    volume: usize,
+    kind: FragmentKind,
+    lba: Lba,
+    blocks: u32,
+    /// Blocks whose fragments have been sent.
+    sent: u32,
+    /// Fragments sent and not yet answered.
+    unanswered: u32,
+    result: Result<(), IoError>,
+    /// Buffers of the fragments still to be sent.
+    buffers: BufferList,
+    /// The place in [`Router::ids`] where a read's buffers stand in order, for putting them together again.
+    ids: usize,
+}
+
+/// The requests of one shard.
+#[derive(Debug)]
+pub(crate) struct Router {
+    shard: ShardId,
+    volumes: VolumeMap,
+    arrays: Vec<Arc<ArrayMap>>,
+    requests: Slab<Request>,
+    /// Requests with fragments still to be sent, oldest first.
+    sending: VecDeque<Key<Request>>,
+    credits: Vec<usize>,
+    local: VecDeque<Fragment>,
+    done: VecDeque<IoDone>,
+    /// Buffer names of reads in more than one fragment, one row a request.
+    ids: Vec<[BufferId; MAX_REQUEST_BLOCKS as usize]>,
+    free_ids: Vec<usize>,
+    stopping: bool,
+}
+
+const NO_IDS: usize = usize::MAX;
+
+/// Reads in more than one fragment at a time on one shard: each may hold up to a megabyte of buffers anyway.
+const SPLIT_READS: usize = 512;
+
+impl Router {
+    pub(crate) fn new(shard: ShardId, shards: u16, volumes: VolumeMap, arrays: Vec<Arc<ArrayMap>>) -> Self {
+        let credits = (0..shards).map(|to| if to == shard.0 { LOCAL_FRAGMENTS } else { FRAGMENT_CREDITS }).collect();
+        Self {
+            shard,
+            volumes,
+            arrays,
+            requests: Slab::new(MAX_REQUESTS),
+            sending: VecDeque::with_capacity(MAX_REQUESTS),
+            credits,
+            local: VecDeque::with_capacity(LOCAL_FRAGMENTS),
+            done: VecDeque::with_capacity(2 * MAX_REQUESTS),
+            ids: vec![[BufferId(0); MAX_REQUEST_BLOCKS as usize]; SPLIT_READS],
+            free_ids: (0..SPLIT_READS).rev().collect(),
+            stopping: false,
+        }
+    }
+
+    /// Takes a request, or gives it back if there is no room now.
+    pub(crate) fn begin<P: Ports<Message = Message>>(
+        &mut self,
+        ports: &mut P,
+        request: IoRequest,
+    ) -> Result<(), IoRequest> {
+        if self.done.len() >= MAX_REQUESTS || self.requests.is_full() {
+            return Err(request);
+        }
+        let refusal = self.refusal(&request);
+        if refusal.is_some() || request.kind == IoKind::Flush || request.blocks == 0 {
+            // A flush has nothing to wait for: what was acknowledged is durable in the log or on the members.
+            request.buffers.free(ports);
+            let result = refusal.map_or(Ok(()), Err);
+            self.done.push_back(IoDone { token: request.token, result, buffers: BufferList::EMPTY });
+            return Ok(());
+        }
+        let kind = match request.kind {
+            IoKind::Read => FragmentKind::Read,
+            IoKind::Write => FragmentKind::Write,
+            IoKind::WriteZeroes | IoKind::Flush => FragmentKind::Zero,
+        };
+        let expected = if kind == FragmentKind::Zero { 0 } else { request.blocks as usize };
+        assert_eq!(request.buffers.len(), expected, "a read or write brings one buffer for each block");
+        let mut ids = NO_IDS;
+        if kind == FragmentKind::Read && !self.is_one_fragment(&request) {
+            let Some(row) = self.free_ids.pop() else { return Err(request) };
+            for (place, id) in self.ids[row].iter_mut().zip(request.buffers.ids(ports)) {
+                *place = id;
+            }
+            ids = row;
+        }
+        let entry = Request {
+            token: request.token,
+            volume: request.volume.index(),
+            kind,
+            lba: request.lba,
+            blocks: request.blocks,
+            sent: 0,
+            unanswered: 0,
+            result: Ok(()),
+            buffers: request.buffers,
+            ids,
+        };
+        let Ok(key) = self.requests.insert(entry) else { unreachable!("there was room above") };
+        if !self.sending.is_empty() || !self.send(ports, key) {
+            self.sending.push_back(key);
+        }
+        Ok(())
+    }
+
+    fn refusal(&self, request: &IoRequest) -> Option<IoError> {
+        if self.stopping {
+            return Some(IoError::Stopping);
+        }
+        let Some(volume) = self.volumes.get(request.volume.index()) else { return Some(IoError::NoVolume) };
+        let end = request.lba.0.checked_add(u64::from(request.blocks));
+        let fits = end.is_some_and(|end| end <= volume.blocks) && request.blocks <= MAX_REQUEST_BLOCKS;
+        if fits { None } else { Some(IoError::OutOfRange) }
+    }
+
+    fn is_one_fragment(&self, request: &IoRequest) -> bool {
+        self.next_fragment(request.volume.index(), request.lba, request.blocks).2 == request.blocks
+    }
+
+    /// The longest run from `lba` that one fragment may cover.
+    fn next_fragment(&self, volume: usize, lba: Lba, blocks: u32) -> (ArrayId, ArrayBlock, u32) {
+        let volume = &self.volumes[volume];
+        let (start, run) = volume.resolve(lba, blocks).expect("the range was checked against the volume's end");
+        let geometry = &self.arrays[volume.array.index()].geometry;
+        let in_chunk = geometry.chunk_end(start).0 - start.0;
+        (volume.array, start, run.min(MAX_FRAGMENT_BLOCKS).min(in_chunk as u32))
+    }
+
+    /// Sends what is left of a request as far as credits go; whether all has been sent.
+    fn send<P: Ports<Message = Message>>(&mut self, ports: &mut P, key: Key<Request>) -> bool {
+        loop {
+            let request = &self.requests[key];
+            let left = request.blocks - request.sent;
+            if left == 0 {
+                return true;
+            }
+            let lba = Lba(request.lba.0 + u64::from(request.sent));
+            let (array, start, count) = self.next_fragment(request.volume, lba, left);
+            let map = &self.arrays[array.index()];
+            let zone = map.geometry.zone_of(map.geometry.locate(start).stripe);
+            let owner = map.owner_of(map.lane_of(zone));
+            if self.credits[owner.index()] == 0 {
+                return false;
+            }
+            let request = &mut self.requests[key];
+            let whole = request.sent == 0 && count == request.blocks;
+            let buffers = if whole {
+                core::mem::take(&mut request.buffers)
+            } else if request.kind == FragmentKind::Zero {
+                BufferList::EMPTY
+            } else {
+                request.buffers.split_front(ports, count as usize)
+            };
+            let fragment = Fragment {
+                request: key.to_bits(),
+                offset: request.sent as u16,
+                count: count as u16,
+                array,
+                kind: request.kind,
+                start,
+                buffers,
+            };
+            request.sent += count;
+            request.unanswered += 1;
+            self.credits[owner.index()] -= 1;
+            if owner == self.shard {
+                self.local.push_back(fragment);
+            } else {
+                let posted = ports.post(owner, Message::Fragment(fragment));
+                assert!(posted.is_ok(), "the mesh has room for every fragment that has a credit");
+            }
+        }
+    }
+
+    /// Sends what waited for credits.
+    pub(crate) fn maintain<P: Ports<Message = Message>>(&mut self, ports: &mut P) {
+        while let Some(&key) = self.sending.front() {
+            if !self.send(ports, key) {
+                break;
+            }
+            self.sending.pop_front();
+        }
+    }
+
+    /// The next fragment for this shard's own arrays.
+    pub(crate) fn local(&mut self) -> Option<Fragment> {
+        self.local.pop_front()
+    }
+
+    /// Takes the answer to a fragment that `owner` had.
+    pub(crate) fn answered<P: Ports<Message = Message>>(
+        &mut self,
+        ports: &mut P,
+        owner: ShardId,
+        answer: FragmentDone,
+    ) {
+        self.credits[owner.index()] += 1;
+        let key = Key::from_bits(answer.request);
+        let request = self.requests.get_mut(key).expect("an answer finds its request");
+        request.unanswered -= 1;
+        if let (Ok(()), Err(error)) = (request.result, answer.result) {
+            request.result = Err(error);
+        }
+        if request.sent < request.blocks || request.unanswered > 0 {
+            // The buffers of a read in several fragments come together by name at its end.
+            return;
+        }
+        let request = self.requests.remove(key).expect("it was there just now");
+        let mut buffers = answer.buffers;
+        if request.ids != NO_IDS {
+            buffers = BufferList::EMPTY;
+            for &id in &self.ids[request.ids][..request.blocks as usize] {
+                buffers.push(ports, ports::Buffer::from_id(id));
+            }
+            self.free_ids.push(request.ids);
+        }
+        if request.result.is_err() {
+            core::mem::take(&mut buffers).free(ports);
+        }
+        self.done.push_back(IoDone { token: request.token, result: request.result, buffers });
+    }
+
+    /// The next request that has ended.
+    pub(crate) fn done(&mut self) -> Option<IoDone> {
+        self.done.pop_front()
+    }
+
+    /// Refuses all further requests.
+    pub(crate) fn stop(&mut self) {
+        self.stopping = true;
+    }
+
+    /// Whether no request is under way.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.requests.is_empty() && self.done.is_empty()
+    }
+
+    /// Whether something waits that the next turn can do.
+    pub(crate) fn has_work(&self) -> bool {
+        !self.local.is_empty() || !self.done.is_empty()
+    }
+
+    /// Requests under way.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.requests.len()
+    }
+}

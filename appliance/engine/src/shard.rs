@@ -1,0 +1,401 @@
+//! The loop of one core: select, apply, maintain.
+
+use std::sync::Arc;
+
+use base::ids::{ArrayId, ShardId};
+use base::metrics::{DeviceOp as CountedOp, Metrics};
+use base::time::Time;
+use ports::{DeviceOp, Ports, Program, Turn};
+
+use crate::array::{ArrayPart, ArrayShard, Purpose, Work};
+use crate::coordinator::{Coordinator, CoordinatorSetup};
+use crate::front::{Front, FrontSetup, VolumeIo};
+use crate::io::{IoDone, IoRequest};
+use crate::limits::{COMPLETIONS_A_TURN, MAX_OPERATIONS, MESSAGES_A_TURN};
+use crate::map::{Service, VolumeMap};
+use crate::message::{FragmentDone, Message};
+use crate::operations::Operations;
+use crate::router::Router;
+use crate::status::{ArrayStatus, ShardStatus};
+
+/// What a shard is made of.
+#[derive(Debug)]
+pub struct ShardSetup {
+    /// Which shard.
+    pub shard: ShardId,
+    /// How many there are.
+    pub shards: u16,
+    /// All volumes.
+    pub volumes: VolumeMap,
+    /// Its part of each array, by [`ArrayId`].
+    pub arrays: Vec<ArrayPart>,
+    /// On shard 0 alone: what the coordinator keeps.
+    pub coordinator: Option<CoordinatorSetup>,
+    /// The hosts' side; none where requests come in by [`Shard::begin`] alone.
+    pub front: Option<FrontSetup>,
+    /// Where it counts.
+    pub metrics: Arc<Metrics>,
+}
+
+/// How far a stop is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stopping {
+    No,
+    /// Requests under way end; everything goes to the members.
+    Draining,
+    /// The coordinator knows that the lanes rest.
+    Told,
+    /// The coordinator says that all do.
+    Ended,
+}
+
+/// All state of one core.
+#[derive(Debug)]
+pub struct Shard {
+    shard: ShardId,
+    router: Router,
+    arrays: Vec<ArrayShard>,
+    coordinator: Option<Coordinator>,
+    front: Option<Front>,
+    operations: Operations<Purpose>,
+    metrics: Arc<Metrics>,
+    stopping: Stopping,
+    prepared: bool,
+}
+
+/// What the front sees of the rest.
+struct Requests<'a>(&'a mut Router);
+
+impl<P: Ports<Message = Message>> VolumeIo<P> for Requests<'_> {
+    fn begin(&mut self, ports: &mut P, request: IoRequest) -> Result<(), IoRequest> {
+        self.0.begin(ports, request)
+    }
+}
+
+impl Shard {
+    /// A shard that has not turned yet.
+    pub fn new(setup: ShardSetup) -> Self {
+        let maps = setup.arrays.iter().map(|part| Arc::clone(&part.map)).collect();
+        let arrays = setup.arrays.into_iter().map(|part| ArrayShard::new(setup.shard, setup.shards, part)).collect();
+        Self {
+            shard: setup.shard,
+            router: Router::new(setup.shard, setup.shards, setup.volumes, maps),
+            arrays,
+            coordinator: setup.coordinator.map(Coordinator::new),
+            front: setup.front.map(Front::new),
+            operations: Operations::new(MAX_OPERATIONS),
+            metrics: setup.metrics,
+            stopping: Stopping::No,
+            prepared: false,
+        }
+    }
+
+    /// Takes a request to a volume, or gives it back if there is no room now.
+    pub fn begin<P: Ports<Message = Message>>(&mut self, ports: &mut P, request: IoRequest) -> Result<(), IoRequest> {
+        self.router.begin(ports, request)
+    }
+
+    /// The next request that has ended; only where there is no front.
+    pub fn done(&mut self) -> Option<IoDone> {
+        assert!(self.front.is_none(), "the front takes the answers");
+        self.router.done()
+    }
+
+    /// Requests under way.
+    pub fn in_flight(&self) -> usize {
+        self.router.in_flight()
+    }
+
+    /// Whether the arrays' log is still all there at the end of a stop: everything is on the members.
+    pub fn is_clean(&self) -> bool {
+        self.arrays.iter().all(ArrayShard::is_clean)
+    }
+
+    /// Checks the whole state; for the simulator.
+    pub fn self_check(&self) {
+        for array in &self.arrays {
+            array.self_check();
+        }
+    }
+
+    fn prepare<P: Ports<Message = Message>>(&mut self, ports: &mut P) {
+        for array in &mut self.arrays {
+            array.prepare(ports);
+        }
+        if let Some(coordinator) = &mut self.coordinator {
+            coordinator.prepare(ports);
+        }
+        self.prepared = true;
+    }
+
+    fn with_array<P: Ports<Message = Message>, R>(
+        &mut self,
+        ports: &mut P,
+        array: ArrayId,
+        apply: impl FnOnce(&mut ArrayShard, &mut Work<'_, P>) -> R,
+    ) -> R {
+        let now = ports.now();
+        let metrics = &self.metrics.shard(self.shard).arrays[array.index()];
+        let mut work = Work { ports, operations: &mut self.operations, metrics, now };
+        apply(&mut self.arrays[array.index()], &mut work)
+    }
+
+    fn messages<P: Ports<Message = Message>>(&mut self, ports: &mut P) -> bool {
+        for count in 0..MESSAGES_A_TURN {
+            let Some((from, message)) = ports.message() else { return count > 0 };
+            self.message(ports, from, message);
+        }
+        true
+    }
+
+    fn message<P: Ports<Message = Message>>(&mut self, ports: &mut P, from: ShardId, message: Message) {
+        match message {
+            Message::Fragment(fragment) => {
+                let array = fragment.array;
+                self.with_array(ports, array, |array, work| array.fragment(work, from, fragment));
+            }
+            Message::FragmentDone(done) => self.router.answered(ports, from, done),
+            Message::Front(message) => {
+                if let Some(front) = &mut self.front {
+                    front.message(ports, from, message);
+                }
+            }
+            Message::MemberFailed { .. }
+            | Message::CopyFailed { .. }
+            | Message::ZoneZeroed { .. }
+            | Message::LanesClosed => {
+                let coordinator = self.coordinator.as_mut().expect("only shard 0 is told what the coordinator decides");
+                coordinator.message(from, message);
+            }
+            Message::ZoneInitialised { array, zone } => {
+                self.with_array(ports, array, |array, work| array.zone_initialised(work, zone));
+            }
+            Message::Map(map) => {
+                let array = map.id;
+                self.with_array(ports, array, |array, work| array.new_map(work, map));
+            }
+            Message::Stop => self.stop(ports),
+            Message::End => self.stopping = Stopping::Ended,
+            Message::AskStatus => {
+                let status = Message::Status(Box::new(self.status(ports.now())));
+                // The control side asks again if its queue was full.
+                let _unsent = ports.post(from, status);
+            }
+            Message::Status(_) => unreachable!("a status goes to the control side"),
+        }
+    }
+
+    /// Begins a clean stop; told to shard 0, it tells the others.
+    pub fn stop<P: Ports<Message = Message>>(&mut self, ports: &mut P) {
+        if self.stopping != Stopping::No {
+            return;
+        }
+        self.stopping = Stopping::Draining;
+        if let Some(front) = &mut self.front {
+            front.stop(ports);
+        }
+        self.router.stop();
+        if let Some(coordinator) = &mut self.coordinator {
+            coordinator.stop();
+        }
+    }
+
+    fn completions<P: Ports<Message = Message>>(&mut self, ports: &mut P) -> bool {
+        for count in 0..COMPLETIONS_A_TURN {
+            let Some(completion) = ports.completion() else { return count > 0 };
+            let (purpose, device, op, blocks, result) = self.operations.complete(completion);
+            let counted = match op {
+                DeviceOp::Read => CountedOp::Read,
+                DeviceOp::Write | DeviceOp::WriteDurable => CountedOp::Write,
+                DeviceOp::Flush => CountedOp::Flush,
+                DeviceOp::WriteZeroes(_) => CountedOp::Zero,
+            };
+            let bytes = blocks * base::BLOCK as u64;
+            self.metrics.shard(self.shard).devices[device.index()].record(counted, bytes, result.is_ok());
+            match purpose {
+                Purpose::Coordinator { write } => {
+                    let coordinator = self.coordinator.as_mut().expect("the coordinator's own operation");
+                    coordinator.completed(write, result.is_ok());
+                }
+                Purpose::Record { array, .. }
+                | Purpose::Anchor { array, .. }
+                | Purpose::Read { array, .. }
+                | Purpose::DestageRead { array, .. }
+                | Purpose::DestageWrite { array, .. }
+                | Purpose::MemberFlush { array, .. }
+                | Purpose::ZoneZero { array, .. }
+                | Purpose::ZoneFlush { array, .. } => {
+                    self.with_array(ports, array, |array, work| array.completed(work, purpose, result));
+                }
+            }
+        }
+        true
+    }
+
+    /// Fragments to this shard's arrays, answers to routers, reports to the coordinator.
+    fn exchange<P: Ports<Message = Message>>(&mut self, ports: &mut P) -> bool {
+        let mut worked = false;
+        while let Some(fragment) = self.router.local() {
+            worked = true;
+            let (array, shard) = (fragment.array, self.shard);
+            self.with_array(ports, array, |array, work| array.fragment(work, shard, fragment));
+        }
+        for index in 0..self.arrays.len() {
+            while let Some((to, done)) = self.arrays[index].answer() {
+                worked = true;
+                self.answer(ports, to, done);
+            }
+            while let Some(report) = self.arrays[index].report() {
+                worked = true;
+                match &mut self.coordinator {
+                    Some(coordinator) => coordinator.message(self.shard, report),
+                    None => {
+                        let posted = ports.post(ShardId(0), report);
+                        assert!(posted.is_ok(), "the mesh keeps room for reports");
+                    }
+                }
+            }
+        }
+        worked
+    }
+
+    fn answer<P: Ports<Message = Message>>(&mut self, ports: &mut P, to: ShardId, done: FragmentDone) {
+        if to == self.shard {
+            self.router.answered(ports, to, done);
+        } else {
+            let posted = ports.post(to, Message::FragmentDone(done));
+            assert!(posted.is_ok(), "the place of an answer is reserved with the fragment");
+        }
+    }
+
+    fn deliver<P: Ports<Message = Message>>(&mut self, ports: &mut P) -> bool {
+        let Some(front) = &mut self.front else { return false };
+        let mut worked = false;
+        while let Some(done) = self.router.done() {
+            worked = true;
+            front.io_done(ports, done);
+        }
+        worked
+    }
+
+    fn coordinate<P: Ports<Message = Message>>(&mut self, ports: &mut P) -> bool {
+        let Some(coordinator) = &mut self.coordinator else { return false };
+        let mut worked = coordinator.maintain(ports, &mut self.operations);
+        while let Some((to, message)) = self.coordinator.as_mut().and_then(Coordinator::next_message) {
+            worked = true;
+            if to == self.shard {
+                self.message(ports, to, message);
+            } else if let Err(message) = ports.post(to, message) {
+                self.coordinator.as_mut().expect("it was there just now").take_back(to, message);
+                break;
+            }
+        }
+        worked
+    }
+
+    /// Once nothing is under way, the arrays are told to stop; once their lanes rest, the coordinator is.
+    fn drain<P: Ports<Message = Message>>(&mut self, ports: &mut P) {
+        if self.stopping != Stopping::Draining || !self.router.is_idle() {
+            return;
+        }
+        for array in &mut self.arrays {
+            array.stop();
+        }
+        if self.arrays.iter().all(ArrayShard::is_closed) {
+            let told = match &mut self.coordinator {
+                Some(coordinator) => {
+                    coordinator.message(self.shard, Message::LanesClosed);
+                    true
+                }
+                None => ports.post(ShardId(0), Message::LanesClosed).is_ok(),
+            };
+            if told {
+                self.stopping = Stopping::Told;
+            }
+        }
+    }
+
+    fn deadline(&self) -> Time {
+        let front = self.front.as_ref().map_or(Time::NEVER, Front::deadline);
+        self.arrays.iter().map(ArrayShard::deadline).fold(front, Time::min)
+    }
+
+    /// What there is to tell.
+    pub fn status(&self, now: Time) -> ShardStatus {
+        let arrays = self.arrays.iter().map(|array| {
+            let map = array.map();
+            let absent = |present: Vec<bool>| (0u8..).zip(present).filter(|&(_, p)| !p).map(|(at, _)| at).collect();
+            ArrayStatus {
+                array: map.id,
+                name: map.name.clone(),
+                epoch: map.epoch,
+                service: match map.service {
+                    Service::ReadWrite => "read-write",
+                    Service::ReadOnly => "read-only",
+                    Service::Failed => "failed",
+                },
+                missing_members: absent(map.members.iter().map(Option::is_some).collect()),
+                missing_copies: absent(map.copies.iter().map(Option::is_some).collect()),
+                usage: array.usage(),
+            }
+        });
+        ShardStatus {
+            shard: self.shard,
+            requests: self.router.in_flight() as u64,
+            arrays: arrays.collect(),
+            connections: self.front.as_ref().map_or_else(Vec::new, |front| front.connections(now)),
+        }
+    }
+
+    fn count(&self) {
+        let metrics = self.metrics.shard(self.shard);
+        for (array, metrics) in self.arrays.iter().zip(&metrics.arrays) {
+            let (map, usage) = (array.map(), array.usage());
+            metrics.log_used_blocks.set(usage.log_used_blocks);
+            metrics.log_capacity_blocks.set(usage.log_blocks);
+            metrics.dirty_blocks.set(usage.dirty_blocks);
+            let missing = u64::from(map.missing().count_ones());
+            metrics.members_missing.set(missing);
+            metrics.degraded.set(u64::from(missing > 0));
+            metrics.log_copies_missing.set(map.copies.iter().filter(|copy| copy.is_none()).count() as u64);
+            metrics.read_only.set(u64::from(map.service != Service::ReadWrite));
+        }
+    }
+}
+
+impl<P: Ports<Message = Message>> Program<P> for Shard {
+    fn turn(&mut self, ports: &mut P) -> Turn {
+        if !self.prepared {
+            self.prepare(ports);
+        }
+        let mut worked = self.messages(ports);
+        worked |= self.completions(ports);
+        if let Some(front) = &mut self.front {
+            worked |= front.turn(ports, &mut Requests(&mut self.router));
+        }
+        self.router.maintain(ports);
+        worked |= self.exchange(ports);
+        for index in 0..self.arrays.len() {
+            self.with_array(ports, ArrayId(index as u16), ArrayShard::maintain);
+        }
+        self.operations.retry(ports);
+        worked |= self.exchange(ports);
+        worked |= self.deliver(ports);
+        worked |= self.coordinate(ports);
+        self.drain(ports);
+        if worked {
+            self.count();
+        }
+        let ended = self.stopping == Stopping::Ended;
+        if ended {
+            for array in &mut self.arrays {
+                array.release(ports);
+            }
+            if let Some(coordinator) = &mut self.coordinator {
+                coordinator.release(ports);
+            }
+        }
+        let busy = self.router.has_work() || self.arrays.iter().any(ArrayShard::has_work);
+        Turn { worked: worked || busy, deadline: self.deadline(), ended }
+    }
+}
