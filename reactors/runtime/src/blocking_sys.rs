@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use base::BLOCK;
 use ports::{DeviceError, MAX_DEVICE_BLOCKS};
 
-use crate::faults::device_error;
+use crate::device_error::device_error;
 use crate::map_sys::BlockPointer;
 
 /// Most interruptions that one call bears.

@@ -15,8 +15,8 @@ use base::time::Span;
 use ports::{DeviceError, DeviceOp};
 
 use crate::blocking_sys::{self, Direction, ZeroMode};
+use crate::device_error::{DeviceOpenError, device_error};
 use crate::event_sys::wait_readable;
-use crate::faults::describe;
 use crate::holder;
 use crate::map_sys::{AlignedBlock, BlockPointer};
 use crate::ram::RamDisk;
@@ -57,121 +57,6 @@ pub struct DeviceSpec {
     pub emulate_volatile_cache: bool,
 }
 
-/// Why a device cannot be used. Each says what, where, why, and what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum DeviceOpenError {
-    /// There is nothing at the path.
-    #[error("device {name}: {path} does not exist. Check the path, or let it be created")]
-    Missing {
-        /// The operator's name.
-        name: String,
-        /// Where.
-        path: PathBuf,
-    },
-    /// The file exists and was to be created.
-    #[error("{path} exists already and is not overwritten. Remove it, or use it as it is")]
-    Exists {
-        /// Where.
-        path: PathBuf,
-    },
-    /// We may not.
-    #[error("device {name}: no permission to read and write {path}. Change its owner or mode, or run as another user")]
-    Permission {
-        /// The operator's name.
-        name: String,
-        /// Where.
-        path: PathBuf,
-    },
-    /// A file was named as a block device, or something else as a file.
-    #[error("device {name}: {path} is {found}, not {expected}. Correct its kind or its path")]
-    WrongKind {
-        /// The operator's name.
-        name: String,
-        /// Where.
-        path: PathBuf,
-        /// What it is.
-        found: &'static str,
-        /// What it was said to be.
-        expected: &'static str,
-    },
-    /// Another process has the lock.
-    #[error("device {name}: {path} is locked by {holder}. Stop that process first: two must never write to one device")]
-    Locked {
-        /// The operator's name.
-        name: String,
-        /// Where.
-        path: PathBuf,
-        /// Who, in words.
-        holder: String,
-    },
-    /// The kernel or another process uses the block device.
-    #[error("device {name}: {path} is in use: {by}. Unmount or release it first")]
-    InUse {
-        /// The operator's name.
-        name: String,
-        /// Where.
-        path: PathBuf,
-        /// By whom, in words.
-        by: String,
-    },
-    /// Less than a block.
-    #[error("device {name}: it has {bytes} bytes, less than one block of {BLOCK}. Make it larger")]
-    TooSmall {
-        /// The operator's name.
-        name: String,
-        /// How large it is.
-        bytes: u64,
-    },
-    /// Sectors larger than our blocks.
-    #[error(
-        "device {name}: {path} has sectors of {sector} bytes; at most {BLOCK} are supported. Reformat it or use another"
-    )]
-    SectorSize {
-        /// The operator's name.
-        name: String,
-        /// Where.
-        path: PathBuf,
-        /// Bytes of a sector.
-        sector: u32,
-    },
-    /// No memory for a device of memory.
-    #[error("device {name}: the system refuses {blocks} blocks of memory: {source}. Make it smaller")]
-    Memory {
-        /// The operator's name.
-        name: String,
-        /// How large it was to be.
-        blocks: u64,
-        /// What it said.
-        source: io::Error,
-    },
-    /// The emulated cache is for files and memory.
-    #[error("device {name}: an emulated volatile cache is for files and memory only. Remove the setting")]
-    CacheNotEmulated {
-        /// The operator's name.
-        name: String,
-    },
-    /// A device could not even be read.
-    #[error("device {name}: {path} cannot be read: {reason}. Check the device")]
-    Unreadable {
-        /// The operator's name.
-        name: String,
-        /// Where.
-        path: PathBuf,
-        /// What the system said.
-        reason: String,
-    },
-    /// Anything else the system said.
-    #[error("{path}: {doing} failed: {source}")]
-    System {
-        /// Where.
-        path: PathBuf,
-        /// What was tried.
-        doing: &'static str,
-        /// What it said.
-        source: io::Error,
-    },
-}
-
 /// Where blocks really lie.
 pub(crate) enum Medium {
     /// A file or block device, and how it is told to zero.
@@ -209,7 +94,7 @@ impl Medium {
             match blocking_sys::zero(file.as_fd(), tried, start, count) {
                 Ok(()) => return Ok(()),
                 Err(errno) if ZeroMode::is_refusal(errno) => mode.store(tried.next() as u8, Ordering::Relaxed),
-                Err(errno) => return Err(crate::faults::device_error(errno, false)),
+                Err(errno) => return Err(device_error(errno, false)),
             }
         }
         let zeros = Box::new(AlignedBlock([0; BLOCK]));
@@ -529,7 +414,7 @@ fn refuses_direct(name: &str, path: &Path, file: &File) -> Result<bool, DeviceOp
         Err(DeviceError::Unreadable) => Ok(false),
         Err(error) => {
             let reason = match error {
-                DeviceError::Other(errno) => describe(errno),
+                DeviceError::Other(errno) => io::Error::from_raw_os_error(errno).to_string(),
                 _ => "the device is gone".to_owned(),
             };
             Err(DeviceOpenError::Unreadable { name: name.to_owned(), path: path.to_owned(), reason })

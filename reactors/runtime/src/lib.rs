@@ -15,7 +15,8 @@
 //! | `uring`, `uring_sys` | requests on an io_uring |
 //! | `threads`, `blocking_sys` | requests on helper threads, calls that wait |
 //! | `ram`, `volatile` | a device in memory, an emulated volatile cache |
-//! | `holder`, `faults` | who holds a device, what an error number means |
+//! | [`device_error`] | how devices fail, at opening and at a request |
+//! | `holder` | who holds a device |
 //! | [`listener`] | listening sockets and the thread that accepts |
 //! | `stream`, `socket_sys` | a reactor's streams by readiness |
 //! | `event_sys`, `map_sys` | epoll, eventfd, anonymous memory |
@@ -52,8 +53,8 @@
 mod blocking_sys;
 pub mod cores;
 pub mod device;
+pub mod device_error;
 mod event_sys;
-mod faults;
 mod gate;
 mod holder;
 pub mod listener;
@@ -73,7 +74,8 @@ mod uring_sys;
 mod volatile;
 
 pub use cores::{CoreError, available_cores, check_cores, choose_cores, default_cores};
-pub use device::{Allocation, DeviceKind, DeviceOpenError, DeviceSet, DeviceSpec, OpenDevice, create_file};
+pub use device::{Allocation, DeviceKind, DeviceSet, DeviceSpec, OpenDevice, create_file};
+pub use device_error::DeviceOpenError;
 pub use listener::{ListenError, Listener, StreamOptions};
 pub use mesh::{Control, Poster};
 pub use pool::{LocalPool, Pool, PoolError};

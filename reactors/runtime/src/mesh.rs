@@ -1,7 +1,7 @@
 //! Messages between reactors: a bounded lock-free queue for each ordered pair, the control side being one more end. It
 //! never blocks a reactor and never looks into a message.
 //!
-//! A reactor that sleeps is woken by its [`Doorbell`]; who posts rings only if the other sleeps, and once for all that it
+//! A reactor that sleeps is woken by its doorbell; who posts rings only if the other sleeps, and once for all that it
 //! posted in a turn.
 
 use std::io;

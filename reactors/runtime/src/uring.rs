@@ -12,7 +12,7 @@ use ports::{Completion, DeviceError, DeviceOp, DeviceRequest, QueueFull};
 
 use crate::blocking_sys::ZeroMode;
 use crate::device::{DeviceSet, Medium};
-use crate::faults::device_error;
+use crate::device_error::device_error;
 use crate::pool::Pool;
 use crate::uring_sys::{Ring, Work, ZERO_BYTES};
 
