@@ -81,7 +81,7 @@ fn theme() -> GraphicalTheme {
 
 /// Each problem with its line of the text and a mark under it.
 fn render(problems: &[Problem], text: &str, theme: &GraphicalTheme) -> String {
-    let handler = GraphicalReportHandler::new_themed(theme.clone()).with_context_lines(0).with_width(110);
+    let handler = GraphicalReportHandler::new_themed(theme.clone()).with_context_lines(1).with_width(110);
     let mut out = String::new();
     for problem in problems {
         let place = if problem.path.is_empty() { String::new() } else { format!("{}: ", problem.path) };

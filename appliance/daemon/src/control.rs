@@ -231,7 +231,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_flood_of_idle_connections_costs_no_memory_and_ends() {
+    fn idle_connections_below_the_bound_do_not_keep_others_out() {
         let plane = ControlPlane::start(setup(None, &Arc::default())).unwrap();
         let address = plane.metrics_address().unwrap();
         let idle: Vec<_> =
