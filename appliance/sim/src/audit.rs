@@ -3,12 +3,69 @@
 //! the format alone.
 
 use base::Block;
-use base::ids::{DeviceBlock, DeviceId, LaneId};
+use base::ids::{DeviceBlock, DeviceId, LaneId, StripeId};
 use journal::{LogLayout, LogReader, LogSuperblock, ReadFault, scan_lane};
+use raid::{Initialised, State, Superblock, superblock_block};
 
 use crate::failure::Failure;
 use crate::rack::Rack;
 use crate::scenario::Scenario;
+
+/// The parity of every initialised stripe is the sum of its data, if all members are in force. With one missing there is
+/// nothing to compare: what is rebuilt from the others is what hosts read.
+///
+/// # Errors
+/// The first stripe where it is not.
+pub fn parity_matches(scenario: &Scenario, rack: &Rack) -> Result<(), Failure> {
+    let members = members_in_force(scenario, rack)?;
+    if members.len() < usize::from(scenario.members) {
+        return Ok(());
+    }
+    let (device, superblock) = &members[0];
+    let geometry = superblock.geometry;
+    let mut initialised = Initialised::new(superblock.array, geometry.zones(), false);
+    for block in 0..Initialised::blocks_for(geometry.zones()) as usize {
+        let slots = members.iter().flat_map(|(device, superblock)| {
+            [0, 1].map(|slot| rack.peek(*device, superblock.layout.bitmap_block(block, slot)))
+        });
+        if !initialised.merge(block, slots) {
+            return Err(Failure::Member { device: *device, detail: format!("no valid bitmap block {block}") });
+        }
+    }
+    for stripe in (0..geometry.stripes()).map(StripeId) {
+        if !initialised.is_set(geometry.zone_of(stripe)) {
+            continue;
+        }
+        let block = |at: usize| {
+            let (device, superblock) = &members[at];
+            rack.peek(*device, DeviceBlock(superblock.layout.data.start + stripe.0))
+        };
+        let mut sum = *block(0);
+        for at in 1..members.len() {
+            parity::xor_into(&mut sum, block(at));
+        }
+        if let Some(byte) = sum.iter().position(|&byte| byte != 0) {
+            return Err(Failure::Parity { stripe, byte });
+        }
+    }
+    Ok(())
+}
+
+/// The members that the newest superblock counts in, in slot order.
+fn members_in_force(scenario: &Scenario, rack: &Rack) -> Result<Vec<(DeviceId, Superblock)>, Failure> {
+    let mut found = Vec::new();
+    for device in scenario.member_devices().filter(|&device| rack.works(device)) {
+        let slot = |update| rack.peek(device, superblock_block(update));
+        let superblock = Superblock::newest(slot(0), slot(1))
+            .map_err(|fault| Failure::Member { device, detail: fault.to_string() })?;
+        found.push((device, superblock));
+    }
+    let newest = found.iter().map(|(_, superblock)| superblock).max_by_key(|superblock| superblock.epoch);
+    let Some(newest) = newest.cloned() else { return Ok(Vec::new()) };
+    found.retain(|(_, superblock)| newest.members[usize::from(superblock.slot)].state == State::Active);
+    found.sort_by_key(|(_, superblock)| superblock.slot);
+    Ok(found)
+}
 
 /// One log copy, seen past everything.
 struct RawCopy<'a> {

@@ -51,6 +51,14 @@ pub enum Failure {
         /// The first byte that differs.
         byte: usize,
     },
+    /// After a clean stop a member is not as it should be.
+    #[error("the member on device {device} is not in order: {detail}")]
+    Member {
+        /// The member's device.
+        device: DeviceId,
+        /// What there is.
+        detail: String,
+    },
     /// After a clean stop a log copy is not at rest.
     #[error("the log on device {device} is not at rest: {detail}")]
     Log {

@@ -18,6 +18,7 @@
 //! | [`workload`] | hosts: what they ask and what they may expect |
 //! | [`scenario`] | what a run is about, drawn from its seed |
 //! | [`subject`] | what is put to the test |
+//! | [`production`] | the engine's shards as that |
 //! | [`machine`] | one appliance between power-on and power-off |
 //! | [`world`] | a run from beginning to end |
 //! | [`audit`] | what must lie on the devices after a clean stop |
@@ -40,6 +41,7 @@ pub mod mesh;
 pub mod oracle;
 pub mod pool;
 pub mod ports;
+pub mod production;
 pub mod rack;
 pub mod random;
 pub mod scenario;

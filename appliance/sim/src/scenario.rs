@@ -2,6 +2,7 @@
 //! within what the array promises to survive: one member, and all log copies but one, over the whole run.
 
 use base::ids::{DeviceId, Lba};
+use base::time::Span;
 
 use crate::rack::{DeviceOptions, Fault, PlannedFault};
 use crate::random::Random;
@@ -55,6 +56,10 @@ pub struct Scenario {
     pub lane_blocks: u64,
     /// Acknowledge only what is durable on the members.
     pub write_through: bool,
+    /// How long a stripe may wait for more of itself.
+    pub destage_age: Span,
+    /// Above this share of the log, stripes do not wait; in percent.
+    pub high_watermark_percent: u8,
     /// Whether the members lose what was not flushed.
     pub member_cache: bool,
     /// Whether the log's devices do.
@@ -80,11 +85,11 @@ pub struct Scenario {
 /// Stripes of a zone.
 pub const ZONE_STRIPES: u64 = 1024;
 
-/// Blocks of a member before its data and, generously, what lies between.
-const MEMBER_OVERHEAD_BLOCKS: u64 = 1024;
+/// Blocks of a member before its data, generously; less than a zone.
+const MEMBER_OVERHEAD_BLOCKS: u64 = 768;
 
 /// Blocks of a log device before its lanes, generously.
-const LOG_OVERHEAD_BLOCKS: u64 = 64;
+const LOG_OVERHEAD_BLOCKS: u64 = 512;
 
 impl Scenario {
     /// The run of a seed.
@@ -107,6 +112,8 @@ impl Scenario {
             lanes: shards.max(random.between(1, 4) as u16),
             lane_blocks: random.choose(&[520, 600, 1000]),
             write_through: random.once_in(3),
+            destage_age: random.choose(&[Span::from_micros(100), Span::from_millis(10), Span::from_secs(5)]),
+            high_watermark_percent: random.choose(&[10, 50, 90]),
             member_cache,
             log_cache: member_cache && random.once_in(2),
             members_are_zero: random.once_in(2),
@@ -124,7 +131,7 @@ impl Scenario {
                 row_blocks,
             },
             queue_depth: random.choose(&[2, 8, 64]),
-            pool_blocks: 2048,
+            pool_blocks: 2048 + usize::from(shards) * 1300,
         };
         scenario.faults = scenario.draw_faults(&mut random);
         scenario
@@ -156,6 +163,11 @@ impl Scenario {
         // A device that fails in the instant of a power cut fails first: afterwards nothing moves.
         faults.sort_by_key(|planned| (planned.effect, planned.fault == Fault::PowerCut));
         faults
+    }
+
+    /// Data blocks of the array: its volume has them all.
+    pub fn volume_blocks(&self) -> u64 {
+        self.zones * ZONE_STRIPES * (u64::from(self.members) - 1)
     }
 
     /// The members' devices.
@@ -218,13 +230,12 @@ mod tests {
             assert!(lost(scenario.log_devices().collect()) < usize::from(scenario.log_copies));
             assert!(scenario.faults.is_sorted_by_key(|planned| planned.effect));
             assert!(scenario.lanes >= scenario.shards);
-            let blocks = scenario.zones * ZONE_STRIPES * (u64::from(scenario.members) - 1);
             let mut end = 0;
             for window in &scenario.workload.windows {
                 assert!(window.start.0 >= end, "windows overlap");
                 end = window.start.0 + u64::from(window.blocks);
             }
-            assert!(end <= blocks && end > 0);
+            assert!(end <= scenario.volume_blocks() && end > 0);
             lost_in_crash += u32::from(
                 scenario
                     .faults

@@ -5,6 +5,7 @@
 use core::fmt;
 
 use base::ids::{DeviceId, Lba};
+use base::time::Span;
 
 use crate::failure::Failure;
 use crate::rack::{Fault, PlannedFault};
@@ -89,6 +90,9 @@ pub fn script(number: usize, case: Case, requests: u64) -> Scenario {
         lanes: shards,
         lane_blocks: 520,
         write_through: case.write_through,
+        // Half of the scripts are destaged while they run, half at their end.
+        destage_age: if number.is_multiple_of(2) { Span::from_micros(100) } else { Span::from_secs(5) },
+        high_watermark_percent: 50,
         member_cache: case.volatile_cache,
         log_cache: case.volatile_cache,
         members_are_zero: !number.is_multiple_of(3),
@@ -107,7 +111,7 @@ pub fn script(number: usize, case: Case, requests: u64) -> Scenario {
             row_blocks: chunk_blocks * (u32::from(members) - 1),
         },
         queue_depth: 16,
-        pool_blocks: 1024,
+        pool_blocks: 4096,
     }
 }
 

@@ -1,0 +1,176 @@
+//! The simulator at the command line: runs seeds and sweeps until one fails, and says how to repeat it.
+// A run itself knows no clock; only the choice of fresh seeds and the end of a longer session need the real one.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use std::cell::RefCell;
+use std::process::ExitCode;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use sim::production::Production;
+use sim::random::scramble;
+use sim::sweep::{Cut, SweepOptions, cases, repeat, sweep_case};
+use sim::world::run_seed;
+
+/// Seeds that once failed.
+const KEPT_SEEDS: &str = include_str!("../seeds.txt");
+
+/// Requests of the script of a sweep, unless said otherwise.
+const SCRIPT_REQUESTS: u64 = 14;
+
+const USAGE: &str = "\
+usage: sim SEED                          run one seed, saying each event aloud with --aloud
+       sim run [--seed N] [--count N | --seconds S]
+                                         run N seeds, or as many as S seconds hold, from N on or from fresh ones
+       sim sweep [--case N] [--requests N] [--stride N] [--second-every N]
+                                         cut a short script at each of its effects, in all cases or one
+       sim sweep --case N --cut N [--then N] [--aloud]
+                                         repeat one cut
+       sim seeds                         run all seeds that once failed";
+
+thread_local! {
+    // What is being run, for who has to repeat it after a panic.
+    static NOW: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+fn now_running(command: String) {
+    NOW.with(|now| *now.borrow_mut() = command);
+}
+
+fn say_how_to_repeat() {
+    NOW.with(|now| eprintln!("to repeat: cargo run --release -p sim -- {}", now.borrow()));
+}
+
+struct Arguments(Vec<String>);
+
+impl Arguments {
+    fn number(&mut self, name: &str) -> Result<Option<u64>, String> {
+        let Some(at) = self.0.iter().position(|argument| argument == name) else { return Ok(None) };
+        self.0.remove(at);
+        if at >= self.0.len() {
+            return Err(format!("{name} needs a number"));
+        }
+        let value = self.0.remove(at);
+        value.parse().map(Some).map_err(|_| format!("{name} needs a number, not {value:?}"))
+    }
+
+    fn flag(&mut self, name: &str) -> bool {
+        let at = self.0.iter().position(|argument| argument == name);
+        at.map(|at| self.0.remove(at)).is_some()
+    }
+
+    fn end(self) -> Result<(), String> {
+        self.0.first().map_or(Ok(()), |extra| Err(format!("{extra:?} is not understood\n{USAGE}")))
+    }
+}
+
+fn main() -> ExitCode {
+    let said = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        said(panic);
+        say_how_to_repeat();
+    }));
+    match command(Arguments(std::env::args().skip(1).collect())) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn command(mut arguments: Arguments) -> Result<(), String> {
+    if arguments.0.is_empty() {
+        return Err(USAGE.into());
+    }
+    let aloud = arguments.flag("--aloud");
+    let word = arguments.0.remove(0);
+    match word.as_str() {
+        "run" => {
+            let first = arguments.number("--seed")?;
+            let (count, seconds) = (arguments.number("--count")?, arguments.number("--seconds")?);
+            arguments.end()?;
+            let fresh = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
+            let first = first.unwrap_or_else(|| scramble(fresh) >> 24);
+            let end = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+            let count = count.unwrap_or(if end.is_some() { u64::MAX } else { 1 });
+            run_seeds((0..count).map(|step| first.wrapping_add(step)), end, aloud)
+        }
+        "sweep" => {
+            let case = arguments.number("--case")?;
+            let (first, second) = (arguments.number("--cut")?, arguments.number("--then")?);
+            let requests = arguments.number("--requests")?.unwrap_or(SCRIPT_REQUESTS);
+            let stride = arguments.number("--stride")?.unwrap_or(1).max(1);
+            let second_every = arguments.number("--second-every")?.unwrap_or(2);
+            arguments.end()?;
+            let all = 0..cases().len();
+            let case = case.map(|case| case as usize);
+            if case.is_some_and(|case| !all.contains(&case)) {
+                return Err(format!("there are cases 0 to {}", all.end - 1));
+            }
+            if let (Some(case), Some(first)) = (case, first) {
+                let cut = Cut { case, first, second: second.unwrap_or(0) };
+                begin(cut, requests);
+                return repeat::<Production>(cut, requests, aloud).map_err(broken);
+            }
+            let chosen = case.map_or(all, |case| case..case + 1);
+            sweep(chosen, SweepOptions { requests, stride, second_every })
+        }
+        "seeds" => {
+            arguments.end()?;
+            let seeds = KEPT_SEEDS.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok());
+            run_seeds(seeds, None, aloud)
+        }
+        seed => match seed.parse() {
+            Ok(seed) => run_seeds(std::iter::once(seed), None, aloud),
+            Err(_) => Err(USAGE.into()),
+        },
+    }
+}
+
+fn run_seeds(seeds: impl Iterator<Item = u64>, end: Option<Instant>, aloud: bool) -> Result<(), String> {
+    let started = Instant::now();
+    let (mut runs, mut events, mut cuts, mut probes) = (0u64, 0u64, 0u64, 0u64);
+    for seed in seeds {
+        if end.is_some_and(|end| Instant::now() >= end) {
+            break;
+        }
+        now_running(format!("run --seed {seed}"));
+        let report =
+            run_seed::<Production>(seed, aloud).map_err(|failure| broken(format!("seed {seed}: {failure}")))?;
+        runs += 1;
+        events += report.events;
+        cuts += report.cuts;
+        probes += report.probes;
+    }
+    let minutes = started.elapsed().as_secs_f64() / 60.0;
+    println!(
+        "{runs} seeds passed: {events} events ({:.0} a minute), {cuts} power cuts, {probes} losses tried",
+        events as f64 / minutes.max(1e-9)
+    );
+    Ok(())
+}
+
+fn sweep(chosen: std::ops::Range<usize>, options: SweepOptions) -> Result<(), String> {
+    let started = Instant::now();
+    let mut total = 0;
+    for case in chosen {
+        let runs =
+            sweep_case::<Production>(case, options, |cut| begin(cut, options.requests)).map_err(|(cut, failure)| {
+                broken(format!("case {} cut at {} and {}: {failure}", cut.case, cut.first, cut.second))
+            })?;
+        println!("case {case:>2} ({}): {runs} runs", cases()[case]);
+        total += runs;
+    }
+    println!("{total} runs passed in {:.1} s", started.elapsed().as_secs_f64());
+    Ok(())
+}
+
+fn begin(cut: Cut, requests: u64) {
+    let Cut { case, first, second } = cut;
+    now_running(format!("sweep --requests {requests} --case {case} --cut {first} --then {second}"));
+}
+
+fn broken(failure: impl std::fmt::Display) -> String {
+    say_how_to_repeat();
+    format!("FAILED: {failure}")
+}

@@ -1,0 +1,132 @@
+//! Production's shards as the subject of a run: the engine as the `brindle` binary starts it, with one array, one volume
+//! that fills it, and no connections.
+
+use std::sync::Arc;
+
+use base::ids::{ArrayId, ShardId};
+use base::metrics::{Metrics, Names, VolumeName};
+use engine::array::DestageSettings;
+use engine::boot::{AssembleOptions, CreateArray, CreateVolume, assemble, create_array};
+use engine::coordinator::CoordinatorSetup;
+use engine::io::{IoDone, IoRequest};
+use engine::limits::MESH_CAPACITY;
+use engine::{Message, Shard, ShardSetup};
+use journal::LogMode;
+use ports::{Program, Turn};
+use raid::Level;
+
+use crate::audit::{log_is_clean, parity_matches};
+use crate::boot_device::BootDevice;
+use crate::failure::Failure;
+use crate::ports::SimPorts;
+use crate::rack::Rack;
+use crate::random::Random;
+use crate::scenario::Scenario;
+use crate::subject::Subject;
+
+const ARRAY: &str = "array";
+const VOLUME: &str = "volume";
+
+/// Turns between two looks at the whole state of a shard, which cost more than a turn.
+const TURNS_A_CHECK: u32 = 16;
+
+/// A shard of production.
+pub struct Production {
+    shard: Shard,
+    turns: u32,
+}
+
+fn mode(scenario: &Scenario) -> LogMode {
+    if scenario.write_through { LogMode::WriteThrough } else { LogMode::WriteBack }
+}
+
+fn settings(scenario: &Scenario) -> DestageSettings {
+    DestageSettings {
+        age: scenario.destage_age,
+        high_watermark_percent: scenario.high_watermark_percent,
+        ..DestageSettings::default()
+    }
+}
+
+impl Subject for Production {
+    type Message = Message;
+    const MESH_CAPACITY: usize = MESH_CAPACITY;
+
+    fn create(scenario: &Scenario, devices: &mut [Option<BootDevice>], random: &mut Random) -> Result<(), String> {
+        let spec = CreateArray {
+            name: ARRAY.into(),
+            level: Level::Raid5,
+            members: scenario.member_devices().collect(),
+            copies: scenario.log_devices().collect(),
+            chunk_blocks: scenario.chunk_blocks,
+            lanes: scenario.lanes,
+            mode: mode(scenario),
+            known_zero: scenario.members_are_zero,
+            volumes: vec![CreateVolume { name: VOLUME.into(), blocks: scenario.volume_blocks() }],
+        };
+        create_array(devices, &spec, &mut || random.bits()).map(|_| ()).map_err(|error| error.to_string())
+    }
+
+    fn boot(scenario: &Scenario, devices: &mut [Option<BootDevice>], random: &mut Random) -> Result<Vec<Self>, String> {
+        let options = AssembleOptions {
+            id: ArrayId(0),
+            name: ARRAY.into(),
+            shards: scenario.shards,
+            force: false,
+            mode: Some(mode(scenario)),
+            volumes: Vec::new(),
+            cache_blocks: 0,
+            settings: settings(scenario),
+        };
+        let booted = assemble(devices, &options, &mut || random.bits()).map_err(|error| error.to_string())?;
+        let volumes = Arc::new(booted.volumes());
+        let names = Names {
+            version: String::new(),
+            volumes: vec![VolumeName { array: ARRAY.into(), volume: VOLUME.into() }],
+            devices: (0..devices.len()).map(|index| index.to_string()).collect(),
+            arrays: vec![ARRAY.into()],
+        };
+        let metrics = Arc::new(Metrics::new(names, scenario.shards));
+        let mut coordinator = Some(CoordinatorSetup { shards: scenario.shards, arrays: vec![booted.coordinated] });
+        let shards = booted.parts.into_iter().zip(0..).map(|(part, index)| {
+            let setup = ShardSetup {
+                shard: ShardId(index),
+                shards: scenario.shards,
+                volumes: Arc::clone(&volumes),
+                arrays: vec![part],
+                coordinator: coordinator.take(),
+                front: None,
+                metrics: Arc::clone(&metrics),
+            };
+            Self { shard: Shard::new(setup), turns: 0 }
+        });
+        Ok(shards.collect())
+    }
+
+    fn begin(&mut self, ports: &mut SimPorts<Message>, request: IoRequest) -> Result<(), IoRequest> {
+        self.shard.begin(ports, request)
+    }
+
+    fn turn(&mut self, ports: &mut SimPorts<Message>) -> Turn {
+        let turn = self.shard.turn(ports);
+        self.turns = self.turns.wrapping_add(1);
+        if self.turns.is_multiple_of(TURNS_A_CHECK) && !turn.ended {
+            self.shard.self_check();
+        }
+        turn
+    }
+
+    fn done(&mut self) -> Option<IoDone> {
+        self.shard.done()
+    }
+
+    fn stop(shards: &mut [Self], ports: &mut SimPorts<Message>) {
+        ports.turn_to(ShardId(0));
+        shards[0].shard.stop(ports);
+    }
+
+    fn audit(scenario: &Scenario, rack: &Rack) -> Result<(), Failure> {
+        parity_matches(scenario, rack)?;
+        log_is_clean(scenario, rack)
+    }
+}
