@@ -1,2 +1,42 @@
-//! Placeholder front page.
+//! RAID as decisions: where blocks lie, what a stripe write needs, who is a member. It emits *plans* and never touches a
+//! byte of data; the engine carries them out.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`geometry`] | levels, members, chunks, stripes, zones |
+//! | [`plan`] | what to read, to compute and to write for a stripe |
+//! | [`superblock`] | what each member says of itself and of the array |
+//! | [`layout`] | the regions of a member |
+//! | [`assemble`](mod@assemble) | from superblocks found anywhere to an array, or to a clear refusal |
+//! | [`metadata`] | the table of volumes, kept on every member |
+//! | [`initialised`] | which zones were ever written |
+//! | [`signature`] | what else may live on a device that is about to be overwritten |
+//!
+//! The formats are described in `FORMAT.md`.
+//!
+//! ```
+//! use base::ids::ArrayBlock;
+//! use raid::{Geometry, Level};
+//! let geometry = Geometry::new(Level::Raid5, 3, 16, 4096).expect("three members of 16 MiB");
+//! let place = geometry.locate(ArrayBlock(17));
+//! assert_eq!((place.stripe.0, place.column), (1, 1));
+//! ```
 #![forbid(unsafe_code)]
+
+pub mod assemble;
+pub mod geometry;
+pub mod initialised;
+pub mod layout;
+pub mod metadata;
+pub mod plan;
+pub mod signature;
+pub mod superblock;
+
+pub use assemble::{AssembleError, Assembly, Candidate, LogCandidate, Wanted, assemble};
+pub use geometry::{Geometry, GeometryError, Level, Place};
+pub use initialised::Initialised;
+pub use layout::MemberLayout;
+pub use metadata::{ExtentRecord, Metadata, MetadataError, Origin, VolumeRecord};
+pub use plan::{DestageKind, DestagePlan, ReadPlan, plan_destage, plan_read};
+pub use signature::{Signature, foreign_signature};
+pub use superblock::{CopyEntry, MemberEntry, State, Superblock, SuperblockError, superblock_block};

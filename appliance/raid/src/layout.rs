@@ -1,0 +1,129 @@
+//! The regions of a member, in blocks from its beginning. A table of them stands in the superblock, so that later regions
+//! fit without a new layout.
+
+use base::ids::DeviceBlock;
+use thiserror::Error;
+
+use crate::initialised::Initialised;
+use crate::metadata::METADATA_BLOCKS;
+
+/// The two places of the superblock.
+pub const SUPERBLOCK_START: u64 = 1;
+
+/// Where regions may begin: block 0 is left to boot sectors, 1 and 2 are superblocks, the rest is kept.
+pub const REGIONS_START: u64 = 16;
+
+/// What the data region's start is a multiple of: 1 MiB.
+pub const DATA_ALIGNMENT_BLOCKS: u64 = 256;
+
+/// A run of blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Region {
+    /// The first block.
+    pub start: u64,
+    /// How many.
+    pub blocks: u64,
+}
+
+/// Where things lie on a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemberLayout {
+    /// Bitmap of initialised zones: a pair of blocks for each block of bits.
+    pub bitmap: Region,
+    /// Two slots of the volume table.
+    pub metadata: Region,
+    /// Data and parity.
+    pub data: Region,
+}
+
+/// Why regions are no layout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum LayoutError {
+    /// Too small for anything.
+    #[error("the device has {have} blocks of 4 KiB; a member needs at least {need}")]
+    TooSmall {
+        /// What there is.
+        have: u64,
+        /// What it takes.
+        need: u64,
+    },
+    /// Read from a disk, and impossible.
+    #[error("the region table is not consistent: {0}")]
+    Inconsistent(&'static str),
+}
+
+impl MemberLayout {
+    /// The layout of a device of this size with zones of this many stripes.
+    pub fn for_device(blocks: u64, zone_stripes: u64) -> Result<Self, LayoutError> {
+        // As if all of it were data: the bitmap is at most a little larger than it must be.
+        let bitmap = Region { start: REGIONS_START, blocks: 2 * Initialised::blocks_for(blocks / zone_stripes) };
+        let metadata = Region { start: bitmap.start + bitmap.blocks, blocks: 2 * METADATA_BLOCKS as u64 };
+        let start = (metadata.start + metadata.blocks).next_multiple_of(DATA_ALIGNMENT_BLOCKS);
+        let need = start + zone_stripes;
+        if blocks < need {
+            return Err(LayoutError::TooSmall { have: blocks, need });
+        }
+        Ok(Self { bitmap, metadata, data: Region { start, blocks: blocks - start } })
+    }
+
+    /// Checks what was read from a disk: regions in place, apart, and large enough for this many stripes and zones.
+    pub fn check(&self, stripes: u64, zones: u64) -> Result<(), LayoutError> {
+        let regions = [self.bitmap, self.metadata, self.data];
+        for (at, region) in regions.iter().enumerate() {
+            let end =
+                region.start.checked_add(region.blocks).ok_or(LayoutError::Inconsistent("a region has no end"))?;
+            if region.start < REGIONS_START {
+                return Err(LayoutError::Inconsistent("a region lies over the superblocks"));
+            }
+            for other in &regions[at + 1..] {
+                let other_end = other.start.saturating_add(other.blocks);
+                if region.start < other_end && other.start < end {
+                    return Err(LayoutError::Inconsistent("two regions overlap"));
+                }
+            }
+        }
+        if self.bitmap.blocks < 2 * Initialised::blocks_for(zones) {
+            return Err(LayoutError::Inconsistent("the bitmap is too small for the zones"));
+        }
+        if self.metadata.blocks < 2 * METADATA_BLOCKS as u64 {
+            return Err(LayoutError::Inconsistent("the metadata region is too small"));
+        }
+        if self.data.blocks < stripes {
+            return Err(LayoutError::Inconsistent("the data region is too small for the stripes"));
+        }
+        Ok(())
+    }
+
+    /// One of the two places of a bitmap block.
+    pub fn bitmap_block(&self, block: usize, slot: usize) -> DeviceBlock {
+        let at = 2 * block as u64 + slot as u64;
+        assert!(slot < 2 && at < self.bitmap.blocks, "bitmap block {block}.{slot} lies in the region");
+        DeviceBlock(self.bitmap.start + at)
+    }
+
+    /// The first block of one of the two slots of the volume table.
+    pub fn metadata_block(&self, slot: usize) -> DeviceBlock {
+        assert!(slot < 2, "there are two slots");
+        DeviceBlock(self.metadata.start + (slot * METADATA_BLOCKS) as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_layout_passes_its_own_check_and_overlaps_do_not() {
+        let layout = MemberLayout::for_device(1 << 20, 1024).expect("4 GiB is enough");
+        assert_eq!(layout.data.start % DATA_ALIGNMENT_BLOCKS, 0);
+        assert_eq!(layout.check(layout.data.blocks / 1024 * 1024, layout.data.blocks / 1024), Ok(()));
+        let mut wrong = layout;
+        wrong.metadata.start -= 1;
+        assert!(wrong.check(1024, 1).is_err());
+        wrong = layout;
+        wrong.data.blocks = u64::MAX;
+        assert!(wrong.check(1024, 1).is_err());
+        assert!(layout.check(layout.data.blocks + 1, 1).is_err());
+        assert!(matches!(MemberLayout::for_device(1024, 1024), Err(LayoutError::TooSmall { .. })));
+    }
+}

@@ -1,0 +1,52 @@
+//! Identifiers as text within the JSON: exact in every reader, where numbers above 2^53 would not be.
+
+/// With hyphens.
+pub(super) mod uuid {
+    use base::uuid::Uuid;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(in super::super) fn serialize<S: Serializer>(uuid: &Uuid, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(uuid)
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Uuid, D::Error> {
+        let text = String::deserialize(from)?;
+        Uuid::parse(&text).ok_or_else(|| D::Error::custom("a UUID is 32 hexadecimal digits and four hyphens"))
+    }
+}
+
+/// 32 hexadecimal digits.
+pub(super) mod nguid {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(in super::super) fn serialize<S: Serializer>(nguid: &[u8; 16], to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&format_args!("{:032x}", u128::from_be_bytes(*nguid)))
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<[u8; 16], D::Error> {
+        let text = String::deserialize(from)?;
+        let digits = super::digits(&text, 32).ok_or_else(|| D::Error::custom("an NGUID is 32 hexadecimal digits"))?;
+        Ok(digits.to_be_bytes())
+    }
+}
+
+/// 16 hexadecimal digits.
+pub(super) mod eui64 {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(in super::super) fn serialize<S: Serializer>(eui64: &u64, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&format_args!("{eui64:016x}"))
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+        let text = String::deserialize(from)?;
+        let digits = super::digits(&text, 16).ok_or_else(|| D::Error::custom("an EUI-64 is 16 hexadecimal digits"))?;
+        Ok(digits as u64)
+    }
+}
+
+/// The number of exactly `count` hexadecimal digits; `from_str_radix` alone would take a sign.
+fn digits(text: &str, count: usize) -> Option<u128> {
+    let whole = text.len() == count && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if whole { u128::from_str_radix(text, 16).ok() } else { None }
+}

@@ -1,0 +1,439 @@
+//! What each member says of itself and of its array. Two blocks at the device's beginning are written in turns; the valid
+//! one with the higher update count holds. Described in `FORMAT.md`.
+
+use base::Block;
+use base::cursor::{Reader, Truncated, Writer};
+use base::ids::DeviceBlock;
+use base::uuid::Uuid;
+use thiserror::Error;
+
+use crate::geometry::{Geometry, GeometryError, Level, MAX_MEMBERS};
+use crate::layout::{LayoutError, MemberLayout, Region, SUPERBLOCK_START};
+
+/// What the block begins with.
+pub const MAGIC: [u8; 8] = *b"BRINDLEM";
+
+/// The format's version.
+pub const VERSION: u16 = 1;
+
+/// Incompatible features that this program knows: none yet.
+pub const KNOWN_INCOMPATIBLE: u64 = 0;
+
+/// Most copies of the log.
+pub const MAX_COPIES: usize = 4;
+
+/// Most bytes of the array's name.
+pub const MAX_NAME_BYTES: usize = 32;
+
+const CRC_AT: usize = 8;
+const NAME_AT: usize = 128;
+const COPIES_AT: usize = 192;
+const COPY_BYTES: usize = 32;
+const REGIONS_AT: usize = 384;
+const REGION_BYTES: usize = 32;
+const MAX_REGIONS: usize = 16;
+const MEMBERS_AT: usize = 1024;
+const MEMBER_BYTES: usize = 32;
+
+const _: () = assert!(COPIES_AT + MAX_COPIES * COPY_BYTES <= REGIONS_AT);
+const _: () = assert!(REGIONS_AT + MAX_REGIONS * REGION_BYTES <= MEMBERS_AT);
+const _: () = assert!(MEMBERS_AT + MAX_MEMBERS as usize * MEMBER_BYTES <= base::BLOCK);
+
+const REGION_BITMAP: u16 = 1;
+const REGION_METADATA: u16 = 2;
+const REGION_DATA: u16 = 3;
+
+/// Whether a member or copy takes part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It does.
+    Active,
+    /// It does not, since this epoch: what it holds is old.
+    Excluded {
+        /// The first epoch without it.
+        since: u64,
+    },
+}
+
+/// A member as all superblocks list it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemberEntry {
+    /// Its identity.
+    pub uuid: Uuid,
+    /// Whether it takes part.
+    pub state: State,
+}
+
+/// A log copy as all superblocks list it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CopyEntry {
+    /// Its identity.
+    pub uuid: Uuid,
+    /// Whether it takes part.
+    pub state: State,
+}
+
+/// A member superblock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Superblock {
+    /// Compatible features, kept as they are.
+    pub compatible: u64,
+    /// The array.
+    pub array: Uuid,
+    /// Its name, for people; at most [`MAX_NAME_BYTES`] bytes.
+    pub name: String,
+    /// This member's place; its identity stands in [`Superblock::members`].
+    pub slot: u8,
+    /// Where blocks lie.
+    pub geometry: Geometry,
+    /// The geometry's epoch; 0 until a reshape.
+    pub geometry_epoch: u32,
+    /// The array's epoch: one more with each exclusion.
+    pub epoch: u64,
+    /// One more with each write of this superblock.
+    pub update: u64,
+    /// The generation of the log that the array needs.
+    pub log_generation: u128,
+    /// All members by slot.
+    pub members: Vec<MemberEntry>,
+    /// All log copies.
+    pub copies: Vec<CopyEntry>,
+    /// Where things lie on this member.
+    pub layout: MemberLayout,
+    /// Controller ids of this node, for two nodes that serve one array in turns.
+    pub controller_ids: (u16, u16),
+    /// Raised by a node that takes an array over.
+    pub fencing_epoch: u64,
+}
+
+/// Why a block is no superblock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum SuperblockError {
+    /// Something else is there.
+    #[error("there is no member superblock")]
+    NotASuperblock,
+    /// It was one.
+    #[error("the member superblock's checksum is wrong")]
+    BadCrc,
+    /// From the future.
+    #[error("the member superblock has format version {0}; this program knows {VERSION}")]
+    Version(u16),
+    /// From the future.
+    #[error("the array uses incompatible features {0:#x} that this program does not know")]
+    Incompatible(u64),
+    /// Nonsense under a good checksum.
+    #[error("the member superblock is not consistent: {0}")]
+    Malformed(&'static str),
+    /// Nonsense under a good checksum.
+    #[error(transparent)]
+    Geometry(#[from] GeometryError),
+    /// Nonsense under a good checksum.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+}
+
+impl From<Truncated> for SuperblockError {
+    fn from(_: Truncated) -> Self {
+        Self::Malformed("it ends before its fields do")
+    }
+}
+
+/// Where an update of the superblock is written: never over the newest one.
+pub const fn superblock_block(update: u64) -> DeviceBlock {
+    DeviceBlock(SUPERBLOCK_START + (update & 1))
+}
+
+impl Superblock {
+    /// This member's identity.
+    pub fn uuid(&self) -> Uuid {
+        self.members[usize::from(self.slot)].uuid
+    }
+
+    /// Raises the epoch and leaves members and copies (bit masks) out from then on; the next update is due.
+    pub fn exclude(&mut self, epoch: u64, members: u32, copies: u32) {
+        assert!(epoch > self.epoch, "epochs only grow");
+        let excluded = State::Excluded { since: epoch };
+        for (at, member) in self.members.iter_mut().enumerate() {
+            if members & 1 << at != 0 && member.state == State::Active {
+                member.state = excluded;
+            }
+        }
+        for (at, copy) in self.copies.iter_mut().enumerate() {
+            if copies & 1 << at != 0 && copy.state == State::Active {
+                copy.state = excluded;
+            }
+        }
+        self.epoch = epoch;
+        self.update += 1;
+    }
+
+    /// Fills a block.
+    pub fn encode(&self, out: &mut Block) {
+        assert!(self.members.len() == usize::from(self.geometry.members()) && self.copies.len() <= MAX_COPIES);
+        assert!(self.name.len() <= MAX_NAME_BYTES && usize::from(self.slot) < self.members.len());
+        out.fill(0);
+        let mut to = Writer::new(out);
+        to.bytes(&MAGIC).u32_le(0).u16_le(VERSION).u16_le(0);
+        to.u64_le(self.compatible).u64_le(KNOWN_INCOMPATIBLE).bytes(&self.array.0);
+        to.u8(self.slot).u8(self.geometry.level().code()).u8(self.geometry.members()).u8(self.copies.len() as u8);
+        to.u32_le(self.geometry.chunk_blocks()).u64_le(self.geometry.stripes());
+        to.u64_le(self.epoch).u64_le(self.update).u32_le(self.geometry_epoch).u32_le(0);
+        to.u128_le(self.log_generation).u64_le(self.fencing_epoch);
+        to.u16_le(self.controller_ids.0).u16_le(self.controller_ids.1);
+        to.pad_to(NAME_AT).u8(self.name.len() as u8).bytes(self.name.as_bytes()).pad_to(COPIES_AT);
+        for copy in &self.copies {
+            entry(&mut to, copy.uuid, copy.state);
+        }
+        to.pad_to(REGIONS_AT);
+        let layout = &self.layout;
+        for (kind, region) in
+            [(REGION_BITMAP, layout.bitmap), (REGION_METADATA, layout.metadata), (REGION_DATA, layout.data)]
+        {
+            to.u16_le(kind).u16_le(0).u32_le(0).u64_le(region.start).u64_le(region.blocks).u64_le(0);
+        }
+        to.pad_to(MEMBERS_AT);
+        for member in &self.members {
+            entry(&mut to, member.uuid, member.state);
+        }
+        let crc = crc_of(out);
+        out[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
+    }
+
+    /// Reads a block, trusting nothing.
+    pub fn decode(block: &Block) -> Result<Self, SuperblockError> {
+        if block[..8] != MAGIC {
+            return Err(SuperblockError::NotASuperblock);
+        }
+        if block[CRC_AT..CRC_AT + 4] != crc_of(block).to_le_bytes() {
+            return Err(SuperblockError::BadCrc);
+        }
+        let mut from = Reader::new(&block[12..]);
+        let version = from.u16_le()?;
+        if version != VERSION {
+            return Err(SuperblockError::Version(version));
+        }
+        from.skip(2)?;
+        let (compatible, incompatible) = (from.u64_le()?, from.u64_le()?);
+        if incompatible & !KNOWN_INCOMPATIBLE != 0 {
+            return Err(SuperblockError::Incompatible(incompatible & !KNOWN_INCOMPATIBLE));
+        }
+        let array = Uuid(from.array()?);
+        let (slot, level, member_count, copy_count) = (from.u8()?, from.u8()?, from.u8()?, from.u8()?);
+        let (chunk_blocks, stripes) = (from.u32_le()?, from.u64_le()?);
+        let (epoch, update, geometry_epoch) = (from.u64_le()?, from.u64_le()?, from.u32_le()?);
+        from.skip(4)?;
+        let (log_generation, fencing_epoch) = (from.u128_le()?, from.u64_le()?);
+        let controller_ids = (from.u16_le()?, from.u16_le()?);
+        let level = Level::from_code(level).ok_or(SuperblockError::Malformed("its level is unknown"))?;
+        let geometry = Geometry::new(level, member_count, chunk_blocks, stripes)?;
+        if geometry.stripes() != stripes {
+            return Err(SuperblockError::Malformed("its stripes are not whole zones"));
+        }
+        if slot >= member_count || usize::from(copy_count) > MAX_COPIES || array.is_nil() {
+            return Err(SuperblockError::Malformed("slot, copy count or array are out of range"));
+        }
+        let mut from = Reader::new(&block[NAME_AT..]);
+        let name_bytes = usize::from(from.u8()?);
+        if name_bytes > MAX_NAME_BYTES {
+            return Err(SuperblockError::Malformed("its name is too long"));
+        }
+        let name = core::str::from_utf8(from.bytes(name_bytes)?)
+            .map_err(|_| SuperblockError::Malformed("its name is not UTF-8"))?
+            .to_owned();
+        let mut from = Reader::new(&block[COPIES_AT..]);
+        let mut copies = Vec::new();
+        for _ in 0..copy_count {
+            let (uuid, state) = read_entry(&mut from)?;
+            copies.push(CopyEntry { uuid, state });
+        }
+        let layout = read_layout(&block[REGIONS_AT..MEMBERS_AT])?;
+        layout.check(geometry.stripes(), geometry.zones())?;
+        let mut from = Reader::new(&block[MEMBERS_AT..]);
+        let mut members = Vec::new();
+        for _ in 0..member_count {
+            let (uuid, state) = read_entry(&mut from)?;
+            members.push(MemberEntry { uuid, state });
+        }
+        Ok(Self {
+            compatible,
+            array,
+            name,
+            slot,
+            geometry,
+            geometry_epoch,
+            epoch,
+            update,
+            log_generation,
+            members,
+            copies,
+            layout,
+            controller_ids,
+            fencing_epoch,
+        })
+    }
+
+    /// The newer of the two places. A version that is not known wins over an older one that is: it must not be overlooked.
+    pub fn newest(a: &Block, b: &Block) -> Result<Self, SuperblockError> {
+        use SuperblockError::{Incompatible, NotASuperblock, Version};
+        match (Self::decode(a), Self::decode(b)) {
+            (Err(error @ (Version(_) | Incompatible(_))), _) | (_, Err(error @ (Version(_) | Incompatible(_)))) => {
+                Err(error)
+            }
+            (Ok(a), Ok(b)) => Ok(if b.update > a.update { b } else { a }),
+            (Ok(one), Err(_)) | (Err(_), Ok(one)) => Ok(one),
+            (Err(NotASuperblock), Err(error)) | (Err(error), Err(_)) => Err(error),
+        }
+    }
+}
+
+fn entry(to: &mut Writer<'_>, uuid: Uuid, state: State) {
+    let (code, since) = match state {
+        State::Active => (1, 0),
+        State::Excluded { since } => (2, since),
+    };
+    to.bytes(&uuid.0).u8(code).zeros(7).u64_le(since);
+}
+
+fn read_entry(from: &mut Reader<'_>) -> Result<(Uuid, State), SuperblockError> {
+    let uuid = Uuid(from.array()?);
+    let code = from.u8()?;
+    from.skip(7)?;
+    let since = from.u64_le()?;
+    let state = match code {
+        1 => State::Active,
+        2 => State::Excluded { since },
+        _ => return Err(SuperblockError::Malformed("a member's state is unknown")),
+    };
+    if uuid.is_nil() {
+        return Err(SuperblockError::Malformed("a member has no identity"));
+    }
+    Ok((uuid, state))
+}
+
+fn read_layout(table: &[u8]) -> Result<MemberLayout, SuperblockError> {
+    let (mut bitmap, mut metadata, mut data) = (None, None, None);
+    for bytes in table.chunks_exact(REGION_BYTES).take(MAX_REGIONS) {
+        let mut from = Reader::new(bytes);
+        let kind = from.u16_le()?;
+        from.skip(6)?;
+        let region = Region { start: from.u64_le()?, blocks: from.u64_le()? };
+        match kind {
+            REGION_BITMAP => bitmap = Some(region),
+            REGION_METADATA => metadata = Some(region),
+            REGION_DATA => data = Some(region),
+            // A later region that an incompatible feature would have announced, had it mattered.
+            _ => {}
+        }
+    }
+    match (bitmap, metadata, data) {
+        (Some(bitmap), Some(metadata), Some(data)) => Ok(MemberLayout { bitmap, metadata, data }),
+        _ => Err(SuperblockError::Malformed("a region is missing")),
+    }
+}
+
+fn crc_of(block: &Block) -> u32 {
+    let head = crc32c::crc32c(&block[..CRC_AT]);
+    crc32c::crc32c_append(crc32c::crc32c_append(head, &[0; 4]), &block[CRC_AT + 4..])
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use base::ZERO_BLOCK;
+
+    pub(crate) fn example() -> Superblock {
+        let layout = MemberLayout::for_device(1 << 16, 1024).expect("256 MiB is enough");
+        let geometry = Geometry::new(Level::Raid5, 3, 16, layout.data.blocks).expect("three members");
+        let member = |at: u8| MemberEntry { uuid: Uuid([at + 1; 16]), state: State::Active };
+        let copy = |at: u8| CopyEntry { uuid: Uuid([at + 11; 16]), state: State::Active };
+        Superblock {
+            compatible: 0,
+            array: Uuid([9; 16]),
+            name: "a0".to_owned(),
+            slot: 1,
+            geometry,
+            geometry_epoch: 0,
+            epoch: 7,
+            update: 12,
+            log_generation: 0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10,
+            members: (0..3).map(member).collect(),
+            copies: (0..2).map(copy).collect(),
+            layout,
+            controller_ids: (1, 0x7fff),
+            fencing_epoch: 3,
+        }
+    }
+
+    fn encoded(superblock: &Superblock) -> Block {
+        let mut block = ZERO_BLOCK;
+        superblock.encode(&mut block);
+        block
+    }
+
+    #[test]
+    fn what_is_encoded_is_decoded_and_every_flipped_byte_is_refused() {
+        let mut superblock = example();
+        superblock.exclude(8, 0b100, 0b10);
+        let whole = encoded(&superblock);
+        assert_eq!(Superblock::decode(&whole), Ok(superblock.clone()));
+        assert_eq!(superblock.members[2].state, State::Excluded { since: 8 });
+        assert_eq!((superblock.epoch, superblock.update), (8, 13));
+        for at in 0..base::BLOCK {
+            let mut flipped = whole;
+            flipped[at] ^= 0x40;
+            assert!(Superblock::decode(&flipped).is_err(), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn hostile_fields_under_a_good_checksum_are_errors() {
+        let whole = encoded(&example());
+        for at in 12..MEMBERS_AT + 3 * MEMBER_BYTES {
+            for value in [0, 1, 0x7f, 0xff] {
+                let mut hostile = whole;
+                hostile[at] = value;
+                let crc = crc_of(&hostile);
+                hostile[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
+                if let Ok(superblock) = Superblock::decode(&hostile) {
+                    assert!(
+                        superblock.layout.check(superblock.geometry.stripes(), superblock.geometry.zones()).is_ok()
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_newer_place_holds_and_a_newer_version_is_not_overlooked() {
+        let (mut old, mut new) = (example(), example());
+        old.update = 4;
+        new.update = 5;
+        let (a, b) = (encoded(&old), encoded(&new));
+        assert_eq!(Superblock::newest(&a, &b).map(|newest| newest.update), Ok(5));
+        assert_eq!(Superblock::newest(&b, &a).map(|newest| newest.update), Ok(5));
+        assert_eq!(Superblock::newest(&a, &ZERO_BLOCK).map(|newest| newest.update), Ok(4));
+        assert_eq!(Superblock::newest(&ZERO_BLOCK, &ZERO_BLOCK), Err(SuperblockError::NotASuperblock));
+        let mut later = b;
+        later[12] = 2;
+        let crc = crc_of(&later);
+        later[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(Superblock::newest(&a, &later), Err(SuperblockError::Version(2)));
+        assert_ne!(superblock_block(4), superblock_block(5));
+    }
+
+    #[test]
+    fn the_bytes_are_golden() {
+        let golden = include_str!("../golden/superblock.hex");
+        let block = encoded(&example());
+        let hex: String = block
+            .chunks(32)
+            .enumerate()
+            .filter(|(_, line)| line.iter().any(|&byte| byte != 0))
+            .map(|(at, line)| {
+                let digits: String = line.iter().map(|byte| format!("{byte:02x}")).collect();
+                format!("{:04x} {digits}\n", at * 32)
+            })
+            .collect();
+        assert_eq!(hex, golden, "the format of version 1 never changes");
+    }
+}
