@@ -211,12 +211,12 @@ mod tests {
     fn a_parity_array_without_a_log_is_refused_with_a_word_that_says_so() {
         let start = DEMO.find("    log:").unwrap();
         let end = start + DEMO[start..].find('\n').unwrap();
-        let text = format!("{}{}", &DEMO[..start], &DEMO[end + 1..]);
-        let problems = parse(&text, "demo.yaml").unwrap_err();
-        assert!(
-            problems.iter().any(|p| p.path == "arrays[0]" && p.message.contains("without a write log")),
-            "{problems:#?}"
-        );
+        for log in ["", "    log: ~"] {
+            let text = format!("{}{log}{}", &DEMO[..start], &DEMO[end..]);
+            let problems = parse(&text, "demo.yaml").unwrap_err();
+            let hit = problems.iter().any(|p| p.path == "arrays[0]" && p.message.contains("without a write log"));
+            assert!(hit, "{problems:#?}");
+        }
     }
 
     #[test]

@@ -91,9 +91,10 @@ impl From<Location> for Place {
 }
 
 impl Node {
-    /// What stands under a key. Of a key that comes twice, the first.
+    /// What stands under a key. Nothing (`log: ~`) is as if the key were not there. Of a key that comes twice, the first.
     pub(crate) fn get(&self, key: &str) -> Option<&Self> {
-        self.entries().iter().find(|(name, _)| name.text() == Some(key)).map(|(_, value)| value)
+        let found = self.entries().iter().find(|(name, _)| name.text() == Some(key)).map(|(_, value)| value);
+        found.filter(|value| !matches!(value.value, Value::Null))
     }
 
     /// The keys and values, of a map; else none.

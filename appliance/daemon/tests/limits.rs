@@ -1,0 +1,31 @@
+//! The configuration's bounds against the formats that they follow from: what `check` admits can be made.
+
+use base::BLOCK;
+use config::limits;
+
+const MIB: u64 = 1 << 20;
+
+#[test]
+fn a_log_device_of_the_least_size_holds_the_lanes() {
+    for lanes in limits::LANES {
+        let blocks = limits::min_log_bytes(lanes) / BLOCK as u64;
+        let layout = journal::LogLayout::for_device(blocks, lanes);
+        assert!(layout.is_ok_and(|layout| layout.lanes() == lanes), "{lanes} lanes in {blocks} blocks");
+    }
+    assert_eq!(*limits::LOG_COPIES.end(), journal::MAX_COPIES);
+    assert!(*limits::LANES.end() <= journal::MAX_LANES);
+}
+
+#[test]
+fn members_have_the_space_that_the_check_counts_on() {
+    let sizes = [limits::MIN_MEMBER_BYTES, 192 * MIB, 256 * MIB, 4096 * MIB, 1 << 41, 1 << 44, 1 << 47];
+    for bytes in sizes.into_iter().flat_map(|size| [size, size + MIB, size - BLOCK as u64]) {
+        let zone_stripes = limits::ZONE_BYTES / BLOCK as u64;
+        let layout = raid::MemberLayout::for_device(bytes / BLOCK as u64, zone_stripes).unwrap();
+        let counted_on = (bytes - limits::member_overhead_bytes(bytes)) / limits::ZONE_BYTES;
+        assert!(layout.data.blocks / zone_stripes >= counted_on, "{bytes} bytes");
+    }
+    assert_eq!(*limits::MEMBERS.end(), usize::from(raid::geometry::MAX_MEMBERS));
+    assert_eq!(*limits::CHUNK_BYTES.end(), u64::from(raid::geometry::MAX_CHUNK_BLOCKS) * BLOCK as u64);
+    assert_eq!(limits::ZONE_BYTES, raid::geometry::MIN_ZONE_STRIPES * BLOCK as u64);
+}
