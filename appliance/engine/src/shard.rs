@@ -275,6 +275,8 @@ impl Shard {
             worked = true;
             front.io_done(ports, done);
         }
+        // The answers go out in this turn.
+        front.send(ports);
         worked
     }
 

@@ -8,6 +8,10 @@
 //! Tables are bounded and allocate when they are made. The price of the small index is a walk along a stripe's versions,
 //! which are few.
 
+#[allow(
+    clippy::disallowed_types,
+    reason = "looked up by key alone, never iterated, hashed without a process's secret"
+)]
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
@@ -124,6 +128,7 @@ impl Hasher for StripeHasher {
 
 /// The tables.
 #[derive(Debug)]
+#[allow(clippy::disallowed_types, reason = "as above")]
 pub(crate) struct Stripes {
     index: HashMap<u64, u32, BuildHasherDefault<StripeHasher>>,
     stripes: Vec<Option<Stripe>>,
@@ -136,6 +141,7 @@ pub(crate) struct Stripes {
 
 impl Stripes {
     /// Tables for `versions` blocks, hence at most as many stripes.
+    #[allow(clippy::disallowed_types, reason = "as above")]
     pub(crate) fn new(versions: usize) -> Self {
         let count = u32::try_from(versions).expect("fewer than 2^32 versions");
         Self {

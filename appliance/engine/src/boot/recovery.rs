@@ -115,10 +115,11 @@ pub(super) fn recover_lane<D: SyncDevice>(
     };
 
     let mut destaged = Vec::new();
-    let columns = usize::from(map.geometry.data_slots());
     for (&stripe, replay) in &plan.stripes {
-        // With every column in the log the stripe is written whole from there, whatever the members hold.
-        if let Some(covered) = replay.covered.as_ref().filter(|_| replay.dirty.len() < columns) {
+        // Replayed even where the log holds every column: no later destage of the stripe has begun, since that waits for the
+        // note of this one, so the members hold a mixture of old and covered blocks and nothing else. With the note in the
+        // opening record the covered versions may leave the log.
+        if let Some(covered) = &replay.covered {
             replay_stripe(&mut copies, map, lane, stripe, covered)?;
             destaged.push((stripe, covered.upto));
             report.replayed_stripes += 1;
@@ -131,8 +132,7 @@ pub(super) fn recover_lane<D: SyncDevice>(
 
     let mut blocks = Vec::new();
     for replay in plan.stripes.values() {
-        let covered = replay.covered.as_ref().filter(|_| replay.dirty.len() < columns);
-        let replayed = covered.map_or(0, |covered| covered.upto);
+        let replayed = replay.covered.as_ref().map_or(0, |covered| covered.upto);
         for (&block, version) in replay.dirty.iter().filter(|(_, version)| version.sequence > replayed) {
             let content = match version.content {
                 Content::Zeros => None,
@@ -153,10 +153,9 @@ fn repair<D: SyncDevice>(copies: &mut Copies<'_, D>, map: &ArrayMap, scan: &Lane
         let header = &record.header;
         let start = map.log_layout.ring_block(scan.lane, header.position);
         let mut blocks = vec![descriptor(copies, map, scan.lane, record.crc, start)?];
-        let mut position = header.position + 1;
-        for crc in record.entries.iter().filter_map(Entry::payload_crc) {
+        let payloads = record.entries.iter().filter_map(Entry::payload_crc);
+        for (position, crc) in (header.position + 1..).zip(payloads) {
             blocks.push(*copies.payload(map, scan.lane, PayloadAt { position, crc })?);
-            position += 1;
         }
         for copy in (0..copies.copies.len()).filter(|copy| record.good_copies & 1 << copy == 0) {
             copies.write(copy, start, &blocks)?;

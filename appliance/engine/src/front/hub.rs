@@ -1,0 +1,400 @@
+//! What connections share: exports, controllers, buffers, and what is to be said to other shards. It is handed one
+//! connection at a time; what concerns another one is put on a list.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use base::ids::ShardId;
+use base::metrics::{Metrics, ShardMetrics};
+use base::slab::Key;
+use base::time::Time;
+use nvme::log_page::{SmartLog, WARNING_READ_ONLY, WARNING_RELIABILITY, data_units};
+use nvme::opcode;
+use nvme::status::Status;
+use nvmf::controller::{Claim, Controller, Effect, Host, Kind, Outcome, World, judge_admin, judge_connect};
+use nvmf::fabrics::{self, CONNECT_NO_FLOW_CONTROL, Connect, ConnectData, ConnectField, Refusal};
+use nvmf::limits::{CONTROLLERS_PER_SHARD, IN_CAPSULE_BLOCKS, MAX_QUEUE_ENTRIES};
+use nvmf::queue::SlotId;
+use nvmf::subsystem::{Exports, Subsystem};
+use ports::{Address, Ports, Segment};
+
+use super::connection::{Connection, ConnectionKey, Role, Stage};
+use super::limits::ADMIN_IN_CAPSULE_BLOCKS;
+use super::message::{Attach, FrontMessage};
+use super::space::Space;
+
+/// An I/O queue of a controller of this shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Attached {
+    shard: ShardId,
+    connection: u64,
+    queue_id: u16,
+}
+
+/// A controller of this shard.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) controller: Controller,
+    /// Its admin connection.
+    pub(super) connection: ConnectionKey,
+    local: Address,
+    queues: Vec<Attached>,
+}
+
+/// All that is not one connection's.
+#[derive(Debug)]
+pub(super) struct Hub {
+    pub(super) shard: ShardId,
+    pub(super) shards: u16,
+    pub(super) exports: Arc<Exports>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) firmware: String,
+    pub(super) health: SmartLog,
+    pub(super) space: Space,
+    pub(super) controllers: BTreeMap<u16, Entry>,
+    pub(super) last_controller: u16,
+    pub(super) outbox: VecDeque<(ShardId, FrontMessage)>,
+    /// Connections that are to be closed.
+    pub(super) closing: VecDeque<ConnectionKey>,
+    pub(super) now: Time,
+    pub(super) stopping: bool,
+    pub(super) staging: Vec<u8>,
+    pub(super) segments: Vec<Segment>,
+}
+
+impl Hub {
+    /// What this shard counts.
+    pub(super) fn metrics(&self) -> &ShardMetrics {
+        self.metrics.shard(self.shard)
+    }
+
+    /// Judges a Connect whose data is there, and answers it or asks the controller's home.
+    pub(super) fn connect(
+        &mut self,
+        ports: &mut impl Ports,
+        key: ConnectionKey,
+        connection: &mut Connection,
+        slot: SlotId,
+    ) {
+        connection.queue.connecting();
+        let entry = connection.command(slot).entry;
+        let connect = Connect::from_entry(&entry);
+        match self.judge_connect(ports, key, connection, &connect) {
+            Ok(Some(controller)) => self.connected(connection, slot, connect.queue_id, controller),
+            Ok(None) => connection.command(slot).stage = Stage::Held,
+            Err(refusal) => self.refused(ports, connection, slot, refusal),
+        }
+    }
+
+    /// The controller that a Connect gets, or none yet when its home is asked.
+    fn judge_connect(
+        &mut self,
+        ports: &mut impl Ports,
+        key: ConnectionKey,
+        connection: &mut Connection,
+        connect: &Connect,
+    ) -> Result<Option<u16>, Refusal> {
+        let busy = Refusal::of(Status::CONNECT_CONTROLLER_BUSY);
+        let data = ConnectData::decode(&connection.connect_data).expect("its length was checked");
+        let parameter = |field| Refusal::parameter(field);
+        let subsystem_nqn = fabrics::nqn(&data.subsystem_nqn).ok_or(parameter(ConnectField::SUBSYSTEM_NQN))?;
+        let host_nqn = fabrics::nqn(&data.host_nqn).ok_or(parameter(ConnectField::HOST_NQN))?;
+        let entries = judge_connect(connect, MAX_QUEUE_ENTRIES)?;
+        let host = Host { nqn: host_nqn.into(), id: data.host_id };
+        if self.stopping {
+            return Err(busy);
+        }
+        let blocks = match connect.queue_id {
+            0 => ADMIN_IN_CAPSULE_BLOCKS,
+            _ => usize::from(entries) * IN_CAPSULE_BLOCKS as usize,
+        };
+        connection.asked_entries = entries;
+        connection.asked_flow_control = connect.attributes & CONNECT_NO_FLOW_CONTROL == 0;
+        connection.host_nqn = host_nqn.into();
+        connection.subsystem_nqn = subsystem_nqn.into();
+        connection.subsystem = self.exports.find(subsystem_nqn);
+        let id = data.controller_id;
+        if connect.queue_id == 0 {
+            let kind = judge_admin(&self.exports, subsystem_nqn, host_nqn, id)?;
+            // Out of room is transient: the host may try again (Do Not Retry stays clear).
+            let id = self.free_controller().ok_or(busy)?;
+            self.set_aside(ports, connection, blocks)?;
+            let controller = Controller::new(id, kind, subsystem_nqn.into(), host, connect, self.now);
+            let local = connection.local;
+            self.controllers.insert(id, Entry { controller, connection: key, local, queues: Vec::new() });
+            connection.role = Role::Admin { controller: id };
+            return Ok(Some(id));
+        }
+        let home = ShardId(id / CONTROLLERS_PER_SHARD);
+        if home.0 >= self.shards || id % CONTROLLERS_PER_SHARD == 0 {
+            return Err(parameter(ConnectField::CONTROLLER_ID));
+        }
+        self.set_aside(ports, connection, blocks)?;
+        let queue_id = connect.queue_id;
+        let attach =
+            Attach { connection: key.to_bits(), controller: id, queue_id, subsystem_nqn: subsystem_nqn.into(), host };
+        if home == self.shard {
+            self.attach(home, &attach)?;
+            connection.role = Role::Io { controller: id, home, queue_id };
+            return Ok(Some(id));
+        }
+        connection.role = Role::Io { controller: id, home, queue_id };
+        self.outbox.push_back((home, FrontMessage::Attach(Box::new(attach))));
+        Ok(None)
+    }
+
+    fn set_aside(&mut self, ports: &mut impl Ports, connection: &mut Connection, blocks: usize) -> Result<(), Refusal> {
+        if !self.space.reserve(ports, blocks) {
+            return Err(Refusal::of(Status::CONNECT_CONTROLLER_BUSY));
+        }
+        connection.reserved += blocks;
+        Ok(())
+    }
+
+    /// A controller identifier that is not in use; those used lately come last.
+    fn free_controller(&mut self) -> Option<u16> {
+        let base = self.shard.0 * CONTROLLERS_PER_SHARD;
+        for _ in 1..CONTROLLERS_PER_SHARD {
+            self.last_controller = self.last_controller % (CONTROLLERS_PER_SHARD - 1) + 1;
+            let id = base + self.last_controller;
+            if !self.controllers.contains_key(&id) {
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    /// Lets an I/O queue of any shard attach to a controller of this one.
+    pub(super) fn attach(&mut self, from: ShardId, attach: &Attach) -> Result<(), Refusal> {
+        let entry =
+            self.controllers.get_mut(&attach.controller).ok_or(Refusal::parameter(ConnectField::CONTROLLER_ID))?;
+        entry.controller.attach(&Claim {
+            queue_id: attach.queue_id,
+            subsystem_nqn: &attach.subsystem_nqn,
+            host_nqn: &attach.host.nqn,
+            host_id: attach.host.id,
+        })?;
+        entry.controller.seen(self.now);
+        entry.queues.push(Attached { shard: from, connection: attach.connection, queue_id: attach.queue_id });
+        Ok(())
+    }
+
+    /// An I/O queue of a controller of this shard has ended.
+    pub(super) fn detach(&mut self, controller: u16, shard: ShardId, connection: u64) {
+        let Some(entry) = self.controllers.get_mut(&controller) else { return };
+        let found = entry.queues.iter().position(|queue| queue.shard == shard && queue.connection == connection);
+        if let Some(index) = found {
+            let queue = entry.queues.swap_remove(index);
+            entry.controller.detach(queue.queue_id);
+        }
+    }
+
+    /// Connect succeeds.
+    pub(super) fn connected(&mut self, connection: &mut Connection, slot: SlotId, queue_id: u16, controller: u16) {
+        connection.queue.connected(queue_id, connection.asked_entries, connection.asked_flow_control);
+        connection.deadline = Time::NEVER;
+        connection.reply(slot, Status::SUCCESS, u64::from(controller));
+    }
+
+    /// Connect is refused.
+    pub(super) fn refused(
+        &mut self,
+        ports: &mut impl Ports,
+        connection: &mut Connection,
+        slot: SlotId,
+        refusal: Refusal,
+    ) {
+        self.metrics().connections_refused.increment();
+        connection.role = Role::None;
+        self.space.unreserve(ports, core::mem::take(&mut connection.reserved));
+        connection.queue.refused();
+        connection.reply(slot, refusal.status, u64::from(refusal.result));
+    }
+
+    /// Carries out an admin command whose data is there.
+    pub(super) fn admin(&mut self, ports: &mut impl Ports, connection: &mut Connection, slot: SlotId) {
+        let Role::Admin { controller: id } = connection.role else {
+            unreachable!("admin commands come on admin queues")
+        };
+        let command = &connection.commands[slot.index()];
+        let entry = command.entry;
+        let mut data = Vec::new();
+        for block in command.buffers.ids(ports) {
+            let left = command.filled - data.len();
+            data.extend_from_slice(&ports.bytes(block)[..left.min(base::BLOCK)]);
+        }
+        self.free_blocks(ports, connection, slot);
+        let smart = match entry.opcode {
+            opcode::GET_LOG_PAGE => self.smart(connection.subsystem),
+            _ => SmartLog::default(),
+        };
+        let controllers: Vec<u16> = match entry.opcode {
+            opcode::IDENTIFY => self.controllers_of(&connection.subsystem_nqn).collect(),
+            _ => Vec::new(),
+        };
+        let exports = Arc::clone(&self.exports);
+        let place = self.controllers.get_mut(&id).expect("a controller lives as long as its admin connection");
+        let world = World {
+            now: self.now,
+            exports: &exports,
+            local: place.local,
+            smart: &smart,
+            controllers: &controllers,
+            firmware: &self.firmware,
+        };
+        let answer = place.controller.command(&world, slot, &entry, &data);
+        match answer.outcome {
+            Outcome::Complete(status, result) => connection.reply(slot, status, result),
+            Outcome::Data(page) => {
+                let length = page.len();
+                connection.command(slot).page = page;
+                connection.reply_data(ports, slot, length);
+            }
+            Outcome::Held => connection.command(slot).stage = Stage::Held,
+            Outcome::AbortIo { queue_id, cid } => {
+                // Commands at the volumes end by themselves and are not taken back (Base, section 5.1 allows it).
+                let held = connection.queue.find(cid).filter(|_| queue_id == 0);
+                let aborted = held.filter(|&held| place.controller.abort(held));
+                if let Some(held) = aborted {
+                    connection.reply(held, Status::ABORT_REQUESTED, 0);
+                }
+                connection.reply(slot, Status::SUCCESS, u64::from(aborted.is_none()));
+            }
+        }
+        match answer.effect {
+            Effect::None => {}
+            Effect::Aborted(held) => connection.reply(held, Status::ABORT_REQUESTED, 0),
+            Effect::Reset => {
+                for held in place.controller.take_requests() {
+                    connection.reply(held, Status::ABORTED_SQ_DELETION, 0);
+                }
+                let queues = core::mem::take(&mut place.queues);
+                for queue in &queues {
+                    place.controller.detach(queue.queue_id);
+                }
+                self.close_queues(&queues);
+            }
+        }
+        self.tell_events(connection, id);
+    }
+
+    /// Completes held requests with the events that are there.
+    pub(super) fn tell_events(&mut self, connection: &mut Connection, controller: u16) {
+        let Some(entry) = self.controllers.get_mut(&controller) else { return };
+        while let Some((slot, result)) = entry.controller.poll_event() {
+            connection.reply(slot, Status::SUCCESS, result);
+        }
+    }
+
+    fn close_queues(&mut self, queues: &[Attached]) {
+        for queue in queues {
+            if queue.shard == self.shard {
+                self.closing.push_back(Key::from_bits(queue.connection));
+            } else {
+                self.outbox.push_back((queue.shard, FrontMessage::Close { connection: queue.connection }));
+            }
+        }
+    }
+
+    /// Takes a connection that ends out of its controller; with an admin connection the controller ends.
+    pub(super) fn leave(&mut self, key: ConnectionKey, connection: &mut Connection) {
+        match core::mem::replace(&mut connection.role, Role::None) {
+            Role::None => {}
+            Role::Admin { controller } => {
+                let entry = self.controllers.remove(&controller).expect("a controller lives as long as its connection");
+                self.close_queues(&entry.queues);
+            }
+            Role::Io { controller, home, .. } if home == self.shard => {
+                self.detach(controller, home, key.to_bits());
+            }
+            Role::Io { controller, home, .. } => {
+                let message = FrontMessage::Detached { controller, connection: key.to_bits() };
+                self.outbox.push_back((home, message));
+            }
+        }
+    }
+
+    /// Commands came on a connection: its controller's host lives.
+    pub(super) fn alive(&mut self, connection: &Connection) {
+        let Role::Io { controller, home, .. } = connection.role else { return };
+        if home == self.shard {
+            self.seen(controller);
+        } else {
+            self.outbox.push_back((home, FrontMessage::Seen { controller }));
+        }
+    }
+
+    /// The host of a controller of this shard lives.
+    pub(super) fn seen(&mut self, controller: u16) {
+        if let Some(entry) = self.controllers.get_mut(&controller) {
+            entry.controller.seen(self.now);
+        }
+    }
+
+    /// Takes new exports and tells the controllers what changed for them.
+    pub(super) fn set_exports(&mut self, exports: Arc<Exports>) {
+        let old = core::mem::replace(&mut self.exports, exports);
+        let new = &self.exports;
+        for entry in self.controllers.values_mut() {
+            let nqn = entry.controller.subsystem_nqn();
+            let of = |exports: &Arc<Exports>| exports.find(nqn).map(|index| exports.subsystems()[index].clone());
+            let changed = changed_namespaces(of(&old).as_ref(), of(new).as_ref());
+            match entry.controller.kind() {
+                Kind::Io => entry.controller.namespaces_changed(changed.into_iter()),
+                Kind::Discovery if old.generation() != new.generation() => entry.controller.discovery_changed(),
+                Kind::Discovery => {}
+            }
+        }
+    }
+
+    fn controllers_of(&self, subsystem_nqn: &str) -> impl Iterator<Item = u16> {
+        self.controllers
+            .iter()
+            .filter(move |(_, entry)| entry.controller.subsystem_nqn() == subsystem_nqn)
+            .map(|(&id, _)| id)
+    }
+
+    /// Health of a subsystem: what was given, what all shards counted for its volumes, and the state of their arrays.
+    fn smart(&self, subsystem: Option<usize>) -> SmartLog {
+        let mut smart = self.health;
+        let Some(subsystem) = subsystem.map(|index| &self.exports.subsystems()[index]) else { return smart };
+        let names = self.metrics.names();
+        let (mut read, mut written) = (0u128, 0u128);
+        for namespace in &subsystem.namespaces {
+            let place = namespace.volume.index();
+            let array =
+                names.volumes.get(place).and_then(|volume| names.arrays.iter().position(|a| *a == volume.array));
+            for shard in self.metrics.shards() {
+                if let Some(volume) = shard.volumes.get(place) {
+                    let of = |op: base::metrics::VolumeOp| &volume.ops[op as usize];
+                    smart.reads += u128::from(of(base::metrics::VolumeOp::Read).requests.get());
+                    smart.writes += u128::from(of(base::metrics::VolumeOp::Write).requests.get());
+                    smart.media_errors += u128::from(of(base::metrics::VolumeOp::Read).errors.get());
+                    read += u128::from(of(base::metrics::VolumeOp::Read).bytes.get());
+                    written += u128::from(of(base::metrics::VolumeOp::Write).bytes.get());
+                }
+                if let Some(array) = array.and_then(|array| shard.arrays.get(array)) {
+                    smart.critical_warning |= if array.degraded.get() > 0 { WARNING_RELIABILITY } else { 0 };
+                    smart.critical_warning |= if array.read_only.get() > 0 { WARNING_READ_ONLY } else { 0 };
+                }
+            }
+        }
+        smart.units_read += data_units(read);
+        smart.units_written += data_units(written);
+        smart
+    }
+}
+
+/// Namespaces that were added, removed or altered between two states of a subsystem, in rising order.
+fn changed_namespaces(old: Option<&Subsystem>, new: Option<&Subsystem>) -> Vec<u32> {
+    let of = |subsystem: Option<&Subsystem>, nsid| subsystem.and_then(|found| found.namespace(nsid).cloned());
+    let ids = |subsystem: Option<&Subsystem>| -> Vec<u32> {
+        subsystem.map_or_else(Vec::new, |found| found.namespaces.iter().map(|namespace| namespace.nsid).collect())
+    };
+    let mut all = ids(old);
+    all.extend(ids(new));
+    all.sort_unstable();
+    all.dedup();
+    all.retain(|&nsid| of(old, nsid) != of(new, nsid));
+    all
+}

@@ -1,0 +1,401 @@
+//! The hosts' side of a shard: NVMe/TCP connections from their opening to their end. It parses what comes, asks volumes to
+//! carry it out ([`VolumeIo`]), and replies; it knows nothing of arrays.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `limits` | every bound |
+//! | `space` | the front's share of the buffer pool |
+//! | `connection` | a connection and its commands |
+//! | `receive` | bytes to commands |
+//! | `execute` | commands to volumes and back |
+//! | `hub` | controllers, and what connections share |
+//! | `send` | replies to bytes |
+//! | `message` | what fronts of different shards say to each other |
+//!
+//! A controller lives on the shard of its admin connection, its home, which its identifier names; an I/O queue lives where
+//! its connection came in and asks the home at Connect. A connection that has died keeps its commands until the volumes
+//! have ended them, so that no buffer is ever given to two.
+//!
+//! The order of one connection's commands is that of their capsules; a command that must wait for buffers makes those
+//! behind it wait. The price is that one large read may delay a small one; the gain is that none starves.
+
+mod connection;
+mod execute;
+mod hub;
+mod limits;
+mod message;
+mod receive;
+mod send;
+mod space;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use base::ids::ShardId;
+use base::metrics::Metrics;
+use base::slab::{Key, Slab};
+use base::time::{Span, Time};
+use nvme::log_page::SmartLog;
+use nvmf::queue::Phase;
+use nvmf::subsystem::Exports;
+use ports::{Address, MAX_STREAM_PIECES, Ports, StreamEvent, StreamId};
+
+pub use self::limits::FrontLimits;
+pub use self::message::{Attach, FrontMessage};
+
+use self::connection::{Connection, ConnectionKey, Life, Role, Stage};
+use self::execute::from_token;
+use self::hub::Hub;
+use self::limits::{CONNECT_TIMEOUT, EVENTS_A_TURN, HOUSEKEEPING, SEND_TIMEOUT, STAGING_BYTES};
+use self::space::Space;
+use crate::io::{IoDone, IoRequest};
+use crate::status::ConnectionStatus;
+
+/// What the front uses of the rest of the shard.
+pub trait VolumeIo<P> {
+    /// Begins a request, or gives it back if there is no room: it is kept and tried again in a later turn.
+    fn begin(&mut self, ports: &mut P, request: IoRequest) -> Result<(), IoRequest>;
+}
+
+/// What a front is made of.
+#[derive(Clone, Debug)]
+pub struct FrontSetup {
+    /// Which shard.
+    pub shard: ShardId,
+    /// How many there are: at most 15, so that every controller identifier fits.
+    pub shards: u16,
+    /// What is exported.
+    pub exports: Arc<Exports>,
+    /// What it may use.
+    pub limits: FrontLimits,
+    /// Where it counts.
+    pub metrics: Arc<Metrics>,
+    /// Firmware revision that hosts see, at most 8 characters.
+    pub firmware: String,
+    /// Health from before this start; what is counted now is added.
+    pub health: SmartLog,
+}
+
+/// The hosts' side of a shard.
+#[derive(Debug)]
+pub struct Front {
+    hub: Hub,
+    connections: Slab<Connection>,
+    streams: BTreeMap<StreamId, ConnectionKey>,
+    /// Connections with something to send.
+    dirty: VecDeque<ConnectionKey>,
+    /// Connections with commands that wait for buffers or places.
+    waiting: VecDeque<ConnectionKey>,
+    next_housekeeping: Time,
+}
+
+impl Front {
+    /// A front without connections.
+    ///
+    /// # Panics
+    /// If there are more shards than controller identifiers can name.
+    pub fn new(setup: FrontSetup) -> Self {
+        assert!(setup.shard.0 < setup.shards && setup.shards <= 15, "controller identifiers end at FFEFh");
+        let limits = setup.limits;
+        assert!(limits.data_blocks >= nvmf::limits::MAX_TRANSFER_BLOCKS as usize, "the longest command must fit");
+        Self {
+            hub: Hub {
+                shard: setup.shard,
+                shards: setup.shards,
+                exports: setup.exports,
+                metrics: setup.metrics,
+                firmware: setup.firmware,
+                health: setup.health,
+                space: Space::new(&limits),
+                controllers: BTreeMap::new(),
+                last_controller: 0,
+                outbox: VecDeque::new(),
+                closing: VecDeque::with_capacity(limits.connections),
+                now: Time(0),
+                stopping: false,
+                staging: vec![0; STAGING_BYTES],
+                segments: Vec::with_capacity(MAX_STREAM_PIECES),
+            },
+            connections: Slab::new(limits.connections),
+            streams: BTreeMap::new(),
+            dirty: VecDeque::with_capacity(limits.connections),
+            waiting: VecDeque::with_capacity(limits.connections),
+            next_housekeeping: Time::NEVER,
+        }
+    }
+
+    /// Applies a bounded batch of stream events, begins I/O, sends replies. Whether anything was done.
+    pub fn turn<P: Ports<Message = M>, M: From<FrontMessage>>(
+        &mut self,
+        ports: &mut P,
+        io: &mut impl VolumeIo<P>,
+    ) -> bool {
+        self.hub.now = ports.now();
+        let mut worked = false;
+        for _ in 0..EVENTS_A_TURN {
+            let Some(event) = ports.stream_event() else { break };
+            worked = true;
+            match event {
+                StreamEvent::Opened { stream, peer, local, .. } => self.opened(ports, stream, peer, local),
+                StreamEvent::Readable(stream) => self.readable(ports, io, stream),
+                StreamEvent::Writable(stream) => {
+                    if let Some(&key) = self.streams.get(&stream) {
+                        self.connections[key].blocked_since = None;
+                        self.note(key);
+                    }
+                }
+            }
+        }
+        worked |= self.retry(ports, io);
+        if self.hub.now >= self.next_housekeeping {
+            self.keep_house();
+        }
+        worked |= self.send(ports);
+        worked |= self.close_all(ports);
+        self.post(ports);
+        worked
+    }
+
+    /// Sends what is queued. The turn does so by itself; called behind the delivery of answers as well, it spares them a
+    /// turn.
+    pub fn send<P: Ports>(&mut self, ports: &mut P) -> bool {
+        let mut worked = false;
+        for _ in 0..self.dirty.len() {
+            let Some(key) = self.dirty.pop_front() else { break };
+            let Some(connection) = self.connections.get_mut(key) else { continue };
+            connection.is_dirty = false;
+            worked = true;
+            let result = self.hub.send(ports, connection);
+            let done = connection.life == Life::Ending && connection.out.is_empty();
+            if result.is_err() || done {
+                self.hub.closing.push_back(key);
+            }
+            self.note(key);
+        }
+        worked
+    }
+
+    /// Takes the end of a request.
+    pub fn io_done(&mut self, ports: &mut impl Ports, done: IoDone) {
+        let (key, _) = from_token(done.token);
+        self.hub.now = ports.now();
+        let connection = self.connections.get_mut(key).expect("a connection stays until its requests have ended");
+        self.hub.done(ports, key, connection, done);
+        if connection.life == Life::Dead && connection.executing == 0 {
+            self.remove(ports, key);
+        } else {
+            self.note(key);
+        }
+    }
+
+    /// Takes a message of another shard's front.
+    pub fn message(&mut self, ports: &mut impl Ports, from: ShardId, message: FrontMessage) {
+        self.hub.now = ports.now();
+        match message {
+            FrontMessage::Attach(attach) => {
+                let result = self.hub.attach(from, &attach);
+                let answer = FrontMessage::Attached { connection: attach.connection, result };
+                self.hub.outbox.push_back((from, answer));
+            }
+            FrontMessage::Attached { connection, result } => self.attached(ports, Key::from_bits(connection), result),
+            FrontMessage::Detached { controller, connection } => self.hub.detach(controller, from, connection),
+            FrontMessage::Seen { controller } => self.hub.seen(controller),
+            FrontMessage::Close { connection } => self.hub.closing.push_back(Key::from_bits(connection)),
+        }
+    }
+
+    /// The latest time of the next turn.
+    pub fn deadline(&self) -> Time {
+        if !self.hub.outbox.is_empty() || !self.hub.closing.is_empty() || !self.dirty.is_empty() {
+            return self.hub.now;
+        }
+        self.next_housekeeping
+    }
+
+    /// Accepts nothing more; connections end in good order once what they have at the volumes is answered.
+    pub fn stop(&mut self, ports: &mut impl Ports) {
+        self.hub.stopping = true;
+        for (_, connection) in self.connections.iter_mut() {
+            connection.finish(ports);
+        }
+        self.next_housekeeping = Time(0);
+    }
+
+    /// Takes new exports: controllers tell their hosts of namespaces and subsystems that changed. Queues whose subsystem
+    /// is gone are closed.
+    pub fn set_exports(&mut self, exports: Arc<Exports>) {
+        self.hub.set_exports(exports);
+        let keys: Vec<ConnectionKey> = self.connections.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            let connection = &mut self.connections[key];
+            let had = connection.subsystem.is_some();
+            connection.subsystem = self.hub.exports.find(&connection.subsystem_nqn);
+            if had && connection.subsystem.is_none() {
+                self.hub.closing.push_back(key);
+            } else if let Role::Admin { controller } = connection.role {
+                self.hub.tell_events(connection, controller);
+            }
+            self.note(key);
+        }
+    }
+
+    /// All connections, for people.
+    pub fn connections(&self, now: Time) -> Vec<ConnectionStatus> {
+        let status = |(key, connection): (ConnectionKey, &Connection)| ConnectionStatus {
+            id: key.to_bits(),
+            host: connection.host_nqn.clone(),
+            subsystem: connection.subsystem_nqn.clone(),
+            peer: connection.peer.to_string(),
+            queue: connection.queue.id(),
+            in_flight: connection.queue.in_flight() as u32,
+            age_ms: now.since(connection.opened).0 / 1_000_000,
+        };
+        self.connections.iter().filter(|(_, connection)| connection.life != Life::Dead).map(status).collect()
+    }
+
+    fn opened(&mut self, ports: &mut impl Ports, stream: StreamId, peer: Address, local: Address) {
+        let now = self.hub.now;
+        let connection = Connection::new(stream, peer, local, now, now + CONNECT_TIMEOUT);
+        let refused = self.hub.stopping || self.connections.is_full();
+        let Some(key) = (!refused).then(|| self.connections.insert(connection).ok()).flatten() else {
+            self.hub.metrics().connections_refused.increment();
+            ports.close(stream, true);
+            return;
+        };
+        self.streams.insert(stream, key);
+        self.hub.metrics().connections_accepted.increment();
+        self.hub.metrics().connections.add(1);
+        self.next_housekeeping = self.next_housekeeping.min(now + HOUSEKEEPING);
+    }
+
+    fn readable<P: Ports>(&mut self, ports: &mut P, io: &mut impl VolumeIo<P>, stream: StreamId) {
+        let Some(&key) = self.streams.get(&stream) else { return };
+        let connection = &mut self.connections[key];
+        if !matches!(connection.life, Life::Open | Life::Lingering) {
+            return;
+        }
+        if self.hub.receive(ports, io, key, connection).is_err() {
+            self.hub.closing.push_back(key);
+        }
+        self.note(key);
+    }
+
+    fn attached(&mut self, ports: &mut impl Ports, key: ConnectionKey, result: Result<(), nvmf::fabrics::Refusal>) {
+        // If the connection has gone, its Detached is on the way already.
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let (Role::Io { controller, queue_id, .. }, Phase::Connecting, Life::Open) =
+            (connection.role.clone(), connection.queue.phase(), connection.life)
+        else {
+            return;
+        };
+        let slots = connection.commands.iter().position(|command| command.stage == Stage::Held);
+        let slot = nvmf::queue::SlotId(slots.expect("Connect is held while it is judged") as u16);
+        match result {
+            Ok(()) => self.hub.connected(connection, slot, queue_id, controller),
+            Err(refusal) => self.hub.refused(ports, connection, slot, refusal),
+        }
+        self.note(key);
+    }
+
+    /// Puts a connection on the lists that it belongs to.
+    fn note(&mut self, key: ConnectionKey) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let ended = connection.life == Life::Ending && connection.out.is_empty();
+        let sends = !connection.out.is_empty() && connection.blocked_since.is_none();
+        if (sends || ended) && connection.life != Life::Dead && !connection.is_dirty {
+            connection.is_dirty = true;
+            self.dirty.push_back(key);
+        }
+        if !connection.waiting.is_empty() && !connection.is_waiting {
+            connection.is_waiting = true;
+            self.waiting.push_back(key);
+        }
+    }
+
+    fn retry<P: Ports>(&mut self, ports: &mut P, io: &mut impl VolumeIo<P>) -> bool {
+        let mut worked = false;
+        for _ in 0..self.waiting.len() {
+            let Some(key) = self.waiting.pop_front() else { break };
+            let Some(connection) = self.connections.get_mut(key) else { continue };
+            connection.is_waiting = false;
+            worked |= self.hub.retry(ports, io, key, connection);
+            self.note(key);
+        }
+        worked
+    }
+
+    /// Looks after timeouts and keep alive.
+    fn keep_house(&mut self) {
+        let now = self.hub.now;
+        for (key, connection) in self.connections.iter_mut() {
+            if core::mem::take(&mut connection.seen) {
+                self.hub.alive(connection);
+            }
+            let stalled = connection.blocked_since.is_some_and(|since| now.since(since) > SEND_TIMEOUT);
+            let owes_data = connection.data_blocks > 0 && connection.owes_data(now);
+            if connection.life != Life::Dead && (now >= connection.deadline || stalled || owes_data) {
+                self.hub.closing.push_back(key);
+            }
+        }
+        let expired = self.hub.controllers.values().filter(|entry| now >= entry.controller.expires());
+        let expired: Vec<ConnectionKey> = expired.map(|entry| entry.connection).collect();
+        self.hub.closing.extend(expired);
+        self.next_housekeeping = if self.connections.is_empty() { Time::NEVER } else { now + HOUSEKEEPING };
+    }
+
+    fn close_all(&mut self, ports: &mut impl Ports) -> bool {
+        if self.hub.stopping {
+            let idle = |connection: &Connection| connection.executing == 0 && connection.out.is_empty();
+            let ended = self.connections.iter().filter(|(_, connection)| idle(connection)).map(|(key, _)| key);
+            self.hub.closing.extend(ended);
+        }
+        let worked = !self.hub.closing.is_empty();
+        while let Some(key) = self.hub.closing.pop_front() {
+            self.close(ports, key);
+        }
+        worked
+    }
+
+    /// Closes a connection's stream. Commands at the volumes keep it until they have ended.
+    fn close(&mut self, ports: &mut impl Ports, key: ConnectionKey) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if connection.life == Life::Dead {
+            return;
+        }
+        connection.life = Life::Dead;
+        ports.close(connection.stream, true);
+        self.streams.remove(&connection.stream);
+        self.hub.metrics().connections_closed.increment();
+        self.hub.metrics().connections.sub(1);
+        self.hub.leave(key, connection);
+        connection.out.clear();
+        connection.out_pieces = 0;
+        connection.waiting.clear();
+        for index in 0..connection.commands.len() {
+            if !matches!(connection.commands[index].stage, Stage::Free | Stage::Executing) {
+                self.hub.release(ports, connection, nvmf::queue::SlotId(index as u16));
+            }
+        }
+        if connection.executing == 0 {
+            self.remove(ports, key);
+        }
+    }
+
+    fn remove(&mut self, ports: &mut impl Ports, key: ConnectionKey) {
+        let connection = self.connections.remove(key).expect("it is removed once");
+        self.hub.space.unreserve(ports, connection.reserved);
+        assert_eq!((connection.data_blocks, connection.queue.in_flight()), (0, 0), "everything has come home");
+    }
+
+    fn post<P: Ports<Message = M>, M: From<FrontMessage>>(&mut self, ports: &mut P) {
+        while let Some((to, message)) = self.hub.outbox.pop_front() {
+            if ports.post(to, M::from(message.clone())).is_err() {
+                self.hub.outbox.push_front((to, message));
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
