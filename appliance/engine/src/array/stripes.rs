@@ -137,6 +137,9 @@ pub(crate) struct Stripes {
     free_versions: Vec<u32>,
     waiters: Vec<Waiter>,
     free_waiters: Vec<u32>,
+    /// Waiters promised to versions that are on their way into the log. A version that is replaced leaves its waiter behind,
+    /// so waiters can run out before versions do.
+    promised_waiters: usize,
 }
 
 impl Stripes {
@@ -152,12 +155,13 @@ impl Stripes {
             free_versions: (0..count).rev().collect(),
             waiters: vec![Waiter { fragment: 0, next: NONE }; versions],
             free_waiters: (0..count).rev().collect(),
+            promised_waiters: 0,
         }
     }
 
     /// Versions that may still be added; each has room for a stripe and a waiter too.
     pub(crate) fn room(&self) -> usize {
-        self.free_versions.len().min(self.free_waiters.len()).min(self.free.len())
+        self.free_versions.len().min(self.free_waiters.len() - self.promised_waiters).min(self.free.len())
     }
 
     /// Versions held.
@@ -367,8 +371,15 @@ impl Stripes {
         sent.filter(|version| self.get(StripeRef(version.stripe)).lane == lane).count() as u64
     }
 
+    /// Keeps waiters for the blocks of a write-through fragment that is being admitted.
+    pub(crate) fn promise_waiters(&mut self, blocks: usize) {
+        self.promised_waiters += blocks;
+        assert!(self.promised_waiters <= self.free_waiters.len(), "room was looked for");
+    }
+
     /// Lets a write-through fragment wait for the stripe's next destage.
     pub(crate) fn wait(&mut self, stripe: StripeRef, fragment: u64) {
+        self.promised_waiters -= 1;
         let at = self.free_waiters.pop().expect("a waiter for each version");
         let next = core::mem::replace(&mut self.get_mut(stripe).waiters, at);
         self.waiters[at as usize] = Waiter { fragment, next };

@@ -86,6 +86,7 @@ impl ArrayShard {
         } else {
             let through = Through { told, blocks: fragment.count };
             let Ok(key) = self.through.insert(through) else { unreachable!("admission looked for room") };
+            self.stripes.promise_waiters(usize::from(fragment.count));
             key.to_bits()
         };
         for (at, (stripe, column)) in self.blocks(&fragment).enumerate() {
