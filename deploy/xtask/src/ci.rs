@@ -53,14 +53,9 @@ pub(crate) fn run(options: &Options) -> Result<String, Failure> {
         report.step("deny", || quiet(&["deny", "check"]));
     }
     if !options.quick {
-        let sim = |arguments: &[&str]| {
-            let mut all = vec!["run", "--release", "--quiet", "-p", "sim", "--"];
-            all.extend(arguments);
-            quiet(&all)
-        };
-        report.step("sim: kept seeds", || sim(&["seeds"]));
-        report.step("sim: a cut at each effect", || sim(&["sweep"]));
-        report.step("sim: fresh seeds", || sim(&["run", "--seconds", SIM_SECONDS]));
+        report.step("sim: kept seeds", || crate::sim(&["seeds"]));
+        report.step("sim: a cut at each effect", || crate::sim(&["sweep"]));
+        report.step("sim: fresh seeds", || crate::sim(&["run", "--seconds", SIM_SECONDS]));
         if report.step("release build", || quiet(&["build", "--release", "-p", "brindle", "-p", "loadgen"])) {
             report.step("metrics", metrics::run);
             report.step("demo", demo::run);

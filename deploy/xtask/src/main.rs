@@ -41,7 +41,7 @@ usage: cargo xtask COMMAND
                              --install  first installs what is missing with apt-get (as root)
   tidy                       layers, unsafe code, file lengths, dependencies, front comments
   reference                  writes the configuration reference into README.md
-  sim [SEED | ARGUMENT...]   the simulator: one seed again, or its own arguments (see `cargo xtask sim --help`)
+  sim ARGUMENT...            the simulator: a SEED again, `run --seconds 600`, `sweep`, `seeds`
   lab [--kernel PACKAGE/SUITE] [NAME...]
                              scenarios with a Linux guest as the host: files, killed, killed-write-through, degraded
                              (default: all)
@@ -84,14 +84,9 @@ fn main() -> ExitCode {
     }
 }
 
-/// A lone number is a seed to run again; anything else is the simulator's own affair.
+/// The simulator has a command line of its own; it is only built and started here.
 fn sim(arguments: &[&str]) -> Result<String, process::Failure> {
     let mut all = vec!["run", "--release", "--quiet", "-p", "sim", "--"];
-    match arguments {
-        [seed] if seed.starts_with("0x") || seed.chars().all(|digit| digit.is_ascii_digit()) => {
-            all.extend(["run", "--seed", seed]);
-        }
-        _ => all.extend(arguments),
-    }
+    all.extend(arguments);
     process::cargo(&all).map(|()| String::new())
 }
