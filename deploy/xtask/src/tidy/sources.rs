@@ -57,26 +57,18 @@ pub(super) fn check(files: &Files, layers: &Layers, unsafe_files: &[String]) -> 
 }
 
 /// A crate has a front page, and one that decides forbids unsafe code there.
-fn check_front_page(files: &Files, folder: &str) -> Vec<String> {
-    let pages: Vec<String> = ["lib.rs", "main.rs"]
-        .iter()
-        .map(|name| format!("{folder}/src/{name}"))
-        .filter(|path| files.text(path).is_some())
-        .collect();
-    if pages.is_empty() {
-        return vec![format!("{folder}: neither src/lib.rs nor src/main.rs")];
-    }
-    let decides = folder.starts_with("appliance/") && folder != "appliance/daemon";
-    let wanted = match (decides, DENIES.contains(&folder)) {
-        (true, false) => concat!("#![forbid(uns", "afe_code)]"),
-        (true, true) => concat!("#![deny(uns", "afe_code)]"),
-        (false, _) => return Vec::new(),
+fn check_front_page(files: &Files, folder: &str) -> Option<String> {
+    let pages = ["lib.rs", "main.rs"].map(|name| format!("{folder}/src/{name}"));
+    let Some((page, text)) = pages.iter().find_map(|page| Some((page, files.text(page)?))) else {
+        return Some(format!("{folder}: neither src/lib.rs nor src/main.rs"));
     };
-    pages
-        .iter()
-        .filter(|path| !files.text(path).is_some_and(|text| text.contains(wanted)))
-        .map(|path| format!("{path}: decides, and lacks {wanted}"))
-        .collect()
+    let decides = folder.starts_with("appliance/") && folder != "appliance/daemon";
+    let wanted = if DENIES.contains(&folder) {
+        concat!("#![deny(uns", "afe_code)]")
+    } else {
+        concat!("#![forbid(uns", "afe_code)]")
+    };
+    (decides && !text.contains(wanted)).then(|| format!("{page}: decides, and lacks {wanted}"))
 }
 
 fn check_front_comment(path: &str, text: &str) -> Option<String> {
@@ -192,9 +184,9 @@ mod tests {
             ("appliance/bad/src/lib.rs", "//! x\n"),
             ("reactors/runtime/src/lib.rs", "//! x\n"),
         ]);
-        assert!(check_front_page(&files, "appliance/good").is_empty());
-        assert_eq!(check_front_page(&files, "appliance/bad").len(), 1);
-        assert!(check_front_page(&files, "reactors/runtime").is_empty());
-        assert_eq!(check_front_page(&files, "appliance/absent").len(), 1);
+        assert!(check_front_page(&files, "appliance/good").is_none());
+        assert_eq!(check_front_page(&files, "appliance/bad").iter().count(), 1);
+        assert!(check_front_page(&files, "reactors/runtime").is_none());
+        assert_eq!(check_front_page(&files, "appliance/absent").iter().count(), 1);
     }
 }
