@@ -113,3 +113,28 @@ pub fn log_is_clean(scenario: &Scenario, rack: &Rack) -> Result<(), Failure> {
     }
     Ok(())
 }
+
+/// What the log copies hold, record by record: for who looks into a failing seed.
+pub fn describe_log(scenario: &Scenario, rack: &Rack) -> Vec<String> {
+    let mut lines = Vec::new();
+    for device in scenario.log_devices().filter(|&device| rack.works(device)) {
+        let slot = |slot| rack.peek(device, LogLayout::superblock_block(slot));
+        let Ok((superblock, _)) = LogSuperblock::newest(slot(0), slot(1)) else {
+            lines.push(format!("device {device}: no superblock"));
+            continue;
+        };
+        lines.push(format!("device {device}: epoch {}, incarnation {}", superblock.epoch, superblock.incarnation));
+        for lane in (0..superblock.layout.lanes()).map(LaneId) {
+            match scan_lane(&mut RawCopy { rack, device }, &superblock.layout, &superblock.identity, lane) {
+                Err(error) => lines.push(format!("  lane {lane}: {error}")),
+                Ok(scan) => {
+                    lines.push(format!("  lane {lane}: {:?}, {:?}", scan.anchor, scan.end));
+                    lines.extend(
+                        scan.records.iter().map(|record| format!("    {:?} {:?}", record.header, record.entries)),
+                    );
+                }
+            }
+        }
+    }
+    lines
+}

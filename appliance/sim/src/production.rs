@@ -120,13 +120,60 @@ impl Subject for Production {
         self.shard.done()
     }
 
-    fn stop(shards: &mut [Self], ports: &mut SimPorts<Message>) {
-        ports.turn_to(ShardId(0));
-        shards[0].shard.stop(ports);
+    fn stop(_: &mut [Self], ports: &mut SimPorts<Message>) {
+        let posted = ports.control_post(ShardId(0), Message::Stop);
+        assert!(posted.is_ok(), "the control side has said nothing before");
     }
 
     fn audit(scenario: &Scenario, rack: &Rack) -> Result<(), Failure> {
         parity_matches(scenario, rack)?;
         log_is_clean(scenario, rack)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sweep::{SweepOptions, cases, sweep_case};
+    use crate::world::run_seed;
+
+    #[test]
+    fn the_same_seed_gives_the_same_trace_and_another_seed_another() {
+        let traces = [3, 4].map(|seed| {
+            let first = run_seed::<Production>(seed, false).unwrap_or_else(|failure| panic!("seed {seed}: {failure}"));
+            assert_eq!(run_seed::<Production>(seed, false).expect("it passed just now"), first);
+            first.trace
+        });
+        assert_ne!(traces[0], traces[1]);
+    }
+
+    #[test]
+    fn fixed_seeds_pass() {
+        let (mut cuts, mut probes) = (0, 0);
+        for seed in 100..140 {
+            let report = run_seed::<Production>(seed, false).unwrap_or_else(|failure| panic!("seed {seed}: {failure}"));
+            cuts += report.cuts;
+            probes += report.probes;
+        }
+        assert!(cuts > 40 && probes > 40, "{cuts} power cuts, {probes} losses tried");
+    }
+
+    #[test]
+    fn seeds_that_once_failed_pass() {
+        let kept = include_str!("../seeds.txt").lines().filter(|line| !line.starts_with('#'));
+        for seed in kept.filter_map(|line| line.split_whitespace().next()) {
+            let seed = seed.parse().expect("a line of seeds.txt begins with a number or is a comment");
+            run_seed::<Production>(seed, false).unwrap_or_else(|failure| panic!("seed {seed}: {failure}"));
+        }
+    }
+
+    #[test]
+    fn a_short_script_cut_now_and_then_in_every_case_passes() {
+        let options = SweepOptions { requests: 8, stride: 7, second_every: 3 };
+        for case in 0..cases().len() {
+            let swept = sweep_case::<Production>(case, options, |_| {});
+            let runs = swept.unwrap_or_else(|(cut, failure)| panic!("{cut:?}: {failure}"));
+            assert!(runs > 3, "case {case}: {runs} runs");
+        }
     }
 }

@@ -9,6 +9,7 @@ use base::ids::DeviceId;
 use base::time::Span;
 use ports::Ports;
 
+use crate::audit::describe_log;
 use crate::failure::Failure;
 use crate::machine::{Machine, Started, Step, boot_devices};
 use crate::rack::{PlannedFault, Rack};
@@ -55,6 +56,7 @@ pub struct World {
     rack: Rc<RefCell<Rack>>,
     workload: Workload,
     random: Random,
+    aloud: bool,
     cuts: u64,
     probes: u64,
 }
@@ -70,7 +72,11 @@ enum Served {
 /// # Errors
 /// The broken promise.
 pub fn run_seed<S: Subject>(seed: u64, aloud: bool) -> Result<Report, Failure> {
-    World::create::<S>(Scenario::draw(seed), aloud)?.run::<S>()
+    let scenario = Scenario::draw(seed);
+    if aloud {
+        eprintln!("{scenario:#?}");
+    }
+    World::create::<S>(scenario, aloud)?.run::<S>()
 }
 
 impl World {
@@ -88,7 +94,7 @@ impl World {
             rack.borrow_mut().lose(device, false);
         }
         let workload = Workload::new(scenario.workload.clone(), Random::named(scenario.seed, "workload"));
-        Ok(Self { scenario, rack, workload, random, cuts: 0, probes: 0 })
+        Ok(Self { scenario, rack, workload, random, aloud, cuts: 0, probes: 0 })
     }
 
     /// The same world, apart from this one, with other faults before it.
@@ -101,6 +107,7 @@ impl World {
             rack: Rc::new(RefCell::new(rack)),
             workload: self.workload.clone(),
             random: self.random.clone(),
+            aloud: self.aloud,
             cuts: self.cuts,
             probes: self.probes,
         }
@@ -157,7 +164,13 @@ impl World {
 
     fn boot<S: Subject>(&mut self) -> Result<Option<Machine<S>>, Failure> {
         let machine = loop {
-            match Machine::boot(&self.scenario, &self.rack, &mut self.random).map_err(Failure::Boot)? {
+            let started = Machine::boot(&self.scenario, &self.rack, &mut self.random);
+            if started.is_err() && self.aloud {
+                for line in describe_log(&self.scenario, &self.rack.borrow()) {
+                    eprintln!("{line}");
+                }
+            }
+            match started.map_err(Failure::Boot)? {
                 Started::Up(machine) => break machine,
                 Started::DeviceLost => {}
                 Started::Cut => {
