@@ -93,8 +93,6 @@ pub enum Effect {
     /// All I/O queues end, and the requests of [`Controller::take_requests`] are completed as aborted: the controller was
     /// reset or shut down.
     Reset,
-    /// Another admin command, held until now, completes with Command Abort Requested.
-    Aborted(SlotId),
 }
 
 /// An answer.
@@ -261,8 +259,8 @@ impl Controller {
         self.events.poll(self.features.async_events())
     }
 
-    /// Carries out an admin or Fabrics command other than Connect. `data` is what the host sent with it; `in_capsule` says
-    /// how much of that came in the capsule. Commands that bring data by R2T must first pass [`admin_data`].
+    /// Carries out an admin or Fabrics command other than Connect. `data` is what the host sent with it, whose way was judged
+    /// by [`admin_data`] before it came.
     pub fn command(&mut self, world: &World<'_>, slot: SlotId, entry: &SubmissionEntry, data: &[u8]) -> Answer {
         self.seen(world.now);
         let answer = self.dispatch(world, slot, entry, data);

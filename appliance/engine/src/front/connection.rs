@@ -37,6 +37,8 @@ pub(super) enum Role {
 pub(super) enum Life {
     /// It serves.
     Open,
+    /// The shard stops: nothing more is received, but what the volumes have is answered. Then it closes.
+    Draining,
     /// What is queued still goes out; nothing more is received or queued. Then it closes, or lingers after a termination
     /// request.
     Ending,
@@ -358,8 +360,16 @@ impl Connection {
 
     /// Stops receiving; what is queued still goes out, then the stream closes.
     pub(super) fn finish(&mut self, ports: &mut impl Streams) {
-        if self.life == Life::Open {
+        if matches!(self.life, Life::Open | Life::Draining) {
             self.life = Life::Ending;
+            ports.want_readable(self.stream, false);
+        }
+    }
+
+    /// Stops receiving; what the volumes have is still answered.
+    pub(super) fn drain(&mut self, ports: &mut impl Streams) {
+        if self.life == Life::Open {
+            self.life = Life::Draining;
             ports.want_readable(self.stream, false);
         }
     }

@@ -190,7 +190,7 @@ impl Hub {
             volume.record(op, bytes, self.now.since(command.arrived), done.result.is_ok());
         }
         match done.result {
-            _ if connection.life != Life::Open => self.release(ports, connection, slot),
+            _ if !matches!(connection.life, Life::Open | Life::Draining) => self.release(ports, connection, slot),
             Err(IoError::Stopping) => {
                 // Unanswered, the host tries again once it has reconnected; any status might reach its application.
                 self.release(ports, connection, slot);

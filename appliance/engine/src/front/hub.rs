@@ -126,7 +126,7 @@ impl Hub {
             return Ok(Some(id));
         }
         let home = ShardId(id / CONTROLLERS_PER_SHARD);
-        if home.0 >= self.shards || id % CONTROLLERS_PER_SHARD == 0 {
+        if home.0 >= self.shards || id.is_multiple_of(CONTROLLERS_PER_SHARD) {
             return Err(parameter(ConnectField::CONTROLLER_ID));
         }
         self.set_aside(ports, connection, blocks)?;
@@ -177,6 +177,11 @@ impl Hub {
         entry.controller.seen(self.now);
         entry.queues.push(Attached { shard: from, connection: attach.connection, queue_id: attach.queue_id });
         Ok(())
+    }
+
+    /// Whether a controller of this shard has I/O queues.
+    pub(super) fn has_queues(&self, controller: u16) -> bool {
+        self.controllers.get(&controller).is_some_and(|entry| !entry.queues.is_empty())
     }
 
     /// An I/O queue of a controller of this shard has ended.
@@ -263,7 +268,6 @@ impl Hub {
         }
         match answer.effect {
             Effect::None => {}
-            Effect::Aborted(held) => connection.reply(held, Status::ABORT_REQUESTED, 0),
             Effect::Reset => {
                 for held in place.controller.take_requests() {
                     connection.reply(held, Status::ABORTED_SQ_DELETION, 0);

@@ -34,7 +34,7 @@ use std::sync::Arc;
 use base::ids::ShardId;
 use base::metrics::Metrics;
 use base::slab::{Key, Slab};
-use base::time::{Span, Time};
+use base::time::Time;
 use nvme::log_page::SmartLog;
 use nvmf::queue::Phase;
 use nvmf::subsystem::Exports;
@@ -216,7 +216,7 @@ impl Front {
     pub fn stop(&mut self, ports: &mut impl Ports) {
         self.hub.stopping = true;
         for (_, connection) in self.connections.iter_mut() {
-            connection.finish(ports);
+            connection.drain(ports);
         }
         self.next_housekeeping = Time(0);
     }
@@ -345,8 +345,16 @@ impl Front {
 
     fn close_all(&mut self, ports: &mut impl Ports) -> bool {
         if self.hub.stopping {
-            let idle = |connection: &Connection| connection.executing == 0 && connection.out.is_empty();
+            // With its admin connection a controller ends, and with it its I/O queues: those go first.
+            let idle = |connection: &Connection| {
+                let has_queues = match connection.role {
+                    Role::Admin { controller } => self.hub.has_queues(controller),
+                    Role::None | Role::Io { .. } => false,
+                };
+                connection.executing == 0 && connection.out.is_empty() && !has_queues
+            };
             let ended = self.connections.iter().filter(|(_, connection)| idle(connection)).map(|(key, _)| key);
+            let ended: Vec<ConnectionKey> = ended.collect();
             self.hub.closing.extend(ended);
         }
         let worked = !self.hub.closing.is_empty();
