@@ -16,6 +16,10 @@ pub struct CommandLine {
 /// What can be done.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Serve hosts until asked to stop (SIGTERM, or Ctrl-C).
+    Serve(ServeOptions),
+    /// Show the main job: serve, write, die in mid-write, come back, verify; then go on serving.
+    Demo(DemoOptions),
     /// Check a configuration and list all that is wrong with it.
     Check {
         /// The configuration.
@@ -67,6 +71,9 @@ pub struct DemoOptions {
     /// Stop after verifying instead of going on serving.
     #[arg(long)]
     pub once: bool,
+    /// Be the serving process of the demo with this process number.
+    #[arg(long, hide = true, value_name = "PROCESS")]
+    pub server_of: Option<u32>,
 }
 
 /// How log lines look.

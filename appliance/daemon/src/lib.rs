@@ -3,11 +3,13 @@
 //! | module | holds |
 //! |---|---|
 //! | [`cli`] | the command line |
+//! | [`serve`] | from a configuration to a served appliance, and back |
 //! | [`logging`] | log lines |
 //! | [`check`] | reading a configuration and showing what is wrong with it |
 //! | [`status`] | how the appliance is, as JSON and as tables |
 //! | [`control`] | the control thread: what it tells, and signals |
 //! | [`control_socket`], [`control_client`] | both ends of the control socket |
+//! | [`demo`] | the main job in one command, with a host of its own |
 //! | [`metrics_http`], [`exposition`] | the metrics endpoint and its text |
 //!
 //! ```
@@ -21,7 +23,9 @@ pub mod cli;
 pub mod control;
 pub mod control_client;
 pub mod control_socket;
+pub mod demo;
 pub mod exposition;
 pub mod logging;
 pub mod metrics_http;
+pub mod serve;
 pub mod status;

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use brindle::cli::{Command, CommandLine, StatusOptions};
-use brindle::{check, control_client};
+use brindle::{check, control_client, demo, serve};
 
 fn main() -> ExitCode {
     match run(CommandLine::parse().command) {
@@ -23,6 +23,8 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<(), Box<dyn Error>> {
     match command {
+        Command::Serve(options) => serve::run(&options)?,
+        Command::Demo(options) => demo::run(&options)?,
         Command::Check { file } => say(&check::run(&file)?)?,
         Command::Schema => say(&config::export::json_schema_text())?,
         Command::Status(options) => say(&status_of(&options)?)?,
