@@ -49,8 +49,9 @@ const WRITE_TIME: Duration = Duration::from_millis(1500);
 /// How long the serving process may take until it serves.
 const SERVE_LIMIT: Duration = Duration::from_secs(60);
 
-/// How long the serving process may take to stop. Serving has a deadline of its own, which is shorter.
-const STOP_LIMIT: Duration = Duration::from_secs(60);
+/// How long the serving process may take to stop. It has a deadline of its own, which is shorter and after which it says
+/// more.
+const STOP_LIMIT: Duration = Duration::from_secs(90);
 
 /// How often a wait looks again.
 const POLL: Duration = Duration::from_millis(20);

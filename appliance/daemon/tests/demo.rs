@@ -1,9 +1,15 @@
-//! `brindle demo` as a user runs it, in a folder of its own: the way to the point where a server is needed. What fails is
-//! told in clear words with exit code 1, and nothing of the user's is changed.
+//! `brindle demo` as a user runs it, in a folder of its own. What fails is told in clear words with exit code 1, nothing
+//! of the user's is changed, and no process stays behind.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// Longest wait for something that is about to happen.
+const SOON: Duration = Duration::from_secs(60);
 
 /// A working directory that goes when the test does.
 struct Place(PathBuf);
@@ -84,4 +90,91 @@ fn only_the_demos_own_child_becomes_its_server() {
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("the demo that started it is gone"), "{}", text(&output.stderr));
     assert_eq!(fs::read_dir(&place.0).unwrap().count(), 0);
+}
+
+/// The embedded configuration on ports that are free, with small devices.
+fn free() -> (String, [u16; 2]) {
+    // Held at the same time, so that they differ.
+    let held = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let ports = held.map(|listener| listener.local_addr().unwrap().port());
+    let text = config::DEMO.replace(":4420", &format!(":{}", ports[0])).replace(":9420", &format!(":{}", ports[1]));
+    (text, ports)
+}
+
+/// Starts a demo and reads on until a line begins so; the line.
+fn started(place: &Place, begins: &str) -> (Child, BufReader<std::process::ChildStdout>, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_brindle"));
+    let mut child = command.arg("demo").current_dir(&place.0).stdout(Stdio::piped()).spawn().unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    loop {
+        let mut line = String::new();
+        assert!(output.read_line(&mut line).unwrap() > 0, "it ended before {begins:?}");
+        if line.starts_with(begins) {
+            return (child, output, line);
+        }
+    }
+}
+
+/// Whether a process is there and not only waits to be buried.
+fn is_alive(process: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(['Z', 'X']))
+}
+
+/// The process that a line of the demo names.
+fn serving_process(line: &str) -> u32 {
+    line.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn all_rounds_are_played_the_volume_is_verified_and_a_second_demo_goes_on_with_it() {
+    let (text_of, _) = free();
+    let place = Place::configured("demo-once", &text_of);
+    for _ in 0..2 {
+        let output = demo(&place.0, &["--once"]);
+        let (shown, errors) = (text(&output.stdout), text(&output.stderr));
+        assert!(output.status.success(), "{shown}{errors}");
+        for expected in ["round 1 of 3", "round 3 of 3", "kill -9 with", "a0 optimal", ", violations 0", "none is lost"]
+        {
+            assert!(shown.contains(expected), "{expected} is missing:\n{shown}");
+        }
+        assert!(shown.trim_end().lines().next_back().unwrap().starts_with("stopped cleanly"), "{shown}");
+    }
+}
+
+#[test]
+fn a_port_that_is_taken_is_named() {
+    let (text_of, ports) = free();
+    let place = Place::configured("demo-port", &text_of);
+    let taken = TcpListener::bind(("127.0.0.1", ports[0])).unwrap();
+    let output = demo(&place.0, &["--once"]);
+    assert_eq!(output.status.code(), Some(1));
+    let errors = text(&output.stderr);
+    assert!(errors.contains("ended by itself") && errors.contains(&format!("127.0.0.1:{}", ports[0])), "{errors}");
+    drop(taken);
+}
+
+#[test]
+fn a_demo_that_is_asked_to_stop_stops_its_server_and_a_demo_that_is_killed_takes_it_along() {
+    let (text_of, _) = free();
+    let place = Place::configured("demo-stop", &text_of);
+    let (mut child, mut rest, line) = started(&place, "process ");
+    let server = serving_process(&line);
+    assert!(is_alive(server));
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let mut shown = String::new();
+    while rest.read_line(&mut shown).unwrap() > 0 {}
+    assert_eq!(child.wait().unwrap().code(), Some(1), "nothing was shown yet: {shown}");
+    assert!(!is_alive(server));
+
+    let (mut child, _rest, line) = started(&place, "process ");
+    let server = serving_process(&line);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let killed = Instant::now();
+    while is_alive(server) {
+        assert!(killed.elapsed() < SOON, "process {server} outlives its demo");
+        std::thread::yield_now();
+    }
 }

@@ -21,7 +21,7 @@ use crate::message::Message;
 use crate::operations::Operations;
 
 /// What the coordinator keeps of an array beside its map.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct CoordinatedArray {
     /// The map in force.
     pub map: Arc<ArrayMap>,

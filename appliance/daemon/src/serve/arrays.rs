@@ -1,0 +1,179 @@
+//! Arrays of the configuration: found and assembled, or made where that is allowed.
+
+use base::ids::{ArrayId, DeviceId};
+use config::schema::{self, Config};
+use engine::array::DestageSettings;
+use engine::boot::{
+    AssembleOptions, BootError, BootedArray, CreateArray, CreateVolume, Found, assemble, create_array, probe,
+};
+use journal::LogMode;
+
+use super::devices::Devices;
+use super::{ServeError, entropy};
+use crate::cli::ServeOptions;
+
+/// Assembles every array of the configuration, makes those that are declared and not there.
+pub(super) fn boot(
+    config: &Config,
+    devices: &Devices,
+    options: &ServeOptions,
+    shards: u16,
+    cache_blocks: usize,
+) -> Result<Vec<BootedArray>, ServeError> {
+    let mut booted = Vec::new();
+    for (index, array) in config.arrays.iter().enumerate() {
+        if !is_there(array, devices)? {
+            create(array, config, devices, options)?;
+        }
+        let assemble_options = AssembleOptions {
+            id: ArrayId(index as u16),
+            name: array.name.to_string(),
+            shards,
+            force: options.force,
+            mode: array.log.as_ref().map(|log| mode(log.mode)),
+            volumes: volumes(array),
+            cache_blocks,
+            settings: DestageSettings {
+                age: array.destage.age.0,
+                high_watermark_percent: array.destage.high_watermark.0,
+                ..DestageSettings::default()
+            },
+        };
+        let mut handles = of_array(array, devices);
+        let found = assemble(&mut handles, &assemble_options, &mut entropy).map_err(|error| name(error, devices))?;
+        report(array, &found, devices);
+        booted.push(found);
+    }
+    Ok(booted)
+}
+
+/// Only this array's own devices: what another array's devices hold is none of its business.
+fn of_array(array: &schema::Array, devices: &Devices) -> Vec<Option<runtime::SyncHandle>> {
+    let own: Vec<DeviceId> =
+        names(array).iter().filter_map(|name| devices.by_name.get(name).copied().flatten()).collect();
+    let handles = devices.handles().into_iter().enumerate();
+    handles.map(|(at, handle)| handle.filter(|_| own.contains(&DeviceId(at as u16)))).collect()
+}
+
+fn names(array: &schema::Array) -> Vec<String> {
+    let logs = array.log.iter().flat_map(|log| &log.devices);
+    array.members.iter().chain(logs).map(ToString::to_string).collect()
+}
+
+/// Whether any device bears the array, or a log of it.
+fn is_there(array: &schema::Array, devices: &Devices) -> Result<bool, ServeError> {
+    let mut handles = of_array(array, devices);
+    for at in 0..handles.len() {
+        if handles[at].is_none() {
+            continue;
+        }
+        match probe(&mut handles, DeviceId(at as u16)) {
+            Ok(Found::Member(superblock)) if superblock.name == array.name.to_string() => return Ok(true),
+            Ok(_) | Err(BootError::Device { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(false)
+}
+
+/// Makes an array, after everything has been looked at that might speak against it.
+fn create(array: &schema::Array, config: &Config, devices: &Devices, options: &ServeOptions) -> Result<(), ServeError> {
+    let mut ids = Vec::new();
+    for name in names(array) {
+        let Some(&Some(id)) = devices.by_name.get(&name) else {
+            return Err(ServeError::MissingToCreate { array: array.name.to_string(), device: name });
+        };
+        let declared = config.devices.iter().find(|device| device.name().to_string() == name);
+        if matches!(declared, Some(schema::Device::Block { .. })) && !options.create {
+            return Err(ServeError::NotAllowedToCreate { array: array.name.to_string(), device: name });
+        }
+        if !devices.made.contains(&id)
+            && let Some(what) = devices.bears(id)?
+        {
+            if !options.force {
+                return Err(ServeError::Bears { array: array.name.to_string(), device: name, what });
+            }
+            tracing::warn!(device = name, "overwriting {what}, as --force asks");
+        }
+        ids.push(id);
+    }
+    let log = array.log.as_ref().ok_or_else(|| ServeError::NoLog { array: array.name.to_string() })?;
+    let (members, copies) = ids.split_at(array.members.len());
+    let known_zero = members.iter().all(|id| devices.made.contains(id));
+    let spec = CreateArray {
+        name: array.name.to_string(),
+        level: match array.level {
+            schema::Level::Raid5 => raid::Level::Raid5,
+        },
+        members: members.to_vec(),
+        copies: copies.to_vec(),
+        chunk_blocks: array.chunk.blocks() as u32,
+        lanes: log.lanes,
+        mode: mode(log.mode),
+        known_zero,
+        volumes: volumes(array),
+    };
+    let uuid = create_array(&mut devices.handles(), &spec, &mut entropy).map_err(|error| name(error, devices))?;
+    tracing::info!(array = spec.name, %uuid, members = members.len(), log_copies = copies.len(), "array created");
+    Ok(())
+}
+
+fn volumes(array: &schema::Array) -> Vec<CreateVolume> {
+    let volume = |volume: &schema::Volume| CreateVolume { name: volume.name.to_string(), blocks: volume.size.blocks() };
+    array.volumes.iter().map(volume).collect()
+}
+
+const fn mode(mode: schema::LogMode) -> LogMode {
+    match mode {
+        schema::LogMode::WriteBack => LogMode::WriteBack,
+        schema::LogMode::WriteThrough => LogMode::WriteThrough,
+    }
+}
+
+/// Says what start-up found and did.
+fn report(array: &schema::Array, booted: &BootedArray, devices: &Devices) {
+    let name = array.name.to_string();
+    for note in &booted.report.notes {
+        tracing::warn!(array = name, "{}", names_in(note, devices));
+    }
+    let lanes = &booted.report.lanes;
+    if lanes.clean {
+        tracing::info!(array = name, "the log was left in good order");
+    } else {
+        tracing::info!(
+            array = name,
+            records = lanes.records,
+            dirty_blocks = lanes.dirty_blocks,
+            replayed_stripes = lanes.replayed_stripes,
+            repaired_records = lanes.repaired_records,
+            "recovered from the log: nothing that was acknowledged is lost"
+        );
+    }
+    let missing = booted.map.missing();
+    if missing != 0 {
+        let slots: Vec<u32> = (0..32).filter(|slot| missing & 1 << slot != 0).collect();
+        tracing::warn!(array = name, "degraded: members {slots:?} take no part; another loss would lose data");
+    }
+    for (at, copy) in booted.map.copies.iter().enumerate().filter(|(_, copy)| copy.is_none()) {
+        let _: &Option<DeviceId> = copy;
+        tracing::warn!(array = name, "log copy {at} takes no part; the loss of the last copy would lose data");
+    }
+}
+
+/// Start-up code knows devices by number, people by name.
+fn names_in(text: &str, devices: &Devices) -> String {
+    let mut text = text.to_owned();
+    for id in (0..devices.set.len() as u16).rev().map(DeviceId) {
+        text = text.replace(&format!("device {id} "), &format!("device {} ", devices.name_of(id)));
+        text = text.replace(&format!("device {id}:"), &format!("device {}:", devices.name_of(id)));
+    }
+    text
+}
+
+fn name(error: BootError, devices: &Devices) -> ServeError {
+    match error {
+        BootError::Device { device, error } => ServeError::Device { name: devices.name_of(device).to_owned(), error },
+        BootError::Assemble(error) => ServeError::Refused(names_in(&error.to_string(), devices)),
+        other => ServeError::Boot(other),
+    }
+}

@@ -1,0 +1,173 @@
+//! How the appliance is, put together from what each shard says and what was known at the start.
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use base::BLOCK;
+use base::ids::ShardId;
+use engine::map::ArrayMap;
+use engine::message::Message;
+use engine::status::ShardStatus;
+use runtime::{Control, StatsReader};
+
+use super::devices::Described;
+use crate::status::{
+    ArrayStatus, ConnectionStatus, DeviceStatus, ListenerStatus, LogStatus, ReactorStatus, Status, VolumeStatus,
+};
+
+/// How long a shard may take to answer.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What does not change while serving.
+pub(super) struct Fixed {
+    pub(super) name: String,
+    pub(super) started: Instant,
+    pub(super) devices: Vec<(Described, String)>,
+    pub(super) maps: Vec<std::sync::Arc<ArrayMap>>,
+    pub(super) volumes: Vec<VolumeStatus>,
+    pub(super) listeners: Vec<ListenerStatus>,
+}
+
+/// Asks the shards.
+pub(super) struct Reporter {
+    pub(super) fixed: Fixed,
+    pub(super) control: Mutex<Control<Message>>,
+    pub(super) stats: StatsReader,
+    pub(super) shards: u16,
+}
+
+impl Reporter {
+    /// How the appliance is now. Shards that do not answer in time are left out.
+    pub(super) fn status(&self) -> Status {
+        let shards = self.ask();
+        let fixed = &self.fixed;
+        let mut status = Status {
+            name: fixed.name.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            process: std::process::id(),
+            uptime_seconds: fixed.started.elapsed().as_secs_f64(),
+            ready: true,
+            volumes: fixed.volumes.clone(),
+            listeners: fixed.listeners.clone(),
+            ..Status::default()
+        };
+        for (shard, stats) in (0u16..).zip(self.stats.reactors()) {
+            let said = shards.iter().find(|said| said.shard == ShardId(shard));
+            let all = stats.busy_ns + stats.idle_ns;
+            status.reactors.push(ReactorStatus {
+                reactor: shard,
+                core: stats.core as u32,
+                busy_ratio: if all == 0 { 0.0 } else { stats.busy_ns as f64 / all as f64 },
+                turns: stats.turns,
+                sleeps: stats.sleeps,
+                connections: said.map_or(0, |said| said.connections.len() as u64),
+                requests: said.map_or(0, |said| said.requests),
+            });
+        }
+        status.arrays = (0..fixed.maps.len()).map(|index| self.array(index, &shards)).collect();
+        status.devices = self.devices(&status.arrays);
+        for said in &shards {
+            status.connections.extend(said.connections.iter().map(|connection| ConnectionStatus {
+                id: connection.id,
+                reactor: said.shard.0,
+                host: connection.host.clone(),
+                peer: connection.peer.clone(),
+                subsystem: connection.subsystem.clone(),
+                queue: connection.queue,
+                in_flight: connection.in_flight,
+                age_seconds: connection.age_ms as f64 / 1000.0,
+            }));
+        }
+        status
+    }
+
+    fn ask(&self) -> Vec<ShardStatus> {
+        // Somebody else's panic while asking leaves the endpoint as usable as before.
+        let mut control = self.control.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        while control.try_receive().is_some() {}
+        for shard in (0..self.shards).map(ShardId) {
+            // A full queue means a busy shard: it is left out.
+            let _ = control.post(shard, Message::AskStatus);
+        }
+        let (mut answers, deadline) = (Vec::new(), Instant::now() + PATIENCE);
+        while answers.len() < usize::from(self.shards) {
+            match control.receive(deadline.saturating_duration_since(Instant::now())) {
+                Some((_, Message::Status(status))) => answers.push(*status),
+                Some(_) => {}
+                None => break,
+            }
+        }
+        answers.sort_by_key(|said| said.shard);
+        answers
+    }
+
+    fn array(&self, index: usize, shards: &[ShardStatus]) -> ArrayStatus {
+        let map = &self.fixed.maps[index];
+        let parts: Vec<_> = shards.iter().filter_map(|said| said.arrays.get(index)).collect();
+        let newest = parts.iter().max_by_key(|part| part.epoch);
+        let service = newest.map_or("unknown", |part| part.service);
+        let missing_members = newest.map_or_else(Vec::new, |part| part.missing_members.clone());
+        let blocks = |count: fn(&engine::array::Usage) -> u64| {
+            parts.iter().map(|part| count(&part.usage)).sum::<u64>() * BLOCK as u64
+        };
+        let state = match service {
+            "read-write" if missing_members.is_empty() => "optimal",
+            "read-write" => "degraded",
+            other => other,
+        };
+        ArrayStatus {
+            name: map.name.clone(),
+            uuid: map.uuid.to_string(),
+            level: "raid5".to_owned(),
+            state: state.to_owned(),
+            epoch: newest.map_or(map.epoch, |part| part.epoch),
+            chunk_bytes: u64::from(map.geometry.chunk_blocks()) * BLOCK as u64,
+            capacity_bytes: map.geometry.blocks() * BLOCK as u64,
+            missing_members,
+            log: Some(LogStatus {
+                mode: match map.mode {
+                    engine::map::LogMode::WriteBack => "write-back".to_owned(),
+                    engine::map::LogMode::WriteThrough => "write-through".to_owned(),
+                },
+                copies: map.copies.len() as u8,
+                missing_copies: newest.map_or_else(Vec::new, |part| part.missing_copies.clone()),
+                lanes: map.log_layout.lanes(),
+                used_bytes: blocks(|usage| usage.log_used_blocks),
+                capacity_bytes: blocks(|usage| usage.log_blocks),
+                dirty_bytes: blocks(|usage| usage.dirty_blocks),
+            }),
+        }
+    }
+
+    fn devices(&self, arrays: &[ArrayStatus]) -> Vec<DeviceStatus> {
+        let device = |(described, role): &(Described, String)| {
+            let mut words = role.split(' ');
+            let (array, kind) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
+            let place: Option<u8> = words.next().and_then(|number| number.parse().ok());
+            let array = arrays.iter().find(|status| status.name == array);
+            let out = match (array, kind, place) {
+                (Some(array), "member", Some(slot)) => array.missing_members.contains(&slot),
+                (Some(array), "log", Some(copy)) => {
+                    array.log.as_ref().is_some_and(|log| log.missing_copies.contains(&copy))
+                }
+                _ => role.is_empty(),
+            };
+            DeviceStatus {
+                name: described.name.clone(),
+                kind: described.kind.to_owned(),
+                path: described.path.clone(),
+                bytes: described.bytes,
+                role: role.clone(),
+                state: if role.is_empty() {
+                    "missing"
+                } else if out {
+                    "excluded"
+                } else {
+                    "active"
+                }
+                .to_owned(),
+            }
+        };
+        self.fixed.devices.iter().map(device).collect()
+    }
+}
