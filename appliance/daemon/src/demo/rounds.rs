@@ -41,7 +41,8 @@ pub(super) struct Served {
 pub(super) struct Verified {
     /// Blocks read.
     pub(super) blocks: u64,
-    /// Blocks that were being written at the kill: old and new are both right, and from now on only what was read.
+    /// Blocks that were being written at the kill, or by two requests at the same time before: either value is right, and
+    /// from now on only the one that was read.
     pub(super) settled: u64,
     /// Requests answered with an error, since the last time.
     pub(super) refused: u64,
@@ -87,8 +88,8 @@ pub(super) fn play(scene: &mut impl Scene, rounds: u32, tell: &mut dyn FnMut(&st
             return Err(DemoError::Refused(refused));
         }
         tell(&format!(
-            "{indent}{blocks} blocks verified: all that was acknowledged is there, {settled} blocks of requests in flight \
-             are old or new, violations 0"
+            "{indent}{blocks} blocks verified: all that was acknowledged is there, {settled} blocks in flight or written twice \
+             at once hold either value, violations 0"
         ));
         summary.rounds += 1;
         summary.acknowledged += acknowledged;
