@@ -30,6 +30,8 @@ pub(super) const LINGER: Span = Span::from_secs(5);
 pub(super) const SEND_TIMEOUT: Span = Span::from_secs(30);
 /// A host that was asked for data and does not send it for this long is given up: the data has its blocks already.
 pub(super) const DATA_TIMEOUT: Span = Span::from_secs(60);
+/// How often waiting commands look for buffers: those of another shard come home without a sign.
+pub(super) const RETRY: Span = Span::from_millis(1);
 /// How often timeouts are looked at, and how late they may fire.
 pub(super) const HOUSEKEEPING: Span = Span::from_millis(250);
 

@@ -46,7 +46,7 @@ pub use self::message::{Attach, FrontMessage};
 use self::connection::{Connection, ConnectionKey, Life, Role, Stage};
 use self::execute::from_token;
 use self::hub::Hub;
-use self::limits::{CONNECT_TIMEOUT, EVENTS_A_TURN, HOUSEKEEPING, SEND_TIMEOUT, STAGING_BYTES};
+use self::limits::{CONNECT_TIMEOUT, EVENTS_A_TURN, HOUSEKEEPING, RETRY, SEND_TIMEOUT, STAGING_BYTES};
 use self::space::Space;
 use crate::io::{IoDone, IoRequest};
 use crate::status::ConnectionStatus;
@@ -134,15 +134,19 @@ impl Front {
         let mut worked = false;
         for _ in 0..EVENTS_A_TURN {
             let Some(event) = ports.stream_event() else { break };
-            worked = true;
-            match event {
-                StreamEvent::Opened { stream, peer, local, .. } => self.opened(ports, stream, peer, local),
+            // A stream may be offered as readable on suspicion: only bytes are work.
+            worked |= match event {
+                StreamEvent::Opened { stream, peer, local, .. } => {
+                    self.opened(ports, stream, peer, local);
+                    true
+                }
                 StreamEvent::Readable(stream) => self.readable(ports, io, stream),
                 StreamEvent::Writable(stream) => {
                     if let Some(&key) = self.streams.get(&stream) {
                         self.connections[key].blocked_since = None;
                         self.note(key);
                     }
+                    true
                 }
             }
         }
@@ -209,7 +213,8 @@ impl Front {
         if !self.hub.outbox.is_empty() || !self.hub.closing.is_empty() || !self.dirty.is_empty() {
             return self.hub.now;
         }
-        self.next_housekeeping
+        let retry = if self.waiting.is_empty() { Time::NEVER } else { self.hub.now + RETRY };
+        self.next_housekeeping.min(retry)
     }
 
     /// Accepts nothing more; connections end in good order once what they have at the volumes is answered.
@@ -268,16 +273,19 @@ impl Front {
         self.next_housekeeping = self.next_housekeeping.min(now + HOUSEKEEPING);
     }
 
-    fn readable<P: Ports>(&mut self, ports: &mut P, io: &mut impl VolumeIo<P>, stream: StreamId) {
-        let Some(&key) = self.streams.get(&stream) else { return };
+    /// Receives; whether anything came.
+    fn readable<P: Ports>(&mut self, ports: &mut P, io: &mut impl VolumeIo<P>, stream: StreamId) -> bool {
+        let Some(&key) = self.streams.get(&stream) else { return false };
         let connection = &mut self.connections[key];
         if !matches!(connection.life, Life::Open | Life::Lingering) {
-            return;
+            return false;
         }
-        if self.hub.receive(ports, io, key, connection).is_err() {
+        let received = self.hub.receive(ports, io, key, connection);
+        if received.is_err() {
             self.hub.closing.push_back(key);
         }
         self.note(key);
+        received != Ok(0)
     }
 
     fn attached(&mut self, ports: &mut impl Ports, key: ConnectionKey, result: Result<(), nvmf::fabrics::Refusal>) {

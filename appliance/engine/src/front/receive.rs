@@ -19,17 +19,18 @@ use super::hub::Hub;
 use super::limits::{LONG_PAYLOAD_BYTES, RECEIVES_A_TURN, SHORT_STAGING_BYTES};
 
 impl Hub {
-    /// Receives what a stream has, within the turn's share, and carries out what it asks for.
+    /// Receives what a stream has, within the turn's share, and carries out what it asks for. Says how many bytes came.
     pub(super) fn receive<P: Ports>(
         &mut self,
         ports: &mut P,
         io: &mut impl VolumeIo<P>,
         key: ConnectionKey,
         connection: &mut Connection,
-    ) -> Result<(), StreamError> {
+    ) -> Result<usize, StreamError> {
         let mut staging = core::mem::take(&mut self.staging);
         let mut segments = core::mem::take(&mut self.segments);
         let mut result = Ok(());
+        let mut total = 0;
         for _ in 0..RECEIVES_A_TURN {
             segments.clear();
             let direct = direct_segments(ports, connection, &mut segments);
@@ -41,6 +42,7 @@ impl Hub {
                     break;
                 }
             };
+            total += received;
             if connection.life == Life::Lingering {
                 // What comes after a termination request is thrown away (TCP, section 3.5.1).
                 if received < direct + rest {
@@ -60,7 +62,7 @@ impl Hub {
         }
         self.staging = staging;
         self.segments = segments;
-        result
+        result.map(|()| total)
     }
 
     /// Ends a connection whose host broke the protocol: what is queued goes out, then a termination request.
@@ -196,7 +198,8 @@ impl Hub {
                 Sink::Connect
             }
             Task::Admin | Task::Io if command.path == DataPath::InCapsule => {
-                (command.buffers, command.of_reserve) = self.space.take_capsule(ports, payload.div_ceil(BLOCK));
+                command.buffers = self.space.take_capsule(ports, payload.div_ceil(BLOCK));
+                command.of_reserve = true;
                 command.cursor = command.buffers.first();
                 Sink::Blocks
             }

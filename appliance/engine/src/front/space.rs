@@ -45,18 +45,16 @@ impl Space {
         self.reserved -= blocks;
     }
 
-    /// Blocks for data in a capsule, and whether they are of the reserve.
+    /// Blocks of the reserve for data in a capsule: each command of a queue has its own set aside.
     #[inline]
-    pub(super) fn take_capsule(&mut self, pool: &mut impl Buffers, blocks: usize) -> (BufferList, bool) {
-        if let Some(list) = BufferList::alloc(pool, blocks) {
-            return (list, false);
-        }
+    pub(super) fn take_capsule(&mut self, pool: &mut impl Buffers, blocks: usize) -> BufferList {
         let list = self.reserve.split_front(pool, blocks);
         assert_eq!(list.len(), blocks, "each command of a queue has its blocks set aside");
-        (list, true)
+        list
     }
 
-    /// Replaces blocks of the reserve that are about to be given away.
+    /// Replaces blocks of the reserve that are about to be given away; false if the pool is short. So the commands that
+    /// wait never hold more than was set aside, and what keeps the volumes going stays in the pool.
     pub(super) fn replace(&mut self, pool: &mut impl Buffers, blocks: usize) -> bool {
         let Some(list) = BufferList::alloc(pool, blocks) else { return false };
         self.reserve.append(pool, list);
