@@ -1,17 +1,26 @@
 //! From superblocks found on devices, in whatever order, to an array that may be served, or to a refusal that says what to
 //! do. Pure.
 //!
-//! Who is a member is decided by the superblock of the highest epoch: its tables say who is active. An exclusion that
-//! anything relied upon was durable on a majority of members and on every log copy that stayed (rule L6), so the highest
-//! epoch among a majority of members and the copies is the one that counts; without a majority the operator must say so. A
-//! member that is active there but missed the last update itself is used: an update that excluded it would have said so. A
-//! member or copy that is excluded there is never used, whatever it says of itself.
+//! Who is a member is decided by the tables of all superblocks together, in `truth`: what any member excludes that is
+//! not itself excluded by most is out, because an exclusion that anything relied upon was durable on every member and log
+//! copy that stayed (rule L6). A member that is active and missed the last update itself is used: an update that excluded it
+//! would have said so. A member or copy that is excluded is never used, whatever it says of itself. Without a majority of
+//! members the operator must say so.
+//!
+//! Whenever what is used does not agree to the byte about epoch and tables, all of it is to be written anew at an epoch above
+//! all that were seen anywhere, so that no epoch ever has two meanings.
+
+mod truth;
+
+#[cfg(test)]
+mod tests;
 
 use base::ids::DeviceId;
 use base::uuid::Uuid;
 use thiserror::Error;
 
-use crate::superblock::{State, Superblock};
+use crate::superblock::{MAX_EPOCH, State, Superblock};
+use truth::{Truth, truth};
 
 /// A device with a member superblock.
 #[derive(Clone, Debug)]
@@ -49,7 +58,7 @@ pub enum Wanted<'a> {
 /// An array that may be served.
 #[derive(Clone, Debug)]
 pub struct Assembly {
-    /// The superblock that counts; the slot in it is that of some member.
+    /// The superblock that counts, with everything excluded that is; the slot in it is that of some member.
     pub superblock: Superblock,
     /// The superblocks of the members to be used, by slot, with their devices.
     pub members: Vec<Option<Candidate>>,
@@ -59,8 +68,11 @@ pub struct Assembly {
     pub newly_missing: u32,
     /// The same of log copies.
     pub newly_missing_copies: u32,
-    /// The highest epoch seen anywhere; the next one is above it.
+    /// The highest epoch seen anywhere, also on what is left out.
     pub highest_epoch: u64,
+    /// Whether superblocks must be written anew before serving, at the epoch after the highest: something is newly missing,
+    /// or what was found does not agree.
+    pub renew: bool,
     /// What the operator should know.
     pub notes: Vec<String>,
 }
@@ -110,6 +122,16 @@ pub enum AssembleError {
         /// The other.
         second: DeviceId,
     },
+    /// Interrupted starts.
+    #[error(
+        "array {array}: its members exclude each other, which starts leave behind that were interrupted with different \
+         devices missing. If none of its devices was replaced or written to by anything else, start with --force to \
+         disregard exclusions that never took effect"
+    )]
+    Forked {
+        /// The array's name.
+        array: String,
+    },
     /// Superblocks that contradict each other.
     #[error("array {array}: device {device} disagrees with the others about the array: {what}. Leave it out")]
     Contradiction {
@@ -158,7 +180,36 @@ pub enum AssembleError {
     },
 }
 
-/// Assembles an array. `force` takes a minority of members for the truth.
+impl Assembly {
+    /// The epoch at which the array is served.
+    pub const fn epoch(&self) -> u64 {
+        if self.renew { self.highest_epoch + 1 } else { self.superblock.epoch }
+    }
+
+    /// The superblocks, by slot, that the members to be used have to bear durably before the array is served. They are
+    /// those that were found unless [`Assembly::renew`] says that they must be written; log copies then come first, with
+    /// the same epoch.
+    pub fn superblocks(&self) -> Vec<Option<Superblock>> {
+        let mut truth = self.superblock.clone();
+        if self.renew {
+            truth.exclude(self.epoch(), self.newly_missing, self.newly_missing_copies);
+        }
+        let renewed = |candidate: &Candidate| {
+            let mut superblock = candidate.superblock.clone();
+            if self.renew {
+                superblock.epoch = truth.epoch;
+                superblock.members.clone_from(&truth.members);
+                superblock.copies.clone_from(&truth.copies);
+                superblock.update += 1;
+            }
+            superblock
+        };
+        self.members.iter().map(|member| member.as_ref().map(renewed)).collect()
+    }
+}
+
+/// Assembles an array. `force` takes a minority of members for the truth, and disregards exclusions that cannot have taken
+/// effect if the array has too few members or log copies otherwise.
 pub fn assemble(
     wanted: Wanted<'_>,
     candidates: &[Candidate],
@@ -166,48 +217,19 @@ pub fn assemble(
     force: bool,
 ) -> Result<Assembly, AssembleError> {
     let own = select(wanted, candidates)?;
-    let array = own[0].superblock.name.clone();
-    let newest = own
-        .iter()
-        .max_by_key(|candidate| (candidate.superblock.epoch, candidate.superblock.update))
-        .expect("at least one was selected");
-    let superblock = newest.superblock.clone();
+    let Truth { superblock, peers, strangers } = truth(&own, force)?;
+    let array = superblock.name.clone();
     let count = superblock.members.len();
     let mut notes = Vec::new();
-    let mut members: Vec<Option<Candidate>> = vec![None; count];
-    let mut found = 0;
-    for candidate in &own {
-        let said = &candidate.superblock;
-        let contradiction =
-            |what| AssembleError::Contradiction { array: array.clone(), device: candidate.device, what };
-        if said.geometry != superblock.geometry {
-            return Err(contradiction("its geometry is another"));
-        }
-        if said.log_generation != superblock.log_generation {
-            return Err(contradiction("it belongs to another log"));
-        }
-        let slot = usize::from(said.slot);
-        if superblock.members[slot].uuid != said.uuid() {
-            if said.epoch >= superblock.epoch {
-                return Err(contradiction("it claims a place that another member has"));
-            }
-            notes.push(format!("device {}: was replaced as member {slot} and is left out", candidate.device));
-            continue;
-        }
-        if let Some(other) = &members[slot] {
-            return Err(AssembleError::Duplicate {
-                array,
-                slot: said.slot,
-                uuid: said.uuid(),
-                first: other.device,
-                second: candidate.device,
-            });
-        }
-        found += 1;
-        members[slot] = Some((*candidate).clone());
+    for stranger in &strangers {
+        notes.push(why_left_out(&superblock, stranger)?);
     }
-    if 2 * found <= count && !force {
-        return Err(AssembleError::NoMajority { array, found, members: count });
+    if 2 * peers.len() <= count && !force {
+        return Err(AssembleError::NoMajority { array, found: peers.len(), members: count });
+    }
+    let mut members: Vec<Option<Candidate>> = vec![None; count];
+    for peer in &peers {
+        members[usize::from(peer.superblock.slot)] = Some((*peer).clone());
     }
     let mut newly_missing = 0;
     for (slot, entry) in superblock.members.iter().enumerate() {
@@ -226,10 +248,104 @@ pub fn assemble(
     if missing.len() > usize::from(tolerated) {
         return Err(AssembleError::TooManyMissing { array, missing, tolerated });
     }
-    let (copies, newly_missing_copies) = copies(&superblock, log_candidates, &mut notes)?;
-    let log_epochs = log_candidates.iter().filter(|log| log.array == superblock.array).map(|log| log.epoch);
-    let highest_epoch = log_epochs.fold(superblock.epoch, u64::max);
-    Ok(Assembly { superblock, members, copies, newly_missing, newly_missing_copies, highest_epoch, notes })
+    let log_candidates = known_logs(&superblock, candidates, log_candidates, &mut notes);
+    let (copies, newly_missing_copies) = copies(&superblock, &log_candidates, &mut notes)?;
+    let member_epochs = own.iter().map(|candidate| candidate.superblock.epoch);
+    let log_epochs = log_candidates.iter().map(|log| log.epoch);
+    let highest_epoch = member_epochs.chain(log_epochs).fold(superblock.epoch, u64::max);
+    let mut assembly = Assembly {
+        superblock,
+        members,
+        copies,
+        newly_missing,
+        newly_missing_copies,
+        highest_epoch,
+        renew: false,
+        notes,
+    };
+    assembly.renew = newly_missing != 0 || newly_missing_copies != 0 || differs(&assembly, &own, &log_candidates);
+    Ok(assembly)
+}
+
+/// Whether anything that is used says otherwise than the superblock that counts, or anything that is left out could be taken
+/// for it because it does not bear a lower epoch.
+fn differs(assembly: &Assembly, own: &[&Candidate], logs: &[LogCandidate]) -> bool {
+    let truth = &assembly.superblock;
+    let is_used = |device| assembly.members.iter().flatten().any(|member| member.device == device);
+    let member_differs = |candidate: &&Candidate| {
+        let said = &candidate.superblock;
+        if is_used(candidate.device) {
+            said.epoch != truth.epoch || said.members != truth.members || said.copies != truth.copies
+        } else {
+            said.epoch >= truth.epoch
+        }
+    };
+    let log_differs = |log: &LogCandidate| {
+        if assembly.copies.contains(&Some(log.device)) { log.epoch != truth.epoch } else { log.epoch >= truth.epoch }
+    };
+    own.iter().any(member_differs) || logs.iter().any(log_differs)
+}
+
+/// Why a member that describes another array than the others do may be overlooked. It may if it is excluded, or was replaced.
+fn why_left_out(superblock: &Superblock, stranger: &Candidate) -> Result<String, AssembleError> {
+    let (said, device) = (&stranger.superblock, stranger.device);
+    let entry = superblock.members.iter().enumerate().find(|(_, member)| member.uuid == said.uuid());
+    match entry.map(|(slot, member)| (slot, member.state)) {
+        Some((slot, State::Excluded { since })) => {
+            return Ok(format!(
+                "device {device}: member {slot} was excluded at epoch {since}, describes another array than the others \
+                 and is left out"
+            ));
+        }
+        None if said.epoch < superblock.epoch => {
+            return Ok(format!("device {device}: was replaced as member {} and is left out", said.slot));
+        }
+        _ => {}
+    }
+    let what = if said.geometry != superblock.geometry {
+        "its geometry is another"
+    } else if said.log_generation != superblock.log_generation {
+        "it belongs to another log"
+    } else {
+        "its list of members and log copies is another"
+    };
+    Err(AssembleError::Contradiction { array: superblock.name.clone(), device, what })
+}
+
+/// The log devices of this array; what else there is and nobody will miss is named. Devices of other arrays that are there
+/// too go without saying.
+fn known_logs(
+    superblock: &Superblock,
+    candidates: &[Candidate],
+    logs: &[LogCandidate],
+    notes: &mut Vec<String>,
+) -> Vec<LogCandidate> {
+    let mut known = Vec::new();
+    for log in logs {
+        let device = log.device;
+        if log.array != superblock.array {
+            if !candidates.iter().any(|candidate| candidate.superblock.array == log.array) {
+                notes.push(format!(
+                    "device {device}: it bears a log of array {}, no member of which is there, and is left out",
+                    log.array
+                ));
+            }
+            continue;
+        }
+        if log.epoch > MAX_EPOCH {
+            notes.push(format!("device {device}: the log's epoch {} cannot be, and it is left out", log.epoch));
+            continue;
+        }
+        if log.generation != superblock.log_generation {
+            notes.push(format!("device {device}: it bears an earlier log of this array and is left out"));
+        } else if superblock.copies.iter().all(|copy| copy.uuid != log.uuid) {
+            notes.push(format!(
+                "device {device}: it bears a copy of the log that the members do not know and is left out"
+            ));
+        }
+        known.push(*log);
+    }
+    known
 }
 
 /// The candidates of the wanted array.
@@ -301,152 +417,8 @@ fn copies(
     if copies.iter().all(Option::is_none) {
         let active = superblock.copies.iter().enumerate().filter(|(_, copy)| copy.state == State::Active);
         let needed: Vec<String> = active.map(|(at, copy)| format!("log copy {at} ({})", copy.uuid)).collect();
-        return Err(AssembleError::NoLog { array: superblock.name.clone(), needed: needed.join(" or ") });
+        let needed = if needed.is_empty() { "one that was not excluded".to_owned() } else { needed.join(" or ") };
+        return Err(AssembleError::NoLog { array: superblock.name.clone(), needed });
     }
     Ok((copies, newly_missing))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::superblock::tests::example;
-
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    enum Fate {
-        There,
-        Absent,
-        /// Excluded by an epoch that the others know and it does not.
-        Stale,
-    }
-
-    fn world(fates: [Fate; 3], logs: [Fate; 2]) -> (Vec<Candidate>, Vec<LogCandidate>) {
-        let mask = |fates: &[Fate]| {
-            (0..).zip(fates).filter(|(_, fate)| **fate == Fate::Stale).fold(0, |mask, (at, _): (u32, _)| mask | 1 << at)
-        };
-        let mut newest = example();
-        let (members, copies) = (mask(&fates), mask(&logs));
-        if members | copies != 0 {
-            newest.exclude(8, members, copies);
-        }
-        let mut candidates = Vec::new();
-        // In an order that is not that of the slots.
-        for slot in [2u8, 0, 1] {
-            let mut superblock = match fates[usize::from(slot)] {
-                Fate::There => newest.clone(),
-                Fate::Stale => example(),
-                Fate::Absent => continue,
-            };
-            superblock.slot = slot;
-            candidates.push(Candidate { device: DeviceId(10 + u16::from(slot)), superblock });
-        }
-        let mut log_candidates = Vec::new();
-        for (at, fate) in logs.iter().enumerate() {
-            if *fate != Fate::Absent {
-                log_candidates.push(LogCandidate {
-                    device: DeviceId(20 + at as u16),
-                    array: newest.array,
-                    uuid: newest.copies[at].uuid,
-                    generation: newest.log_generation,
-                    epoch: if *fate == Fate::Stale { 7 } else { newest.epoch },
-                });
-            }
-        }
-        (candidates, log_candidates)
-    }
-
-    #[test]
-    fn every_small_world_is_served_or_refused_as_the_rules_say() {
-        const FATES: [Fate; 3] = [Fate::There, Fate::Absent, Fate::Stale];
-        let mut worlds = 0;
-        for a in FATES {
-            for b in FATES {
-                for c in FATES {
-                    for l in FATES {
-                        for m in FATES {
-                            check([a, b, c], [l, m]);
-                            worlds += 1;
-                        }
-                    }
-                }
-            }
-        }
-        assert_eq!(worlds, 243);
-    }
-
-    fn check(fates: [Fate; 3], logs: [Fate; 2]) {
-        let (candidates, log_candidates) = world(fates, logs);
-        let result = assemble(Wanted::Named("a0"), &candidates, &log_candidates, false);
-        let there = fates.iter().filter(|fate| **fate == Fate::There).count();
-        let with_superblock = fates.iter().filter(|fate| **fate != Fate::Absent).count();
-        let context = format!("{fates:?} {logs:?}: {result:?}");
-        if with_superblock == 0 {
-            assert!(matches!(result, Err(AssembleError::NotFound { .. })), "{context}");
-        } else if with_superblock < 2 {
-            assert!(matches!(result, Err(AssembleError::NoMajority { .. })), "{context}");
-        } else if there == 0 {
-            // Nobody who knows of the exclusion is there: an exclusion of all but one is never recorded, so this world
-            // stands for one in which nothing was excluded.
-            assert!(
-                result.is_ok()
-                    || matches!(result, Err(AssembleError::NoLog { .. } | AssembleError::TooManyMissing { .. })),
-                "{context}"
-            );
-        } else if there < 2 {
-            assert!(matches!(result, Err(AssembleError::TooManyMissing { .. })), "{context}");
-        } else if !logs.contains(&Fate::There) {
-            assert!(matches!(result, Err(AssembleError::NoLog { .. })), "{context}");
-        } else {
-            let assembly = result.expect("two members and a log copy are enough");
-            for (slot, fate) in fates.iter().enumerate() {
-                assert_eq!(assembly.members[slot].is_some(), *fate == Fate::There, "{context}");
-                assert_eq!(assembly.newly_missing & 1 << slot != 0, *fate == Fate::Absent, "{context}");
-            }
-            for (at, fate) in logs.iter().enumerate() {
-                assert_eq!(assembly.copies[at].is_some(), *fate == Fate::There, "{context}");
-                assert_eq!(assembly.newly_missing_copies & 1 << at != 0, *fate == Fate::Absent, "{context}");
-            }
-            let stale = fates.iter().chain(&logs).filter(|fate| **fate == Fate::Stale).count();
-            assert_eq!(assembly.notes.len(), stale, "everything that is left out is named: {context}");
-        }
-    }
-
-    #[test]
-    fn copies_of_a_drive_foreign_drives_and_swapped_drives_are_named() {
-        let (mut candidates, logs) = world([Fate::There; 3], [Fate::There; 2]);
-        let mut copy = candidates[0].clone();
-        copy.device = DeviceId(30);
-        candidates.push(copy);
-        let duplicate = assemble(Wanted::Named("a0"), &candidates, &logs, false);
-        assert!(matches!(
-            duplicate,
-            Err(AssembleError::Duplicate { first: DeviceId(12), second: DeviceId(30), slot: 2, .. })
-        ));
-
-        let (mut candidates, logs) = world([Fate::There; 3], [Fate::There; 2]);
-        candidates[1].superblock.array = Uuid([77; 16]);
-        let foreign = assemble(Wanted::Named("a0"), &candidates, &logs, false);
-        assert!(matches!(foreign, Err(AssembleError::TwoArrays { second_device: DeviceId(10), .. })));
-
-        let (mut candidates, logs) = world([Fate::There; 3], [Fate::There; 2]);
-        candidates[1].superblock.members.swap(0, 1);
-        let swapped = assemble(Wanted::Named("a0"), &candidates, &logs, false);
-        assert!(matches!(swapped, Err(AssembleError::Contradiction { .. } | AssembleError::Duplicate { .. })));
-
-        let (candidates, logs) = world([Fate::There, Fate::Absent, Fate::Absent], [Fate::There; 2]);
-        let forced = assemble(Wanted::Named("a0"), &candidates, &logs, true);
-        assert!(matches!(forced, Err(AssembleError::TooManyMissing { .. })), "force is no parity");
-    }
-
-    #[test]
-    fn a_member_that_missed_the_last_update_is_used() {
-        let (mut candidates, logs) = world([Fate::There; 3], [Fate::There, Fate::Stale]);
-        // It crashed between the writes of the superblocks that excluded a log copy.
-        let slot = candidates[0].superblock.slot;
-        candidates[0].superblock = example();
-        candidates[0].superblock.slot = slot;
-        let assembly = assemble(Wanted::Array(Uuid([9; 16])), &candidates, &logs, false).expect("an array");
-        assert!(assembly.members.iter().all(Option::is_some));
-        assert_eq!(assembly.superblock.epoch, 8);
-        assert_eq!(assembly.copies, [Some(DeviceId(20)), None]);
-    }
 }

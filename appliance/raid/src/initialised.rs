@@ -126,8 +126,8 @@ impl Initialised {
             && from.skip(2).is_ok()
             && from.array() == Ok(self.array.0);
         let (update, index) = (from.u64_le().ok()?, from.u64_le().ok()?);
-        // The last update cannot be advanced; only a forger writes it.
-        (ours && index == block as u64 && update != u64::MAX).then_some(update)
+        // Nobody counts so far, and one that is believed must have room to be advanced.
+        (ours && index == block as u64 && update <= journal::MAX_COUNT).then_some(update)
     }
 
     /// Takes up what the slots of a bitmap block say, in any order and from all current members: the union of the bits of

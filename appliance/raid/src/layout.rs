@@ -94,6 +94,26 @@ impl MemberLayout {
         Ok(())
     }
 
+    /// Checks a region of another kind: it has an end and lies over none of these.
+    pub fn check_beside(&self, start: u64, blocks: u64) -> Result<(), LayoutError> {
+        let end = start.checked_add(blocks).ok_or(LayoutError::Inconsistent("a region has no end"))?;
+        let over = |region: &Region| start < region.start.saturating_add(region.blocks) && region.start < end;
+        if start < REGIONS_START || [self.bitmap, self.metadata, self.data].iter().any(over) {
+            return Err(LayoutError::Inconsistent("a later region lies over another"));
+        }
+        Ok(())
+    }
+
+    /// Blocks of the device that an array of this many stripes needs, counted from the device's beginning. What the data
+    /// region has beyond the stripes is not needed: a device may have been replaced by one that is a little smaller.
+    pub const fn device_blocks(&self, stripes: u64) -> u64 {
+        let bitmap = self.bitmap.start.saturating_add(self.bitmap.blocks);
+        let metadata = self.metadata.start.saturating_add(self.metadata.blocks);
+        let data = self.data.start.saturating_add(stripes);
+        let regions = if bitmap > metadata { bitmap } else { metadata };
+        if data > regions { data } else { regions }
+    }
+
     /// One of the two places of a bitmap block.
     pub fn bitmap_block(&self, block: usize, slot: usize) -> DeviceBlock {
         let at = 2 * block as u64 + slot as u64;

@@ -203,9 +203,9 @@ impl Metadata {
         if length > MAX_CONTENT_BYTES {
             return Err(MetadataError::Malformed(format!("{length} bytes of content are more than the region holds")));
         }
-        // Nobody can write the update after the last one; only a forger writes that.
-        if update == u64::MAX {
-            return Err(MetadataError::Malformed("its update has no next one".into()));
+        // Nobody counts so far, and the next update must have room.
+        if update > journal::MAX_COUNT {
+            return Err(MetadataError::Malformed("its update is higher than anybody counts".into()));
         }
         let bytes = content.as_flattened().get(..length).ok_or(cut)?;
         if crc32c::crc32c(bytes) != crc {

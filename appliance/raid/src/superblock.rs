@@ -5,6 +5,7 @@ use base::Block;
 use base::cursor::{Reader, Truncated, Writer};
 use base::ids::DeviceBlock;
 use base::uuid::Uuid;
+use journal::superblock::LaterRegion;
 use thiserror::Error;
 
 use crate::geometry::{Geometry, GeometryError, Level, MAX_MEMBERS};
@@ -19,6 +20,9 @@ pub const VERSION: u16 = 1;
 /// Incompatible features that this program knows: none yet.
 pub const KNOWN_INCOMPATIBLE: u64 = 0;
 
+/// Highest epoch and update that are believed: nobody ever counted so far, and there is room to count on.
+pub const MAX_EPOCH: u64 = journal::MAX_COUNT;
+
 /// Most copies of the log.
 pub const MAX_COPIES: usize = 4;
 
@@ -31,6 +35,9 @@ const COPIES_AT: usize = 192;
 const COPY_BYTES: usize = 32;
 const REGIONS_AT: usize = 384;
 const REGION_BYTES: usize = 32;
+/// Regions of a member that every superblock has.
+const KNOWN_REGIONS: usize = 3;
+/// Places of the region table.
 const MAX_REGIONS: usize = 16;
 const MEMBERS_AT: usize = 1024;
 const MEMBER_BYTES: usize = 32;
@@ -39,6 +46,8 @@ const _: () = assert!(COPIES_AT + MAX_COPIES * COPY_BYTES <= REGIONS_AT);
 const _: () = assert!(REGIONS_AT + MAX_REGIONS * REGION_BYTES <= MEMBERS_AT);
 const _: () = assert!(MEMBERS_AT + MAX_MEMBERS as usize * MEMBER_BYTES <= base::BLOCK);
 
+/// The place is free.
+const REGION_NONE: u16 = 0;
 const REGION_BITMAP: u16 = 1;
 const REGION_METADATA: u16 = 2;
 const REGION_DATA: u16 = 3;
@@ -100,6 +109,8 @@ pub struct Superblock {
     pub copies: Vec<CopyEntry>,
     /// Where things lie on this member.
     pub layout: MemberLayout,
+    /// Regions of kinds that this program does not know, kept as they are.
+    pub later_regions: Vec<LaterRegion>,
     /// Controller ids of this node, for two nodes that serve one array in turns.
     pub controller_ids: (u16, u16),
     /// Raised by a node that takes an array over.
@@ -167,10 +178,19 @@ impl Superblock {
         self.update += 1;
     }
 
+    /// Blocks of the device that the array needs, counted from the device's beginning.
+    pub const fn device_blocks(&self) -> u64 {
+        self.layout.device_blocks(self.geometry.stripes())
+    }
+
     /// Fills a block.
+    ///
+    /// # Panics
+    /// If the tables do not fit the geometry, or there are more regions than the table holds.
     pub fn encode(&self, out: &mut Block) {
         assert!(self.members.len() == usize::from(self.geometry.members()) && self.copies.len() <= MAX_COPIES);
         assert!(self.name.len() <= MAX_NAME_BYTES && usize::from(self.slot) < self.members.len());
+        assert!(self.later_regions.len() + KNOWN_REGIONS <= MAX_REGIONS, "the region table has {MAX_REGIONS} places");
         out.fill(0);
         let mut to = Writer::new(out);
         to.bytes(&MAGIC).u32_le(0).u16_le(VERSION).u16_le(0);
@@ -186,10 +206,12 @@ impl Superblock {
         }
         to.pad_to(REGIONS_AT);
         let layout = &self.layout;
-        for (kind, region) in
-            [(REGION_BITMAP, layout.bitmap), (REGION_METADATA, layout.metadata), (REGION_DATA, layout.data)]
-        {
-            to.u16_le(kind).u16_le(0).u32_le(0).u64_le(region.start).u64_le(region.blocks).u64_le(0);
+        let known: [(u16, Region); KNOWN_REGIONS] =
+            [(REGION_BITMAP, layout.bitmap), (REGION_METADATA, layout.metadata), (REGION_DATA, layout.data)];
+        let known = known.into_iter().map(|(kind, region)| (kind, 0, region.start, region.blocks));
+        let later = self.later_regions.iter().map(|region| (region.kind, region.flags, region.start, region.blocks));
+        for (kind, flags, start, blocks) in known.chain(later) {
+            to.u16_le(kind).u16_le(flags).u32_le(0).u64_le(start).u64_le(blocks).u64_le(0);
         }
         to.pad_to(MEMBERS_AT);
         for member in &self.members {
@@ -224,6 +246,9 @@ impl Superblock {
         from.skip(4)?;
         let (log_generation, fencing_epoch) = (from.u128_le()?, from.u64_le()?);
         let controller_ids = (from.u16_le()?, from.u16_le()?);
+        if epoch > MAX_EPOCH || update > MAX_EPOCH {
+            return Err(SuperblockError::Malformed("its epoch or its update is higher than anybody counts"));
+        }
         let level = Level::from_code(level).ok_or(SuperblockError::Malformed("its level is unknown"))?;
         let geometry = Geometry::new(level, member_count, chunk_blocks, stripes)?;
         if geometry.stripes() != stripes {
@@ -246,8 +271,9 @@ impl Superblock {
             let (uuid, state) = read_entry(&mut from)?;
             copies.push(CopyEntry { uuid, state });
         }
-        let layout = read_layout(&block[REGIONS_AT..MEMBERS_AT])?;
+        let (layout, later_regions) = read_regions(&block[REGIONS_AT..MEMBERS_AT])?;
         layout.check(geometry.stripes(), geometry.zones())?;
+        later_regions.iter().try_for_each(|later| layout.check_beside(later.start, later.blocks))?;
         let mut from = Reader::new(&block[MEMBERS_AT..]);
         let mut members = Vec::new();
         for _ in 0..member_count {
@@ -267,6 +293,7 @@ impl Superblock {
             members,
             copies,
             layout,
+            later_regions,
             controller_ids,
             fencing_epoch,
         })
@@ -310,23 +337,32 @@ fn read_entry(from: &mut Reader<'_>) -> Result<(Uuid, State), SuperblockError> {
     Ok((uuid, state))
 }
 
-fn read_layout(table: &[u8]) -> Result<MemberLayout, SuperblockError> {
-    let (mut bitmap, mut metadata, mut data) = (None, None, None);
+fn read_regions(table: &[u8]) -> Result<(MemberLayout, Vec<LaterRegion>), SuperblockError> {
+    let (mut bitmap, mut metadata, mut data, mut later) = (None, None, None, Vec::new());
     for bytes in table.chunks_exact(REGION_BYTES).take(MAX_REGIONS) {
         let mut from = Reader::new(bytes);
-        let kind = from.u16_le()?;
-        from.skip(6)?;
-        let region = Region { start: from.u64_le()?, blocks: from.u64_le()? };
-        match kind {
-            REGION_BITMAP => bitmap = Some(region),
-            REGION_METADATA => metadata = Some(region),
-            REGION_DATA => data = Some(region),
-            // A later region that an incompatible feature would have announced, had it mattered.
-            _ => {}
+        let (kind, flags) = (from.u16_le()?, from.u16_le()?);
+        from.skip(4)?;
+        let (start, blocks) = (from.u64_le()?, from.u64_le()?);
+        let region = Region { start, blocks };
+        let before = match kind {
+            REGION_NONE => None,
+            REGION_BITMAP => bitmap.replace(region),
+            REGION_METADATA => metadata.replace(region),
+            REGION_DATA => data.replace(region),
+            // Had it mattered to this program, an incompatible feature would have announced it. The next superblock still
+            // names it.
+            _ => {
+                later.push(LaterRegion { kind, flags, start, blocks });
+                None
+            }
+        };
+        if before.is_some() {
+            return Err(SuperblockError::Malformed("a region is named twice"));
         }
     }
     match (bitmap, metadata, data) {
-        (Some(bitmap), Some(metadata), Some(data)) => Ok(MemberLayout { bitmap, metadata, data }),
+        (Some(bitmap), Some(metadata), Some(data)) => Ok((MemberLayout { bitmap, metadata, data }, later)),
         _ => Err(SuperblockError::Malformed("a region is missing")),
     }
 }
@@ -359,6 +395,7 @@ pub(crate) mod tests {
             members: (0..3).map(member).collect(),
             copies: (0..2).map(copy).collect(),
             layout,
+            later_regions: Vec::new(),
             controller_ids: (1, 0x7fff),
             fencing_epoch: 3,
         }
@@ -374,6 +411,7 @@ pub(crate) mod tests {
     fn what_is_encoded_is_decoded_and_every_flipped_byte_is_refused() {
         let mut superblock = example();
         superblock.exclude(8, 0b100, 0b10);
+        superblock.later_regions.push(LaterRegion { kind: 900, flags: 3, start: 1 << 16, blocks: 10 });
         let whole = encoded(&superblock);
         assert_eq!(Superblock::decode(&whole), Ok(superblock.clone()));
         assert_eq!(superblock.members[2].state, State::Excluded { since: 8 });
@@ -401,6 +439,68 @@ pub(crate) mod tests {
                 }
             }
         }
+    }
+
+    /// The example with other bytes under a good checksum.
+    fn forged(changes: &[(usize, &[u8])]) -> Result<Superblock, SuperblockError> {
+        let mut block = encoded(&example());
+        for (at, bytes) in changes {
+            block[*at..at + bytes.len()].copy_from_slice(bytes);
+        }
+        let crc = crc_of(&block);
+        block[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
+        Superblock::decode(&block)
+    }
+
+    #[test]
+    fn epochs_and_updates_that_cannot_be_counted_on_are_refused() {
+        const EPOCH_AT: usize = 64;
+        const UPDATE_AT: usize = 72;
+        for at in [EPOCH_AT, UPDATE_AT] {
+            assert!(forged(&[(at, &MAX_EPOCH.to_le_bytes())]).is_ok(), "byte {at}");
+            for number in [MAX_EPOCH + 1, u64::MAX] {
+                let refused = forged(&[(at, &number.to_le_bytes())]);
+                assert!(matches!(refused, Err(SuperblockError::Malformed(_))), "{number} at byte {at}");
+            }
+        }
+        let mut last = forged(&[(EPOCH_AT, &MAX_EPOCH.to_le_bytes()), (UPDATE_AT, &MAX_EPOCH.to_le_bytes())])
+            .expect("the highest that is believed");
+        last.exclude(MAX_EPOCH + 1, 0b1, 0);
+        assert_eq!((last.epoch, last.update), (MAX_EPOCH + 1, MAX_EPOCH + 1));
+    }
+
+    #[test]
+    fn regions_of_a_later_version_are_kept_and_none_is_named_twice_or_over_another() {
+        let place = |at: usize, kind: u16, start: u64, blocks: u64| {
+            let mut bytes = [0; REGION_BYTES];
+            bytes[..2].copy_from_slice(&kind.to_le_bytes());
+            bytes[8..16].copy_from_slice(&start.to_le_bytes());
+            bytes[16..24].copy_from_slice(&blocks.to_le_bytes());
+            (REGIONS_AT + at * REGION_BYTES, bytes)
+        };
+        let with = |(at, bytes): (usize, [u8; REGION_BYTES])| forged(&[(at, &bytes)]);
+        // A free place before it does not end the table.
+        let kept = with(place(9, 77, 1 << 16, 5)).expect("a later region");
+        assert_eq!(kept.later_regions, [LaterRegion { kind: 77, flags: 0, start: 1 << 16, blocks: 5 }]);
+        assert_eq!(Superblock::decode(&encoded(&kept)), Ok(kept));
+        let data = example().layout.data;
+        for known in [REGION_BITMAP, REGION_METADATA, REGION_DATA] {
+            let twice = with(place(3, known, 1 << 16, data.blocks));
+            assert_eq!(twice, Err(SuperblockError::Malformed("a region is named twice")), "kind {known}");
+        }
+        for (start, blocks) in [(0, 4), (data.start, 1), (1 << 16, u64::MAX)] {
+            let wrong = with(place(3, 77, start, blocks));
+            assert!(matches!(wrong, Err(SuperblockError::Layout(_))), "{blocks} blocks at {start}");
+        }
+    }
+
+    #[test]
+    fn what_the_array_needs_of_the_device_is_known() {
+        let superblock = example();
+        assert_eq!(superblock.device_blocks(), superblock.layout.data.start + superblock.geometry.stripes());
+        let mut elsewhere = superblock;
+        elsewhere.layout.bitmap.start = 1 << 20;
+        assert_eq!(elsewhere.device_blocks(), (1 << 20) + elsewhere.layout.bitmap.blocks);
     }
 
     #[test]

@@ -9,15 +9,19 @@ use ports::{DeviceError, DeviceOp, MAX_DEVICE_BLOCKS, SyncDevice};
 use crate::device::{DeviceSet, OpenDevice};
 use crate::map_sys::{BlockPointer, Mapping};
 
-/// Bytes at each end of a device in which file systems, partition tables and other arrays leave their signatures.
-pub const SIGNATURE_BYTES: usize = 64 << 10;
+/// Bytes of a device's front in which file systems, partition tables and other arrays leave their signatures: Btrfs lies at
+/// 64 KiB, the second header of LUKS2 up to 128 KiB, and ZFS has its first label up to 256 KiB.
+pub const HEAD_BYTES: usize = 256 << 10;
+
+/// The same of its end: MD 0.90 lies up to 128 KiB before it, and ZFS has its last label up to 512 KiB before it.
+pub const TAIL_BYTES: usize = 512 << 10;
 
 /// The two ends of a device; for a small device they overlap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SignatureAreas {
-    /// The first [`SIGNATURE_BYTES`], or the whole device.
+    /// The first [`HEAD_BYTES`], or the whole device.
     pub head: Vec<u8>,
-    /// The last [`SIGNATURE_BYTES`], or the whole device.
+    /// The last [`TAIL_BYTES`], or the whole device.
     pub tail: Vec<u8>,
 }
 
@@ -42,12 +46,13 @@ impl SyncHandle {
 
     /// Reads the places where signatures of other software lie.
     pub fn signature_areas(&mut self) -> Result<SignatureAreas, DeviceError> {
-        let blocks = self.blocks().min((SIGNATURE_BYTES / BLOCK) as u64);
-        let mut area = vec![[0; BLOCK]; blocks as usize];
-        self.read(DeviceBlock(0), &mut area)?;
-        let head = area.concat();
-        self.read(DeviceBlock(self.blocks() - blocks), &mut area)?;
-        Ok(SignatureAreas { head, tail: area.concat() })
+        let mut area = |bytes: usize, at_end: bool| {
+            let blocks = self.blocks().min((bytes / BLOCK) as u64);
+            let mut area = vec![[0; BLOCK]; blocks as usize];
+            let start = if at_end { self.blocks() - blocks } else { 0 };
+            self.read(DeviceBlock(start), &mut area).map(|()| area.concat())
+        };
+        Ok(SignatureAreas { head: area(HEAD_BYTES, false)?, tail: area(TAIL_BYTES, true)? })
     }
 
     fn device(&self) -> &OpenDevice {

@@ -337,8 +337,9 @@ fn start_up_code_reads_writes_zeros_and_finds_signatures() {
         assert!(*block == expected, "block {at}");
     }
     let areas = device.signature_areas().expect("read");
-    assert_eq!((areas.head.len(), areas.tail.len()), (64 << 10, 64 << 10));
-    assert!(areas.head[..BLOCK] == pattern(0, 3) && areas.tail[15 * BLOCK..] == pattern(599, 3));
+    // As far as signatures of other software reach: 256 KiB from the front, 512 KiB from the end.
+    assert_eq!((areas.head.len(), areas.tail.len()), (64 * BLOCK, 128 * BLOCK));
+    assert!(areas.head[..BLOCK] == pattern(0, 3) && areas.tail[127 * BLOCK..] == pattern(599, 3));
 }
 
 #[test]

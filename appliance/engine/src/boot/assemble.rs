@@ -6,17 +6,17 @@
 
 use std::sync::Arc;
 
+use base::ZERO_BLOCK;
 use base::ids::{ArrayBlock, ArrayId, DeviceBlock, DeviceId, LaneId, ShardId};
 use base::uuid::Uuid;
-use base::{Block, ZERO_BLOCK};
 use journal::{LogIdentity, LogLayout, LogSuperblock, slot_of};
 use ports::SyncDevice;
-use raid::metadata::METADATA_BLOCKS;
-use raid::{Assembly, Candidate, Initialised, LogCandidate, Metadata, Origin, Superblock, Wanted, superblock_block};
+use raid::{Assembly, Candidate, LogCandidate, Metadata, Superblock, Wanted, superblock_block};
 
 use super::BootError;
-use super::create::{CreateVolume, Writer, encode};
+use super::create::{CreateVolume, Writer};
 use super::recovery::{LaneReport, recover_lane};
+use super::regions::Regions;
 use crate::array::{ArrayPart, DestageSettings, RecoveredBlock};
 use crate::coordinator::{CoordinatedArray, service};
 use crate::map::{ArrayMap, Extent, LogMode, Member, Service, Volume};
@@ -34,18 +34,32 @@ pub enum Found {
     Unusable(String),
 }
 
-/// Looks what a device bears.
+/// Looks what a device bears. What it says is held against the device's size: nothing that is found to be of ours reaches
+/// beyond its end.
 pub fn probe<D: SyncDevice>(devices: &mut [Option<D>], device: DeviceId) -> Result<Found, BootError> {
     let mut blocks = [ZERO_BLOCK; 2];
-    Writer::new(devices, device)?.read(DeviceBlock(1), &mut blocks)?;
+    let mut reader = Writer::new(devices, device)?;
+    let size = reader.blocks();
+    if size <= blocks.len() as u64 {
+        return Ok(Found::Nothing);
+    }
+    reader.read(DeviceBlock(1), &mut blocks)?;
     let [a, b] = &blocks;
+    let too_small = |need| format!("what it says of itself takes {need} blocks of 4 KiB, and it has {size}");
     match Superblock::newest(a, b) {
+        Ok(superblock) if superblock.device_blocks() > size => {
+            return Ok(Found::Unusable(too_small(superblock.device_blocks())));
+        }
         Ok(superblock) => return Ok(Found::Member(Box::new(superblock))),
         Err(raid::SuperblockError::NotASuperblock) => {}
         Err(error) => return Ok(Found::Unusable(error.to_string())),
     }
     match LogSuperblock::newest(a, b) {
-        Ok((superblock, _)) => Ok(Found::Log(Box::new(superblock))),
+        Ok((log, _)) if log.layout.device_blocks() > size => Ok(Found::Unusable(too_small(log.layout.device_blocks()))),
+        Ok((log, _)) if log.epoch.max(log.incarnation).max(log.update) > journal::MAX_COUNT => {
+            Ok(Found::Unusable("the log superblock's counts are higher than anybody counts".to_owned()))
+        }
+        Ok((log, _)) => Ok(Found::Log(Box::new(log))),
         Err(journal::SuperblockError::NotASuperblock) => Ok(Found::Nothing),
         Err(error) => Ok(Found::Unusable(error.to_string())),
     }
@@ -154,17 +168,23 @@ fn attempt<D: SyncDevice>(
         .collect();
     let assembly = raid::assemble(Wanted::Named(&options.name), &candidates, &log_candidates, options.force)?;
     notes.extend(assembly.notes.iter().cloned());
+    let mut regions = Regions::read(devices, &assembly)?;
+    regions.add_volumes(&assembly, &options.volumes, entropy)?;
     let log_of = |device: DeviceId| logs.iter().find(|(id, _)| *id == device).map(|(_, log)| log.clone());
     let mut log_superblocks: Vec<Option<LogSuperblock>> =
         assembly.copies.iter().map(|device| device.and_then(log_of)).collect();
-    let (superblocks, epoch) = make_durable(devices, &assembly, &mut log_superblocks, options)?;
+    check_logs(&assembly, &log_superblocks)?;
+    // Up to here nothing was written: an array whose members are refused is left as it was.
+    let superblocks = make_durable(devices, &assembly, &mut log_superblocks, options)?;
+    regions.make_durable(devices)?;
+    let Regions { initialised, metadata, .. } = regions;
     let log = log_superblocks.iter().flatten().next().expect("assembly found a copy of the log").clone();
 
     let map = ArrayMap {
         id: options.id,
         name: options.name.clone(),
         uuid: assembly.superblock.array,
-        epoch,
+        epoch: assembly.epoch(),
         geometry: assembly.superblock.geometry,
         members: superblocks
             .iter()
@@ -186,8 +206,6 @@ fn attempt<D: SyncDevice>(
         shards: options.shards,
     };
     let map = ArrayMap { service: service(&map), ..map };
-    let initialised = read_bitmap(devices, &map, &superblocks)?;
-    let metadata = read_metadata(devices, &map, &superblocks, options, entropy)?;
 
     let mut report = RecoveryReport { lanes: LaneReport { clean: true, ..LaneReport::default() }, notes };
     let mut parts: Vec<ArrayPart> = Vec::new();
@@ -237,27 +255,44 @@ fn look<D: SyncDevice>(devices: &mut [Option<D>]) -> Result<Looked, BootError> {
         match probe(devices, device)? {
             Found::Member(superblock) => candidates.push(Candidate { device, superblock: *superblock }),
             Found::Log(superblock) => logs.push((device, *superblock)),
-            Found::Unusable(why) => notes.push(format!("device {device}: {why}")),
+            Found::Unusable(why) => notes.push(format!("device {device}: {why}; it is left out")),
             Found::Nothing => {}
         }
     }
     Ok((candidates, logs, notes))
 }
 
+/// The copies of a log are a mirror: what one says of its regions must hold for all, and none may be read where it has
+/// nothing.
+fn check_logs(assembly: &Assembly, logs: &[Option<LogSuperblock>]) -> Result<(), BootError> {
+    let mut layouts = logs.iter().flatten().map(|log| log.layout);
+    let first = layouts.next();
+    if layouts.all(|other| Some(other) == first) {
+        return Ok(());
+    }
+    let devices: Vec<String> = assembly.copies.iter().flatten().map(ToString::to_string).collect();
+    Err(BootError::Impossible {
+        array: assembly.superblock.name.clone(),
+        what: format!(
+            "the copies of its log, on devices {}, contradict each other about where things lie. Leave one of them out",
+            devices.join(" and ")
+        ),
+    })
+}
+
 /// Writes what must be durable before anything relies on it: this start's incarnation on every log copy, and the exclusion
-/// of what is missing on every copy and member that is there. Returns the members' superblocks and the epoch.
+/// of what is missing on every copy and member that is there. Returns the members' superblocks.
 fn make_durable<D: SyncDevice>(
     devices: &mut [Option<D>],
     assembly: &Assembly,
     logs: &mut [Option<LogSuperblock>],
     options: &AssembleOptions,
-) -> Result<(Vec<Option<Superblock>>, u64), BootError> {
-    let excludes = assembly.newly_missing != 0 || assembly.newly_missing_copies != 0;
-    let epoch = if excludes { assembly.highest_epoch + 1 } else { assembly.superblock.epoch };
+) -> Result<Vec<Option<Superblock>>, BootError> {
     let incarnation = 1 + logs.iter().flatten().map(|log| log.incarnation).max().unwrap_or(0);
     for (log, device) in logs.iter_mut().zip(&assembly.copies) {
         let (Some(log), &Some(device)) = (log, device) else { continue };
-        log.epoch = epoch;
+        assert!(log.epoch <= assembly.epoch(), "a log's epoch never goes down");
+        log.epoch = assembly.epoch();
         log.incarnation = incarnation;
         log.clean = false;
         log.mode = options.mode.unwrap_or(log.mode);
@@ -268,104 +303,18 @@ fn make_durable<D: SyncDevice>(
         device.write(LogLayout::superblock_block(slot_of(log.update)), &[block])?;
         device.flush()?;
     }
-    let mut truth = assembly.superblock.clone();
-    if excludes {
-        truth.exclude(epoch, assembly.newly_missing, assembly.newly_missing_copies);
-    }
-    let mut superblocks = Vec::new();
-    for member in &assembly.members {
-        let Some(member) = member else {
-            superblocks.push(None);
-            continue;
-        };
-        let mut superblock = member.superblock.clone();
-        if superblock.epoch != epoch {
-            superblock.epoch = epoch;
-            superblock.members.clone_from(&truth.members);
-            superblock.copies.clone_from(&truth.copies);
-            superblock.update += 1;
+    let superblocks = assembly.superblocks();
+    if assembly.renew {
+        for (superblock, member) in superblocks.iter().zip(&assembly.members) {
+            let (Some(superblock), Some(member)) = (superblock, member) else { continue };
             let mut block = ZERO_BLOCK;
             superblock.encode(&mut block);
             let mut device = Writer::new(devices, member.device)?;
             device.write(superblock_block(superblock.update), &[block])?;
             device.flush()?;
         }
-        superblocks.push(Some(superblock));
     }
-    Ok((superblocks, epoch))
-}
-
-fn read_bitmap<D: SyncDevice>(
-    devices: &mut [Option<D>],
-    map: &ArrayMap,
-    superblocks: &[Option<Superblock>],
-) -> Result<Initialised, BootError> {
-    let mut initialised = Initialised::new(map.uuid, map.geometry.zones(), false);
-    for block in 0..Initialised::blocks_for(map.geometry.zones()) as usize {
-        let mut found: Vec<Block> = Vec::new();
-        for (superblock, member) in superblocks.iter().zip(&map.members) {
-            let (Some(superblock), Some(member)) = (superblock, member) else { continue };
-            for slot in 0..2 {
-                let mut bits = ZERO_BLOCK;
-                let place = superblock.layout.bitmap_block(block, slot);
-                Writer::new(devices, member.device)?.read(place, core::slice::from_mut(&mut bits))?;
-                found.push(bits);
-            }
-        }
-        if !initialised.merge(block, found.iter()) {
-            return Err(BootError::NoMetadata { array: map.name.clone() });
-        }
-    }
-    Ok(initialised)
-}
-
-/// Reads the volume table and adds what is declared and missing.
-fn read_metadata<D: SyncDevice>(
-    devices: &mut [Option<D>],
-    map: &ArrayMap,
-    superblocks: &[Option<Superblock>],
-    options: &AssembleOptions,
-    entropy: &mut dyn FnMut() -> u64,
-) -> Result<Metadata, BootError> {
-    let mut newest: Option<(u64, Metadata)> = None;
-    let members = || superblocks.iter().zip(&map.members).filter_map(|(s, m)| Some((s.as_ref()?, m.as_ref()?)));
-    for (superblock, member) in members() {
-        for slot in 0..2 {
-            let mut blocks = vec![ZERO_BLOCK; METADATA_BLOCKS];
-            Writer::new(devices, member.device)?.read(superblock.layout.metadata_block(slot), &mut blocks)?;
-            if let Ok((update, metadata)) = Metadata::decode(map.uuid, &blocks)
-                && newest.as_ref().is_none_or(|(newest, _)| update > *newest)
-            {
-                newest = Some((update, metadata));
-            }
-        }
-    }
-    let Some((update, mut metadata)) = newest else {
-        return Err(BootError::NoMetadata { array: map.name.clone() });
-    };
-    let mut changed = false;
-    for volume in &options.volumes {
-        if metadata.find(&volume.name).is_none() {
-            let random = [entropy(), entropy()];
-            metadata.create_volume(&map.geometry, &volume.name, volume.blocks, random, Origin::Config).map_err(
-                |error| BootError::Impossible {
-                    array: map.name.clone(),
-                    what: format!("volume {}: {error}", volume.name),
-                },
-            )?;
-            changed = true;
-        }
-    }
-    if changed {
-        // The slot that the newest table does not lie in; a member that lacked it gets both in time.
-        let blocks = encode(&metadata, map.uuid, update + 1, &map.name)?;
-        for (superblock, member) in members() {
-            let mut device = Writer::new(devices, member.device)?;
-            device.write(superblock.layout.metadata_block(((update + 1) & 1) as usize), &blocks)?;
-            device.flush()?;
-        }
-    }
-    Ok(metadata)
+    Ok(superblocks)
 }
 
 /// The identity of an array, for callers that look at several.

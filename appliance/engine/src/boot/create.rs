@@ -136,6 +136,7 @@ pub fn create_array<D: SyncDevice>(
             layout: plan.layouts[at],
             controller_ids: (1, u16::MAX),
             fencing_epoch: 0,
+            later_regions: Vec::new(),
         };
         let mut block = ZERO_BLOCK;
         superblock.encode(&mut block);
@@ -165,8 +166,17 @@ fn plan<D: SyncDevice>(
     let size = |device: DeviceId| {
         devices[device.index()].as_ref().map(SyncDevice::blocks).ok_or(BootError::DeviceLost { device })
     };
+    let all = || spec.members.iter().chain(&spec.copies);
+    if let Some((_, twice)) = all().enumerate().find(|(at, device)| all().take(*at).any(|before| before == *device)) {
+        return Err(impossible(format!(
+            "device {twice} is named twice: each member and each copy of the log has its own"
+        )));
+    }
+    let members = u8::try_from(spec.members.len()).map_err(|_| {
+        impossible(format!("it has at most {} members, not {}", raid::geometry::MAX_MEMBERS, spec.members.len()))
+    })?;
     // The zone's size follows from the chunk alone.
-    let probe = Geometry::new(spec.level, spec.members.len().min(255) as u8, spec.chunk_blocks, u64::MAX)
+    let probe = Geometry::new(spec.level, members, spec.chunk_blocks, u64::MAX)
         .map_err(|error| impossible(error.to_string()))?;
     let mut layouts = Vec::new();
     for &device in &spec.members {
@@ -175,7 +185,7 @@ fn plan<D: SyncDevice>(
         layouts.push(layout);
     }
     let stripes = layouts.iter().map(|layout| layout.data.blocks).min().unwrap_or(0);
-    let geometry = Geometry::new(spec.level, spec.members.len() as u8, spec.chunk_blocks, stripes)
+    let geometry = Geometry::new(spec.level, members, spec.chunk_blocks, stripes)
         .map_err(|error| impossible(error.to_string()))?;
     let mut smallest = u64::MAX;
     for &device in &spec.copies {
@@ -210,6 +220,10 @@ impl<'a, D: SyncDevice> Writer<'a, D> {
     pub(super) fn new(devices: &'a mut [Option<D>], id: DeviceId) -> Result<Self, BootError> {
         let device = devices[id.index()].as_mut().ok_or(BootError::DeviceLost { device: id })?;
         Ok(Self { id, device })
+    }
+
+    pub(super) fn blocks(&self) -> u64 {
+        self.device.blocks()
     }
 
     pub(super) fn read(&mut self, start: DeviceBlock, into: &mut [Block]) -> Result<(), BootError> {

@@ -7,10 +7,12 @@
 //! | [`create`] | a new array: regions, log lanes, superblocks last |
 //! | [`assemble`](mod@assemble) | from devices in any order to arrays that can be served |
 //! | [`recovery`] | one lane of the log |
+//! | `regions` | bitmap and volume table, and members that are behind |
 
 pub mod assemble;
 pub mod create;
 pub mod recovery;
+mod regions;
 
 use base::ids::{DeviceId, LaneId};
 use ports::DeviceError;
@@ -73,6 +75,14 @@ pub enum BootError {
         array: String,
         /// What, and what would do.
         what: String,
+    },
+    /// The devices: the volume table is of a newer version, or contradicts itself or the array.
+    #[error("array {array}: its volume table cannot be used: {error}. Nothing was changed")]
+    Metadata {
+        /// Which.
+        array: String,
+        /// What was found.
+        error: raid::MetadataError,
     },
     /// The devices: no copy of the metadata region is whole.
     #[error("array {array}: no member has a whole copy of the volume table; nothing was changed")]

@@ -12,7 +12,7 @@ fn geometry() -> Geometry {
 }
 
 fn add(metadata: &mut Metadata, name: &str, blocks: u64) -> Result<VolumeRecord, MetadataError> {
-    let random = [blocks, name.bytes().fold(7u64, |sum, byte| sum.wrapping_mul(31) + u64::from(byte))];
+    let random = [blocks, name.bytes().fold(7u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)))];
     metadata.create_volume(&geometry(), name, blocks, random, Origin::Config).cloned()
 }
 

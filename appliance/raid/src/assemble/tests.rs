@@ -1,0 +1,237 @@
+//! Every small world; the worlds that interrupted starts leave behind are in `histories`.
+
+mod histories;
+
+use super::*;
+use crate::superblock::tests::example;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    There,
+    Absent,
+    /// Excluded by an epoch that the others know and it does not.
+    Stale,
+}
+
+fn world(fates: [Fate; 3], logs: [Fate; 2]) -> (Vec<Candidate>, Vec<LogCandidate>) {
+    let mask = |fates: &[Fate]| {
+        (0..).zip(fates).filter(|(_, fate)| **fate == Fate::Stale).fold(0, |mask, (at, _): (u32, _)| mask | 1 << at)
+    };
+    let mut newest = example();
+    let (members, copies) = (mask(&fates), mask(&logs));
+    if members | copies != 0 {
+        newest.exclude(8, members, copies);
+    }
+    let mut candidates = Vec::new();
+    // In an order that is not that of the slots.
+    for slot in [2u8, 0, 1] {
+        let mut superblock = match fates[usize::from(slot)] {
+            Fate::There => newest.clone(),
+            Fate::Stale => example(),
+            Fate::Absent => continue,
+        };
+        superblock.slot = slot;
+        candidates.push(Candidate { device: DeviceId(10 + u16::from(slot)), superblock });
+    }
+    let mut log_candidates = Vec::new();
+    for (at, fate) in logs.iter().enumerate() {
+        if *fate != Fate::Absent {
+            log_candidates.push(LogCandidate {
+                device: DeviceId(20 + at as u16),
+                array: newest.array,
+                uuid: newest.copies[at].uuid,
+                generation: newest.log_generation,
+                epoch: if *fate == Fate::Stale { 7 } else { newest.epoch },
+            });
+        }
+    }
+    (candidates, log_candidates)
+}
+
+#[test]
+fn every_small_world_is_served_or_refused_as_the_rules_say() {
+    const FATES: [Fate; 3] = [Fate::There, Fate::Absent, Fate::Stale];
+    let mut worlds = 0;
+    for a in FATES {
+        for b in FATES {
+            for c in FATES {
+                for l in FATES {
+                    for m in FATES {
+                        check([a, b, c], [l, m]);
+                        worlds += 1;
+                    }
+                }
+            }
+        }
+    }
+    assert_eq!(worlds, 243);
+}
+
+fn check(fates: [Fate; 3], logs: [Fate; 2]) {
+    let (candidates, log_candidates) = world(fates, logs);
+    let result = assemble(Wanted::Named("a0"), &candidates, &log_candidates, false);
+    let there = fates.iter().filter(|fate| **fate == Fate::There).count();
+    let with_superblock = fates.iter().filter(|fate| **fate != Fate::Absent).count();
+    let context = format!("{fates:?} {logs:?}: {result:?}");
+    if with_superblock == 0 {
+        assert!(matches!(result, Err(AssembleError::NotFound { .. })), "{context}");
+    } else if with_superblock < 2 {
+        assert!(matches!(result, Err(AssembleError::NoMajority { .. })), "{context}");
+    } else if there == 0 {
+        check_unknowing(fates, logs, &candidates, &log_candidates);
+    } else if with_superblock == 3 && there == 1 {
+        // More are excluded than the level bears, which only interrupted starts leave behind.
+        assert!(matches!(result, Err(AssembleError::Forked { .. })), "{context}");
+    } else if there < 2 {
+        assert!(matches!(result, Err(AssembleError::TooManyMissing { .. })), "{context}");
+    } else if !logs.contains(&Fate::There) {
+        assert!(matches!(result, Err(AssembleError::NoLog { .. })), "{context}");
+    } else {
+        let assembly = result.expect("two members and a log copy are enough");
+        for (slot, fate) in fates.iter().enumerate() {
+            assert_eq!(assembly.members[slot].is_some(), *fate == Fate::There, "{context}");
+            assert_eq!(assembly.newly_missing & 1 << slot != 0, *fate == Fate::Absent, "{context}");
+        }
+        for (at, fate) in logs.iter().enumerate() {
+            assert_eq!(assembly.copies[at].is_some(), *fate == Fate::There, "{context}");
+            assert_eq!(assembly.newly_missing_copies & 1 << at != 0, *fate == Fate::Absent, "{context}");
+        }
+        let all = || fates.iter().chain(&logs);
+        let absent = all().any(|fate| *fate == Fate::Absent);
+        let stale = all().filter(|fate| **fate == Fate::Stale).count();
+        let epoch = if stale > 0 { 8 } else { 7 };
+        assert_eq!((assembly.highest_epoch, assembly.renew), (epoch, absent), "{context}");
+        assert_eq!(assembly.epoch(), epoch + u64::from(absent), "{context}");
+        assert_eq!(assembly.notes.len(), stale, "everything that is left out is named: {context}");
+    }
+}
+
+/// None of the members knows of the exclusion: as far as they can tell nothing was ever excluded.
+fn check_unknowing(fates: [Fate; 3], logs: [Fate; 2], candidates: &[Candidate], log_candidates: &[LogCandidate]) {
+    let result = assemble(Wanted::Named("a0"), candidates, log_candidates, false);
+    let context = format!("{fates:?} {logs:?}: {result:?}");
+    if logs == [Fate::Absent; 2] {
+        assert!(matches!(result, Err(AssembleError::NoLog { .. })), "{context}");
+        return;
+    }
+    let assembly = result.expect("two members and a log copy are enough");
+    for (slot, fate) in fates.iter().enumerate() {
+        assert_eq!(assembly.members[slot].is_some(), *fate == Fate::Stale, "{context}");
+        assert_eq!(assembly.newly_missing & 1 << slot != 0, *fate == Fate::Absent, "{context}");
+    }
+    for (at, fate) in logs.iter().enumerate() {
+        assert_eq!(assembly.copies[at].is_some(), *fate != Fate::Absent, "{context}");
+        assert_eq!(assembly.newly_missing_copies & 1 << at != 0, *fate == Fate::Absent, "{context}");
+    }
+    // A log copy may know that there was a later epoch: then no member may use that one again.
+    let epoch = if logs.contains(&Fate::There) { 8 } else { 7 };
+    let absent = fates.iter().chain(&logs).any(|fate| *fate == Fate::Absent);
+    assert_eq!((assembly.superblock.epoch, assembly.highest_epoch), (7, epoch), "{context}");
+    assert_eq!(assembly.renew, absent || epoch == 8, "{context}");
+    assert_eq!(assembly.notes, Vec::<String>::new(), "{context}");
+}
+
+#[test]
+fn copies_of_a_drive_foreign_drives_and_swapped_drives_are_named() {
+    let (mut candidates, logs) = world([Fate::There; 3], [Fate::There; 2]);
+    let mut copy = candidates[0].clone();
+    copy.device = DeviceId(30);
+    candidates.push(copy);
+    let duplicate = assemble(Wanted::Named("a0"), &candidates, &logs, false);
+    assert!(matches!(
+        duplicate,
+        Err(AssembleError::Duplicate { first: DeviceId(12), second: DeviceId(30), slot: 2, .. })
+    ));
+
+    let (mut candidates, logs) = world([Fate::There; 3], [Fate::There; 2]);
+    candidates[1].superblock.array = Uuid([77; 16]);
+    let foreign = assemble(Wanted::Named("a0"), &candidates, &logs, false);
+    assert!(matches!(foreign, Err(AssembleError::TwoArrays { second_device: DeviceId(10), .. })));
+
+    let (mut candidates, logs) = world([Fate::There; 3], [Fate::There; 2]);
+    candidates[1].superblock.members.swap(0, 1);
+    let swapped = assemble(Wanted::Named("a0"), &candidates, &logs, false);
+    assert!(matches!(swapped, Err(AssembleError::Contradiction { .. } | AssembleError::Duplicate { .. })));
+
+    let (candidates, logs) = world([Fate::There, Fate::Absent, Fate::Absent], [Fate::There; 2]);
+    let forced = assemble(Wanted::Named("a0"), &candidates, &logs, true);
+    assert!(matches!(forced, Err(AssembleError::TooManyMissing { .. })), "force is no parity");
+}
+
+#[test]
+fn a_member_that_missed_the_last_update_is_used() {
+    let (mut candidates, logs) = world([Fate::There; 3], [Fate::There, Fate::Stale]);
+    // It crashed between the writes of the superblocks that excluded a log copy.
+    let slot = candidates[0].superblock.slot;
+    candidates[0].superblock = example();
+    candidates[0].superblock.slot = slot;
+    let assembly = assemble(Wanted::Array(Uuid([9; 16])), &candidates, &logs, false).expect("an array");
+    assert!(assembly.members.iter().all(Option::is_some));
+    assert_eq!((assembly.superblock.epoch, assembly.renew, assembly.epoch()), (8, true, 9));
+    for superblock in assembly.superblocks().iter().flatten() {
+        assert_eq!((superblock.epoch, &superblock.copies), (9, &assembly.superblock.copies));
+        assert_eq!(superblock.members, assembly.superblock.members);
+    }
+    assert_eq!(assembly.copies, [Some(DeviceId(20)), None]);
+}
+
+#[test]
+fn a_stale_member_of_another_shape_is_left_out_and_an_active_one_refuses_the_array() {
+    type Change = fn(&mut Superblock);
+    let changes: [Change; 4] = [
+        |superblock| superblock.geometry = crate::Geometry::new(crate::Level::Raid5, 3, 32, 4096).expect("a geometry"),
+        |superblock| superblock.log_generation += 1,
+        |superblock| superblock.copies[1].uuid = Uuid([99; 16]),
+        |superblock| superblock.members[0].uuid = Uuid([99; 16]),
+    ];
+    for (at, change) in changes.iter().enumerate() {
+        for fate in [Fate::Stale, Fate::There] {
+            let (mut candidates, logs) = world([Fate::There, Fate::There, fate], [Fate::There; 2]);
+            change(&mut candidates[0].superblock);
+            let result = assemble(Wanted::Named("a0"), &candidates, &logs, false);
+            if fate == Fate::There {
+                let refused = matches!(result, Err(AssembleError::Contradiction { device: DeviceId(12), .. }));
+                assert!(refused, "change {at}: {result:?}");
+            } else {
+                let assembly = result.expect("the others are enough");
+                assert!(assembly.members[2].is_none() && assembly.newly_missing == 0, "change {at}");
+                assert!(assembly.notes.len() == 1 && assembly.notes[0].starts_with("device 12:"), "change {at}");
+            }
+        }
+    }
+    // Its place was given to another since.
+    let (mut candidates, logs) = world([Fate::There; 3], [Fate::Stale, Fate::There]);
+    let mut replaced = candidates[0].clone();
+    (replaced.device, replaced.superblock.epoch, replaced.superblock.members[2].uuid) =
+        (DeviceId(30), 3, Uuid([99; 16]));
+    candidates.insert(0, replaced);
+    let assembly = assemble(Wanted::Named("a0"), &candidates, &logs, false).expect("an array");
+    assert!(assembly.members.iter().all(Option::is_some) && !assembly.renew);
+    assert!(assembly.notes.iter().any(|note| note.starts_with("device 30: was replaced")), "{:?}", assembly.notes);
+}
+
+#[test]
+fn log_devices_that_are_not_used_are_named() {
+    let (mut candidates, logs) = world([Fate::There; 3], [Fate::There; 2]);
+    let mut other = candidates[0].clone();
+    (other.device, other.superblock.array, other.superblock.name) = (DeviceId(40), Uuid([50; 16]), "a1".to_owned());
+    candidates.push(other);
+    let like = |change: fn(&mut LogCandidate)| {
+        let mut log = LogCandidate { device: DeviceId(30), ..logs[0] };
+        change(&mut log);
+        let all = [logs[0], log, logs[1]];
+        let assembly = assemble(Wanted::Named("a0"), &candidates, &all, false).expect("an array");
+        assert_eq!(assembly.copies, [Some(DeviceId(20)), Some(DeviceId(21))]);
+        assert!(assembly.notes.iter().all(|note| note.starts_with("device 30:")), "{:?}", assembly.notes);
+        (assembly.notes.len(), assembly.renew, assembly.highest_epoch)
+    };
+    assert_eq!(like(|log| log.array = Uuid([51; 16])), (1, false, 7), "of an array that is not there");
+    assert_eq!(like(|log| log.array = Uuid([50; 16])), (0, false, 7), "of the other array");
+    let earlier = |log: &mut LogCandidate| (log.generation, log.epoch) = (1, 6);
+    assert_eq!(like(earlier), (1, false, 7), "of an earlier log");
+    assert_eq!(like(|log| log.uuid = Uuid([52; 16])), (1, true, 7), "of the same epoch, which must not stay so");
+    let ahead = |log: &mut LogCandidate| (log.uuid, log.epoch) = (Uuid([52; 16]), 20);
+    assert_eq!(like(ahead), (1, true, 20), "what is left out counts for the epoch");
+    assert_eq!(like(|log| log.epoch = MAX_EPOCH + 1), (1, false, 7), "an epoch that cannot be");
+    assert_eq!(like(|log| log.epoch = u64::MAX), (1, false, 7), "nor this one");
+}
