@@ -5,8 +5,14 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::{Duration, Instant};
+
+use loadgen::host::{Host, HostIdentity, HostOptions};
+use loadgen::io_queue::Operation;
+use loadgen::request::Wait;
+use loadgen::workload::first_namespace;
+use rustix::process::{Pid, Signal, kill_process};
 
 /// Longest wait for something that is about to happen.
 const SOON: Duration = Duration::from_secs(60);
@@ -101,11 +107,21 @@ fn free() -> (String, [u16; 2]) {
     (text, ports)
 }
 
-/// Starts a demo and reads on until a line begins so; the line.
-fn started(place: &Place, begins: &str) -> (Child, BufReader<std::process::ChildStdout>, String) {
+/// A process that goes when the test does.
+struct Started(Child);
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        let _ = self.0.kill().and_then(|()| self.0.wait());
+    }
+}
+
+/// Starts brindle and reads on until a line begins so; the line.
+fn started(place: &Place, arguments: &[&str], begins: &str) -> (Started, BufReader<ChildStdout>, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_brindle"));
-    let mut child = command.arg("demo").current_dir(&place.0).stdout(Stdio::piped()).spawn().unwrap();
-    let mut output = BufReader::new(child.stdout.take().unwrap());
+    command.args(arguments).current_dir(&place.0).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = Started(command.spawn().unwrap());
+    let mut output = BufReader::new(child.0.stdout.take().unwrap());
     loop {
         let mut line = String::new();
         assert!(output.read_line(&mut line).unwrap() > 0, "it ended before {begins:?}");
@@ -158,23 +174,55 @@ fn a_port_that_is_taken_is_named() {
 fn a_demo_that_is_asked_to_stop_stops_its_server_and_a_demo_that_is_killed_takes_it_along() {
     let (text_of, _) = free();
     let place = Place::configured("demo-stop", &text_of);
-    let (mut child, mut rest, line) = started(&place, "process ");
+    let (mut child, mut rest, line) = started(&place, &["demo"], "process ");
     let server = serving_process(&line);
     assert!(is_alive(server));
-    let pid = rustix::process::Pid::from_child(&child);
-    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    kill_process(Pid::from_child(&child.0), Signal::INT).unwrap();
     let mut shown = String::new();
     while rest.read_line(&mut shown).unwrap() > 0 {}
-    assert_eq!(child.wait().unwrap().code(), Some(1), "nothing was shown yet: {shown}");
+    assert_eq!(child.0.wait().unwrap().code(), Some(1), "nothing was shown yet: {shown}");
     assert!(!is_alive(server));
 
-    let (mut child, _rest, line) = started(&place, "process ");
+    let (mut child, _rest, line) = started(&place, &["demo"], "process ");
     let server = serving_process(&line);
-    child.kill().unwrap();
-    child.wait().unwrap();
+    child.0.kill().unwrap();
+    child.0.wait().unwrap();
     let killed = Instant::now();
     while is_alive(server) {
         assert!(killed.elapsed() < SOON, "process {server} outlives its demo");
         std::thread::yield_now();
     }
+}
+
+#[test]
+fn data_that_no_demo_wrote_is_not_written_over() {
+    let (text_of, ports) = free();
+    let place = Place::configured("demo-data", &text_of);
+    let (mut child, _rest, _) = started(&place, &["serve", "brindle-demo/demo.yaml"], "demo serves");
+    let identity = HostIdentity::from_id(base::uuid::Uuid::from_random([1, 2]));
+    let address = ([127, 0, 0, 1], ports[0]).into();
+    let mut host = Host::connect(&HostOptions::new(address, "nqn.2026-01.io.brindle:demo", identity)).unwrap();
+    let namespace = first_namespace(&mut host).unwrap();
+    let mut queue = host.open_queue(1, 1, namespace.block_bytes, &namespace).unwrap();
+    let slot = queue.hold().unwrap();
+    queue.buffer_mut(slot).fill(0x5a);
+    queue.submit(slot, Operation::Write { lba: 9, blocks: 1 }).unwrap();
+    let completion = loop {
+        queue.poll(Wait::Sleep(SOON)).unwrap();
+        if let Some(completion) = queue.completed() {
+            break completion;
+        }
+    };
+    assert!(completion.status.is_success());
+    queue.release(completion.slot);
+    drop(queue);
+    host.disconnect().unwrap();
+    kill_process(Pid::from_child(&child.0), Signal::TERM).unwrap();
+    assert!(child.0.wait().unwrap().success());
+
+    let output = demo(&place.0, &["--once"]);
+    assert_eq!(output.status.code(), Some(1));
+    let errors = text(&output.stderr);
+    assert!(errors.starts_with("volume a0/v0 holds data that is not the demo's (block 9)"), "{errors}");
+    assert!(!text(&output.stdout).contains("round"));
 }

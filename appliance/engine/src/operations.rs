@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 
 use base::ids::{DeviceBlock, DeviceId};
+use journal::MAX_RECORD_BLOCKS;
 use ports::{BufferId, Completion, DeviceError, DeviceOp, DeviceRequest, Devices, MAX_DEVICE_BLOCKS};
 
 #[derive(Debug)]
@@ -33,7 +34,7 @@ impl<T> Operations<T> {
                     device: DeviceId(0),
                     op: DeviceOp::Flush,
                     start: DeviceBlock(0),
-                    buffers: Vec::with_capacity(8),
+                    buffers: Vec::with_capacity(MAX_RECORD_BLOCKS),
                     purpose: None,
                 })
                 .collect(),

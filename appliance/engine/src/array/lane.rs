@@ -22,6 +22,10 @@ use super::stripes::{DirtyList, VersionRef};
 use crate::limits::{DESTAGE_LOG_BLOCKS, DESTAGED_WORTH_ENTRIES, RECORD_WORTH_BLOCKS, RECORDS_IN_FLIGHT};
 use crate::message::Fragment;
 
+/// Records of a lane that the table has room for from the start. More than that are in a log only after very many that
+/// carry next to nothing.
+const RECORDS_EXPECTED: usize = 16 * 1024;
+
 /// Log space that is never given to hosts: room for pads and for records that carry little.
 pub(crate) const SLACK_BLOCKS: u64 = 2 * MAX_RECORD_BLOCKS as u64;
 
@@ -186,7 +190,7 @@ pub(crate) enum Closing {
 
 impl Lane {
     pub(crate) fn new(start: LaneStart, live: impl Fn(u64) -> u32, waiting: usize) -> Self {
-        let mut records = VecDeque::with_capacity(4096);
+        let mut records = VecDeque::with_capacity(RECORDS_EXPECTED);
         for (sequence, position, incarnation, previous_crc) in start.records {
             records.push_back(Record {
                 sequence,

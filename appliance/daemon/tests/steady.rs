@@ -1,0 +1,215 @@
+//! Nothing is allocated on a reactor's thread once it is warm, in the whole of the data path: a host reads and writes over
+//! a socket, the log and the members are in memory, stripes are destaged all the while, and a counting allocator watches.
+#![allow(unsafe_code, reason = "a global allocator is an unsafe trait")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use base::ids::{ArrayId, DeviceId, ShardId, VolumeId};
+use base::metrics::{Metrics, Names, VolumeName};
+use base::time::Span;
+use base::uuid::Uuid;
+use engine::array::DestageSettings;
+use engine::boot::{AssembleOptions, CreateArray, CreateVolume, assemble, create_array};
+use engine::coordinator::CoordinatorSetup;
+use engine::front::{FrontLimits, FrontSetup};
+use engine::limits::MESH_CAPACITY;
+use engine::message::Message;
+use engine::{Shard, ShardSetup};
+use loadgen::host::{Host, HostIdentity, HostOptions};
+use loadgen::request::Wait;
+use loadgen::workload::{Limit, Pattern, WorkloadOptions, first_namespace, run};
+use nvme::identify::NamespaceIdentity;
+use nvmf::subsystem::{Exports, Hosts, Namespace, Subsystem};
+use ports::{Program, Turn};
+use runtime::{
+    DeviceKind, DeviceSet, DeviceSpec, Listener, OpenDevice, Pool, ReactorPorts, Runtime, RuntimeOptions, SyncHandle,
+    choose_cores,
+};
+
+/// Allocations of watched threads.
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+thread_local! {
+    static WATCHED: Cell<bool> = const { Cell::new(false) };
+}
+
+struct Counting;
+
+impl Counting {
+    fn count() {
+        if WATCHED.try_with(Cell::get).unwrap_or(false) {
+            ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+// SAFETY: all calls go to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        Self::count();
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        Self::count();
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// A shard whose allocations are counted while the flag is set.
+struct Watched {
+    shard: Shard,
+    watch: Arc<AtomicBool>,
+}
+
+impl Program<ReactorPorts<Message>> for Watched {
+    fn turn(&mut self, ports: &mut ReactorPorts<Message>) -> Turn {
+        WATCHED.set(self.watch.load(Ordering::Acquire));
+        let turn = self.shard.turn(ports);
+        WATCHED.set(false);
+        turn
+    }
+}
+
+const NQN: &str = "nqn.2026-01.io.brindle:steady";
+const BLOCKS: u64 = 4096;
+
+/// An appliance on memory, with one reactor.
+fn appliance(watch: &Arc<AtomicBool>) -> (Runtime<Message, Watched>, SocketAddr) {
+    let device = |name: &str| {
+        let kind = DeviceKind::Ram(8192);
+        OpenDevice::open(&DeviceSpec { name: name.into(), kind, emulate_volatile_cache: false }).expect("memory")
+    };
+    let set = DeviceSet::new(["d0", "d1", "d2", "l0", "l1"].map(device).into());
+    let mut handles: Vec<_> = (0..5).map(|id| Some(SyncHandle::new(&set, DeviceId(id)))).collect();
+    let mut random = 1;
+    let mut entropy = || {
+        random += 1;
+        random
+    };
+    let spec = CreateArray {
+        name: "a0".into(),
+        level: raid::Level::Raid5,
+        members: (0..3).map(DeviceId).collect(),
+        copies: vec![DeviceId(3), DeviceId(4)],
+        chunk_blocks: 16,
+        lanes: 4,
+        mode: journal::LogMode::WriteBack,
+        known_zero: true,
+        volumes: vec![CreateVolume { name: "v0".into(), blocks: BLOCKS }],
+    };
+    create_array(&mut handles, &spec, &mut entropy).expect("an array");
+    let options = AssembleOptions {
+        id: ArrayId(0),
+        name: "a0".into(),
+        shards: 1,
+        force: false,
+        mode: None,
+        volumes: Vec::new(),
+        cache_blocks: 2048,
+        settings: DestageSettings { age: Span::from_millis(50), ..DestageSettings::default() },
+    };
+    let mut booted = assemble(&mut handles, &options, &mut entropy).expect("an array");
+    let names = Names {
+        version: "1".into(),
+        volumes: vec![VolumeName { array: "a0".into(), volume: "v0".into() }],
+        devices: ["d0", "d1", "d2", "l0", "l1"].map(String::from).into(),
+        arrays: vec!["a0".into()],
+    };
+    let metrics = Arc::new(Metrics::new(names, 1));
+    let record = &booted.metadata.volumes[0];
+    let namespace = Namespace {
+        nsid: 1,
+        volume: VolumeId(0),
+        blocks: BLOCKS,
+        identity: NamespaceIdentity { eui64: record.eui64.to_be_bytes(), nguid: record.nguid, uuid: record.uuid },
+        chunk_blocks: 16,
+        stripe_blocks: 32,
+    };
+    let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("loopback");
+    let address = listener.address();
+    let subsystem = Subsystem {
+        nqn: NQN.into(),
+        serial: "1".into(),
+        model: "Brindle".into(),
+        hosts: Hosts::Any,
+        namespaces: vec![namespace],
+    };
+    let listeners = vec![nvmf::subsystem::Listener { address, port_id: 1 }];
+    let exports = Arc::new(Exports::new(1, vec![subsystem], listeners).expect("exports"));
+    let pool = Pool::new(16 * 1024, false).expect("64 MiB");
+    let shard = Shard::new(ShardSetup {
+        shard: ShardId(0),
+        shards: 1,
+        volumes: Arc::new(booted.volumes()),
+        arrays: booted.parts.drain(..).collect(),
+        coordinator: Some(CoordinatorSetup { shards: 1, arrays: vec![booted.coordinated] }),
+        front: Some(FrontSetup {
+            shard: ShardId(0),
+            shards: 1,
+            exports,
+            limits: FrontLimits::of_pool(pool.blocks()),
+            metrics: Arc::clone(&metrics),
+            firmware: "1".into(),
+            health: nvme::log_page::SmartLog::default(),
+        }),
+        metrics,
+    });
+    let runtime_options =
+        RuntimeOptions { mesh_capacity: MESH_CAPACITY, ..RuntimeOptions::on_cores(choose_cores(1).expect("a core")) };
+    let program = Watched { shard, watch: Arc::clone(watch) };
+    let mut runtime = Runtime::start(&runtime_options, &pool, &set, vec![program]).expect("a reactor");
+    runtime.accept(vec![listener]).expect("an acceptor");
+    (runtime, address)
+}
+
+#[test]
+fn nothing_is_allocated_in_the_steady_data_path() {
+    let watch = Arc::new(AtomicBool::new(false));
+    let (runtime, address) = appliance(&watch);
+    let identity = HostIdentity::from_id(Uuid([7; 16]));
+    let mut host = Host::connect(&HostOptions::new(address, NQN, identity)).expect("a connection");
+    let namespace = first_namespace(&mut host).expect("a namespace");
+    let mut queue = host.open_queue(1, 32, 128 * 1024, &namespace).expect("a queue");
+    let mut load = |pattern, request_bytes, requests, seed| {
+        let options = WorkloadOptions {
+            pattern,
+            request_bytes,
+            depth: 32,
+            limit: Limit::Requests(requests),
+            warm_up: Duration::ZERO,
+            seed,
+            wait: Wait::Spin,
+        };
+        run(&mut host, &mut queue, &namespace, &options).expect("a load").operations()
+    };
+    let mut all = |requests, seed| {
+        load(Pattern::RandomMix { read_percent: 50 }, 4096, requests, seed)
+            + load(Pattern::SequentialWrite, 128 * 1024, requests / 20, seed)
+            + load(Pattern::RandomMix { read_percent: 50 }, 64 * 1024, requests / 20, seed)
+    };
+    // Long enough for every lane's ring to have wrapped and every queue to have been as long as it gets.
+    all(40_000, 1);
+    watch.store(true, Ordering::Release);
+    let operations = all(20_000, 2);
+    watch.store(false, Ordering::Release);
+    assert!(operations >= 20_000, "{operations} requests were carried out");
+    assert_eq!(ALLOCATIONS.load(Ordering::Acquire), 0, "allocations in {operations} requests");
+    drop((queue, host));
+    runtime.stop();
+}
