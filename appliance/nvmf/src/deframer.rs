@@ -92,6 +92,18 @@ impl Deframer {
         &self.partial[..self.have]
     }
 
+    /// Keeps a header that was decoded and then refused, for [`Deframer::offending`]. `taken` is what its last step took.
+    pub fn refuse(&mut self, header: &Header, taken: &[u8]) {
+        let length = usize::from(header.common().header_bytes);
+        self.have = 0;
+        if taken.len() < header.common().head_bytes(self.digests) {
+            // It came in parts, so that it lies here already.
+            self.have = length;
+        } else {
+            self.keep(&taken[..length]);
+        }
+    }
+
     /// Looks at the next bytes of the stream; says how many it took and what they are. Payload is not taken: that is told
     /// by [`Deframer::payload`]. After an error the deframer is not to be used again, but for [`Deframer::offending`].
     #[inline]
@@ -354,6 +366,23 @@ mod tests {
             let mut seen = Seen::default();
             feed(&mut receiver(digests), &bad, &mut seen).expect("data errors are not fatal");
             assert_eq!(seen.ends, [false, true, true]);
+        }
+    }
+
+    #[test]
+    fn a_header_refused_later_is_quoted_however_it_came() {
+        let mut out = [0; 128];
+        let head = pdu::command(&mut out, SubmissionEntry { cid: 7, ..Default::default() }, 0, ALL[1]);
+        for cut in 0..head {
+            let mut deframer = receiver(ALL[1]);
+            let mut from = &out[..head];
+            if cut > 0 {
+                assert_eq!(deframer.step(&out[..cut]), Ok((cut, Step::More)));
+                from = &out[cut..head];
+            }
+            let Ok((taken, Step::Head(header))) = deframer.step(from) else { panic!("whole by now") };
+            deframer.refuse(&header, &from[..taken]);
+            assert_eq!(deframer.offending(), &out[..72]);
         }
     }
 

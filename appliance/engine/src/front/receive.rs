@@ -85,11 +85,15 @@ impl Hub {
     ) -> Result<(), Fatal> {
         while connection.life == Life::Open {
             let (taken, step) = connection.deframer.step(bytes)?;
-            bytes = &bytes[taken..];
+            let (used, unused) = bytes.split_at(taken);
+            bytes = unused;
             match step {
                 Step::More => break,
                 Step::Head(header) => {
-                    self.head(ports, key, connection, &header)?;
+                    if let Err(fatal) = self.head(ports, key, connection, &header) {
+                        connection.deframer.refuse(&header, used);
+                        return Err(fatal);
+                    }
                     if connection.deframer.expected_payload() == 0 {
                         self.data_came(ports, io, key, connection);
                     }
