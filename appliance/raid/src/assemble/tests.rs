@@ -235,3 +235,53 @@ fn log_devices_that_are_not_used_are_named() {
     assert_eq!(like(|log| log.epoch = MAX_EPOCH + 1), (1, false, 7), "an epoch that cannot be");
     assert_eq!(like(|log| log.epoch = u64::MAX), (1, false, 7), "nor this one");
 }
+
+#[test]
+fn whatever_the_tables_say_nobody_is_used_whom_another_that_is_used_excludes() {
+    let mut seed = 7u64;
+    let mut random = |below: u64| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) % below
+    };
+    let (mut served, mut refused) = (0, 0);
+    for _ in 0..20_000 {
+        let (mut candidates, mut logs) = world([Fate::There; 3], [Fate::There; 2]);
+        for candidate in &mut candidates {
+            let superblock = &mut candidate.superblock;
+            let (epoch, members, copies) = (7 + random(3), random(8) & random(8), random(4) & random(4));
+            if epoch > 7 {
+                superblock.exclude(epoch, members as u32, copies as u32);
+            }
+        }
+        logs.iter_mut().for_each(|log| log.epoch = 6 + random(4));
+        candidates.truncate(2 + random(2) as usize);
+        let force = random(2) == 0;
+        let Ok(assembly) = assemble(Wanted::Named("a0"), &candidates, &logs, force) else {
+            refused += 1;
+            continue;
+        };
+        served += 1;
+        let used: Vec<&Candidate> = assembly.members.iter().flatten().collect();
+        assert!(used.len() >= 2 && assembly.copies.iter().any(Option::is_some));
+        let highest =
+            candidates.iter().map(|candidate| candidate.superblock.epoch).chain(logs.iter().map(|log| log.epoch));
+        assert_eq!(Some(assembly.highest_epoch), highest.max());
+        for superblock in assembly.superblocks().iter().flatten() {
+            assert_eq!(superblock.epoch, assembly.epoch());
+            let active = superblock.members.iter().map(|member| member.state == State::Active);
+            assert!(active.eq(assembly.members.iter().map(Option::is_some)), "who is active is who is used");
+        }
+        if force {
+            continue;
+        }
+        for said in used.iter().map(|candidate| &candidate.superblock) {
+            for (slot, member) in assembly.members.iter().enumerate() {
+                assert!(member.is_none() || said.members[slot].state == State::Active, "{said:?} excludes {slot}");
+            }
+            for (at, copy) in assembly.copies.iter().enumerate() {
+                assert!(copy.is_none() || said.copies[at].state == State::Active, "{said:?} excludes log copy {at}");
+            }
+        }
+    }
+    assert!(served > 1000 && refused > 1000, "{served} were served, {refused} refused");
+}
