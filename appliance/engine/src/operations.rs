@@ -48,6 +48,11 @@ impl<T> Operations<T> {
         self.free.len()
     }
 
+    /// Whether nothing is under way.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.free.len() == self.places.len()
+    }
+
     /// Starts an operation. The caller has seen that one is available.
     pub(crate) fn start(
         &mut self,

@@ -388,7 +388,8 @@ impl<P: Ports<Message = Message>> Program<P> for Shard {
         if worked {
             self.count();
         }
-        let ended = self.stopping == Stopping::Ended;
+        // Devices may still work on buffers, for an exclusion or for an array that takes no writes any more.
+        let ended = self.stopping == Stopping::Ended && self.operations.is_idle();
         if ended {
             for array in &mut self.arrays {
                 array.release(ports);

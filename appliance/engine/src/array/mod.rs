@@ -306,8 +306,9 @@ impl ArrayShard {
             self.start_writes(work);
             self.start_flush(work);
             self.zone_members_changed(work);
-            self.commit(work);
+            // Before the commit, which moves the anchor that a close asks for: there may be no later turn.
             self.close(work);
+            self.commit(work);
         }
     }
 
