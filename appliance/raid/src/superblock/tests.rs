@@ -1,0 +1,162 @@
+//! What is written comes back, and nothing that is read is trusted.
+
+use super::*;
+use base::ZERO_BLOCK;
+
+pub(crate) fn example() -> Superblock {
+    let layout = MemberLayout::for_device(1 << 16, 1024).expect("256 MiB is enough");
+    let geometry = Geometry::new(Level::Raid5, 3, 16, layout.data.blocks).expect("three members");
+    let member = |at: u8| MemberEntry { uuid: Uuid([at + 1; 16]), state: State::Active };
+    let copy = |at: u8| CopyEntry { uuid: Uuid([at + 11; 16]), state: State::Active };
+    Superblock {
+        compatible: 0,
+        array: Uuid([9; 16]),
+        name: "a0".to_owned(),
+        slot: 1,
+        geometry,
+        geometry_epoch: 0,
+        epoch: 7,
+        update: 12,
+        log_generation: 0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10,
+        members: (0..3).map(member).collect(),
+        copies: (0..2).map(copy).collect(),
+        layout,
+        later_regions: Vec::new(),
+        controller_ids: (1, 0x7fff),
+        fencing_epoch: 3,
+    }
+}
+
+fn encoded(superblock: &Superblock) -> Block {
+    let mut block = ZERO_BLOCK;
+    superblock.encode(&mut block);
+    block
+}
+
+#[test]
+fn what_is_encoded_is_decoded_and_every_flipped_byte_is_refused() {
+    let mut superblock = example();
+    superblock.exclude(8, 0b100, 0b10);
+    superblock.later_regions.push(LaterRegion { kind: 900, flags: 3, start: 1 << 16, blocks: 10 });
+    let whole = encoded(&superblock);
+    assert_eq!(Superblock::decode(&whole), Ok(superblock.clone()));
+    assert_eq!(superblock.members[2].state, State::Excluded { since: 8 });
+    assert_eq!((superblock.epoch, superblock.update), (8, 13));
+    for at in 0..base::BLOCK {
+        let mut flipped = whole;
+        flipped[at] ^= 0x40;
+        assert!(Superblock::decode(&flipped).is_err(), "byte {at}");
+    }
+}
+
+#[test]
+fn hostile_fields_under_a_good_checksum_are_errors() {
+    let whole = encoded(&example());
+    for at in 12..MEMBERS_AT + 3 * MEMBER_BYTES {
+        for value in [0, 1, 0x7f, 0xff] {
+            let mut hostile = whole;
+            hostile[at] = value;
+            let crc = crc_of(&hostile);
+            hostile[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
+            if let Ok(superblock) = Superblock::decode(&hostile) {
+                assert!(superblock.layout.check(superblock.geometry.stripes(), superblock.geometry.zones()).is_ok());
+            }
+        }
+    }
+}
+
+/// The example with other bytes under a good checksum.
+fn forged(changes: &[(usize, &[u8])]) -> Result<Superblock, SuperblockError> {
+    let mut block = encoded(&example());
+    for (at, bytes) in changes {
+        block[*at..at + bytes.len()].copy_from_slice(bytes);
+    }
+    let crc = crc_of(&block);
+    block[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
+    Superblock::decode(&block)
+}
+
+#[test]
+fn epochs_and_updates_that_cannot_be_counted_on_are_refused() {
+    const EPOCH_AT: usize = 64;
+    const UPDATE_AT: usize = 72;
+    for at in [EPOCH_AT, UPDATE_AT] {
+        assert!(forged(&[(at, &MAX_EPOCH.to_le_bytes())]).is_ok(), "byte {at}");
+        for number in [MAX_EPOCH + 1, u64::MAX] {
+            let refused = forged(&[(at, &number.to_le_bytes())]);
+            assert!(matches!(refused, Err(SuperblockError::Malformed(_))), "{number} at byte {at}");
+        }
+    }
+    let mut last = forged(&[(EPOCH_AT, &MAX_EPOCH.to_le_bytes()), (UPDATE_AT, &MAX_EPOCH.to_le_bytes())])
+        .expect("the highest that is believed");
+    last.exclude(MAX_EPOCH + 1, 0b1, 0);
+    assert_eq!((last.epoch, last.update), (MAX_EPOCH + 1, MAX_EPOCH + 1));
+}
+
+#[test]
+fn regions_of_a_later_version_are_kept_and_none_is_named_twice_or_over_another() {
+    let place = |at: usize, kind: u16, start: u64, blocks: u64| {
+        let mut bytes = [0; REGION_BYTES];
+        bytes[..2].copy_from_slice(&kind.to_le_bytes());
+        bytes[8..16].copy_from_slice(&start.to_le_bytes());
+        bytes[16..24].copy_from_slice(&blocks.to_le_bytes());
+        (REGIONS_AT + at * REGION_BYTES, bytes)
+    };
+    let with = |(at, bytes): (usize, [u8; REGION_BYTES])| forged(&[(at, &bytes)]);
+    // A free place before it does not end the table.
+    let kept = with(place(9, 77, 1 << 16, 5)).expect("a later region");
+    assert_eq!(kept.later_regions, [LaterRegion { kind: 77, flags: 0, start: 1 << 16, blocks: 5 }]);
+    assert_eq!(Superblock::decode(&encoded(&kept)), Ok(kept));
+    let data = example().layout.data;
+    for known in [REGION_BITMAP, REGION_METADATA, REGION_DATA] {
+        let twice = with(place(3, known, 1 << 16, data.blocks));
+        assert_eq!(twice, Err(SuperblockError::Malformed("a region is named twice")), "kind {known}");
+    }
+    for (start, blocks) in [(0, 4), (data.start, 1), (1 << 16, u64::MAX)] {
+        let wrong = with(place(3, 77, start, blocks));
+        assert!(matches!(wrong, Err(SuperblockError::Layout(_))), "{blocks} blocks at {start}");
+    }
+}
+
+#[test]
+fn what_the_array_needs_of_the_device_is_known() {
+    let superblock = example();
+    assert_eq!(superblock.device_blocks(), superblock.layout.data.start + superblock.geometry.stripes());
+    let mut elsewhere = superblock;
+    elsewhere.layout.bitmap.start = 1 << 20;
+    assert_eq!(elsewhere.device_blocks(), (1 << 20) + elsewhere.layout.bitmap.blocks);
+}
+
+#[test]
+fn the_newer_place_holds_and_a_newer_version_is_not_overlooked() {
+    let (mut old, mut new) = (example(), example());
+    old.update = 4;
+    new.update = 5;
+    let (a, b) = (encoded(&old), encoded(&new));
+    assert_eq!(Superblock::newest(&a, &b).map(|newest| newest.update), Ok(5));
+    assert_eq!(Superblock::newest(&b, &a).map(|newest| newest.update), Ok(5));
+    assert_eq!(Superblock::newest(&a, &ZERO_BLOCK).map(|newest| newest.update), Ok(4));
+    assert_eq!(Superblock::newest(&ZERO_BLOCK, &ZERO_BLOCK), Err(SuperblockError::NotASuperblock));
+    let mut later = b;
+    later[12] = 2;
+    let crc = crc_of(&later);
+    later[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
+    assert_eq!(Superblock::newest(&a, &later), Err(SuperblockError::Version(2)));
+    assert_ne!(superblock_block(4), superblock_block(5));
+}
+
+#[test]
+fn the_bytes_are_golden() {
+    let golden = include_str!("../../golden/superblock.hex");
+    let block = encoded(&example());
+    let hex: String = block
+        .chunks(32)
+        .enumerate()
+        .filter(|(_, line)| line.iter().any(|&byte| byte != 0))
+        .map(|(at, line)| {
+            let digits: String = line.iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("{:04x} {digits}\n", at * 32)
+        })
+        .collect();
+    assert_eq!(hex, golden, "the format of version 1 never changes");
+}
