@@ -37,6 +37,9 @@ pub struct ShardSetup {
     pub metrics: Arc<Metrics>,
 }
 
+/// Turns that did something before gauges are set again at the latest.
+const TURNS_UNCOUNTED: u32 = 256;
+
 /// How far a stop is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stopping {
@@ -61,6 +64,8 @@ pub struct Shard {
     metrics: Arc<Metrics>,
     stopping: Stopping,
     prepared: bool,
+    /// Turns that did something since gauges were set.
+    turns_uncounted: u32,
 }
 
 /// What the front sees of the rest.
@@ -87,6 +92,7 @@ impl Shard {
             metrics: setup.metrics,
             stopping: Stopping::No,
             prepared: false,
+            turns_uncounted: 0,
         }
     }
 
@@ -349,7 +355,10 @@ impl Shard {
         }
     }
 
-    fn count(&self) {
+    fn count(&mut self) {
+        if core::mem::take(&mut self.turns_uncounted) == 0 {
+            return;
+        }
         let metrics = self.metrics.shard(self.shard);
         for (array, metrics) in self.arrays.iter().zip(&metrics.arrays) {
             let (map, usage) = (array.map(), array.usage());
@@ -385,7 +394,9 @@ impl<P: Ports<Message = Message>> Program<P> for Shard {
         worked |= self.deliver(ports);
         worked |= self.coordinate(ports);
         self.drain(ports);
-        if worked {
+        // Gauges are for people: they follow when there is time, or now and then.
+        self.turns_uncounted += u32::from(worked);
+        if !worked || self.turns_uncounted >= TURNS_UNCOUNTED {
             self.count();
         }
         // Devices may still work on buffers, for an exclusion or for an array that takes no writes any more.
@@ -399,6 +410,8 @@ impl<P: Ports<Message = Message>> Program<P> for Shard {
             }
         }
         let busy = self.router.has_work() || self.arrays.iter().any(ArrayShard::has_work);
-        Turn { worked: worked || busy, deadline: self.deadline(), ended }
+        let worked = worked || busy;
+        // Who has worked is turned again at once.
+        Turn { worked, deadline: if worked { Time(0) } else { self.deadline() }, ended }
     }
 }

@@ -28,15 +28,17 @@ impl Acknowledgement {
 }
 
 impl ArrayShard {
+    /// A lane, to change it: it is awake from then on.
     pub(crate) fn lane(&mut self, id: LaneId) -> &mut Lane {
+        self.wake(id);
         self.lanes[id.index()].as_mut().expect("only the owner is asked about a lane")
     }
 
     /// Sends what is due of every lane, and moves anchors.
     pub(crate) fn commit<P: Ports>(&mut self, work: &mut Work<'_, P>) {
-        for index in 0..self.lanes.len() {
-            let Some(lane) = self.lanes[index].as_mut() else { continue };
-            let id = lane.id;
+        for at in 0..self.awake.len() {
+            let id = self.awake[at];
+            let lane = self.lanes[id.index()].as_ref().expect("only the owner's lanes are awake");
             let patience = if self.stopping { base::time::Span::ZERO } else { self.settings.note_patience };
             if lane.is_due(work.now, patience) && work.operations.available() > 2 * self.map.copies.len() {
                 self.send_open(work, id);
@@ -243,6 +245,7 @@ impl ArrayShard {
     fn move_anchor<P: Ports>(&mut self, work: &mut Work<'_, P>, id: LaneId) {
         let lane_blocks = self.map.log_layout.lane_blocks();
         let lane = self.lanes[id.index()].as_mut().expect("the caller owns the lane");
+        lane.anchor_wanted = false;
         if lane.anchor_write.is_some() || lane.tail().sequence == lane.anchor.tail_sequence {
             return;
         }
@@ -251,7 +254,11 @@ impl ArrayShard {
             || lane.closing == Closing::Anchoring
             || reclaimable >= lane_blocks / 8 && lane.space.free_blocks() < lane_blocks / 2
             || reclaimable >= lane_blocks / 4;
-        if !wanted || self.scratch.len() < 2 || work.operations.available() <= self.map.copies.len() {
+        if !wanted {
+            return;
+        }
+        if self.scratch.len() < 2 || work.operations.available() <= self.map.copies.len() {
+            lane.anchor_wanted = true;
             return;
         }
         let tail = lane.tail();

@@ -126,7 +126,8 @@ impl ArrayShard {
         }
         let held = self.stripes.held() * 100;
         let cache_is_full = held > self.stripes.capacity() * usize::from(self.settings.high_watermark_percent);
-        for index in 0..self.lanes.len() {
+        for at in 0..self.awake.len() {
+            let index = self.awake[at].index();
             while budget > 0
                 && self.may_start(work)
                 && let Some(stripe) = self.pressing(index, work.now, cache_is_full)
@@ -331,6 +332,7 @@ impl ArrayShard {
             self.to_log.push_back(key);
         } else {
             self.destages[key].phase = Phase::Grace;
+            self.in_grace.push_back(key);
         }
     }
 
@@ -387,15 +389,20 @@ impl ArrayShard {
         let destage = &mut self.destages[key];
         assert_eq!(destage.phase, Phase::Logging, "parity is logged once");
         destage.phase = Phase::Grace;
+        self.in_grace.push_back(key);
     }
 
     /// Starts member writes of destages for which all earlier reads have ended.
     pub(crate) fn start_writes<P: Ports>(&mut self, work: &mut Work<'_, P>) {
-        self.for_each_in(Phase::Grace, |array, key| {
-            if array.grace.is_over(array.destages[key].grace) && work.operations.available() > array.map.members.len() {
-                array.write_members(work, key);
+        for _ in 0..self.in_grace.len() {
+            let key = self.in_grace.pop_front().expect("as many as there were");
+            let may_write = work.operations.available() > self.map.members.len();
+            if may_write && self.grace.is_over(self.destages[key].grace) {
+                self.write_members(work, key);
+            } else {
+                self.in_grace.push_back(key);
             }
-        });
+        }
     }
 
     fn write_members<P: Ports>(&mut self, work: &mut Work<'_, P>, key: Key<Destage>) {

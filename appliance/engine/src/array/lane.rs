@@ -175,6 +175,10 @@ pub(crate) struct Lane {
     pub(crate) dirty: DirtyList,
     /// How far a clean stop has come.
     pub(crate) closing: Closing,
+    /// Whether it stands among those that have something to do.
+    pub(crate) awake: bool,
+    /// Whether its anchor should move and could not yet.
+    pub(crate) anchor_wanted: bool,
 }
 
 /// The steps of a clean stop.
@@ -222,6 +226,8 @@ impl Lane {
             waiting: VecDeque::with_capacity(waiting),
             dirty: DirtyList::default(),
             closing: Closing::No,
+            awake: true,
+            anchor_wanted: false,
         };
         lane.trim();
         lane.space.release_to(lane.tail().position);
@@ -324,6 +330,11 @@ impl Lane {
     /// The tail in memory.
     pub(crate) fn tail(&self) -> &Record {
         self.records.front().expect("the log holds a record")
+    }
+
+    /// Whether it has nothing to do and nothing to wait for but what wakes it.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.is_quiet() && self.dirty.oldest().is_none() && !self.anchor_wanted
     }
 
     /// Whether nothing is open or under way.

@@ -106,6 +106,8 @@ pub(crate) struct ArrayShard {
     map: Arc<ArrayMap>,
     /// By lane; none where another shard owns it.
     lanes: Vec<Option<Lane>>,
+    /// Lanes that have something to do or to wait for: the others cost a turn nothing.
+    awake: Vec<LaneId>,
     stripes: Stripes,
     /// Stripes all of whose columns are durable.
     full: VecDeque<StripeRef>,
@@ -114,6 +116,8 @@ pub(crate) struct ArrayShard {
     old_lists: Vec<Vec<(u8, Buffer)>>,
     /// Destages whose parity or note found no room in the open transaction.
     to_log: VecDeque<Key<Destage>>,
+    /// Destages that wait for reads which began before their freeze.
+    in_grace: VecDeque<Key<Destage>>,
     flushing: Flushing,
     reads: Slab<Read>,
     /// Reads that wait for a destage, a new map, or room, oldest first.
@@ -184,13 +188,17 @@ impl ArrayShard {
             lanes[id.index()] = Some(Lane::new(start, live, fragments));
         }
         let cache_blocks = part.cache_blocks.max(part.recovered.len() + MIN_CACHE_BLOCKS);
+        let mut awake = Vec::with_capacity(lanes.len());
+        awake.extend(lanes.iter().flatten().map(|lane| lane.id));
         Self {
             lanes,
+            awake,
             stripes: Stripes::new(cache_blocks),
             full: VecDeque::with_capacity(cache_blocks),
             destages: Slab::new(MAX_DESTAGES),
             old_lists: (0..MAX_DESTAGES).map(|_| Vec::with_capacity(map.members.len())).collect(),
             to_log: VecDeque::with_capacity(2 * MAX_DESTAGES),
+            in_grace: VecDeque::with_capacity(MAX_DESTAGES),
             flushing: Flushing::new(),
             reads: Slab::new(LOCAL_FRAGMENTS / 2),
             stalled: VecDeque::with_capacity(LOCAL_FRAGMENTS / 2),
@@ -307,8 +315,11 @@ impl ArrayShard {
             self.start_flush(work);
             self.zone_members_changed(work);
             // Before the commit, which moves the anchor that a close asks for: there may be no later turn.
-            self.close(work);
+            if self.stopping {
+                self.close(work);
+            }
             self.commit(work);
+            self.rest();
         }
     }
 
@@ -318,7 +329,7 @@ impl ArrayShard {
             return Time::NEVER;
         }
         let mut deadline = Time::NEVER;
-        for lane in self.lanes.iter().flatten() {
+        for lane in self.awake.iter().filter_map(|id| self.lanes[id.index()].as_ref()) {
             deadline = deadline.min(lane.due_at(self.settings.note_patience));
             if let Some(stripe) = lane.dirty.oldest()
                 && self.map.mode == LogMode::WriteBack
@@ -349,6 +360,7 @@ impl ArrayShard {
     pub(crate) fn new_map<P: Ports>(&mut self, work: &mut Work<'_, P>, map: Arc<ArrayMap>) {
         assert!(map.epoch > self.map.epoch, "epochs only grow");
         self.map = map;
+        self.wake_all();
         self.failing_members &= !self.map.missing();
         for (copy, device) in (0..).zip(&self.map.copies) {
             if device.is_none() {
@@ -394,7 +406,35 @@ impl ArrayShard {
 
     /// Asks for a clean stop: everything to the members, then an empty transaction at each lane's anchor.
     pub(crate) fn stop(&mut self) {
-        self.stopping = true;
+        if !core::mem::replace(&mut self.stopping, true) {
+            self.wake_all();
+        }
+    }
+
+    /// A lane has something to do.
+    pub(crate) fn wake(&mut self, id: LaneId) {
+        let lane = self.lanes[id.index()].as_mut().expect("only the owner has a lane's work");
+        if !core::mem::replace(&mut lane.awake, true) {
+            self.awake.push(id);
+        }
+    }
+
+    fn wake_all(&mut self) {
+        for index in 0..self.lanes.len() {
+            if let Some(lane) = &self.lanes[index] {
+                self.wake(lane.id);
+            }
+        }
+    }
+
+    /// Lets lanes rest that have nothing to do and nothing to wait for.
+    fn rest(&mut self) {
+        let (lanes, stopping) = (&mut self.lanes, self.stopping);
+        self.awake.retain(|id| {
+            let lane = lanes[id.index()].as_mut().expect("only the owner's lanes are awake");
+            lane.awake = !lane.is_at_rest() || stopping && lane.closing != Closing::Closed;
+            lane.awake
+        });
     }
 
     /// Whether every lane rests at its empty transaction, or nothing can be written any more.

@@ -36,9 +36,9 @@ impl ArrayShard {
 
     /// Admits what waited, as far as there is room now.
     pub(crate) fn admit_waiting<P: Ports>(&mut self, work: &mut Work<'_, P>) {
-        for index in 0..self.lanes.len() {
-            let id = LaneId(index as u16);
-            while let Some(lane) = &self.lanes[index]
+        for at in 0..self.awake.len() {
+            let id = self.awake[at];
+            while let Some(lane) = &self.lanes[id.index()]
                 && let Some((_, fragment)) = lane.waiting.front()
                 && self.may_admit(id, fragment)
             {
