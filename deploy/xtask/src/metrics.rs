@@ -30,6 +30,20 @@ pub(crate) fn run() -> Result<String, Failure> {
     Ok(format!("{families} families, promtool has nothing to say"))
 }
 
+/// The writes that the server has answered since it started, over all volumes.
+pub(crate) fn writes_answered(address: SocketAddr) -> std::io::Result<f64> {
+    Ok(sum(&fetch(address, "/metrics")?, "brindle_volume_requests_total", "op=\"write\""))
+}
+
+/// The sum of a family's samples that carry a label.
+fn sum(text: &str, family: &str, label: &str) -> f64 {
+    text.lines()
+        .filter_map(|line| line.strip_prefix(family)?.strip_prefix('{')?.split_once("} "))
+        .filter(|(labels, _)| labels.split(',').any(|one| one == label))
+        .filter_map(|(_, value)| value.trim().parse::<f64>().ok())
+        .sum()
+}
+
 fn check(promtool: &PathBuf, text: &str) -> Result<(), Failure> {
     let start = |error| Failure::Start("promtool".to_owned(), error);
     let mut child = Command::new(promtool).args(["check", "metrics"]).stdin(Stdio::piped()).spawn().map_err(start)?;
@@ -123,6 +137,13 @@ mod tests {
     fn the_body_of_a_good_answer_is_returned() {
         let address = answering("HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\na 1\n");
         assert_eq!(fetch(address, "/metrics").unwrap(), "a 1\n");
+    }
+
+    #[test]
+    fn samples_are_summed_by_label() {
+        let text = "# TYPE a counter\na{op=\"read\",v=\"x\"} 5\na{op=\"write\",v=\"x\"} 2\na{op=\"write\",v=\"y\"} 3\naa{op=\"write\"} 9\n";
+        assert_eq!(sum(text, "a", "op=\"write\""), 5.0);
+        assert_eq!(sum(text, "b", "op=\"write\""), 0.0);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! back. Acknowledged data must be there; a block in flight may be old or new, never a third value. The load generator
 //! writes and judges; this side only kills and restarts.
 
+use crate::metrics;
 use crate::process::{self, Failure};
 use crate::report::Report;
 use crate::server::{NQN, Server, Setup};
@@ -13,8 +14,11 @@ use std::time::Duration;
 /// Kills in each setting when nothing is said.
 const ROUNDS: u32 = 50;
 
-/// A round's server lives between these under load, in milliseconds.
+/// The server lives between these under load, in milliseconds.
 const LIFE_MS: std::ops::Range<u64> = 50..900;
+
+/// Longest wait for the first answered write of a round.
+const LOAD_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long a round writes at most; the kill comes before.
 const WRITE_SECONDS: &str = "20";
@@ -62,6 +66,7 @@ fn play(setting: &Setting, rounds: u32, seed: u64) -> Result<String, Failure> {
     let mut load = Load::start(&server, rounds, seed)?;
     let mut verified = 0;
     for round in 1..=u64::from(rounds) {
+        wait_for_load(&mut server)?;
         std::thread::sleep(Duration::from_millis(life_ms(seed, round)));
         server.kill()?;
         if let (1, Some(drive)) = (round, setting.lost) {
@@ -73,6 +78,15 @@ fn play(setting: &Setting, rounds: u32, seed: u64) -> Result<String, Failure> {
     load.end()?;
     server.stop()?;
     Ok(format!("{rounds} kills, {verified} blocks verified, no violation"))
+}
+
+/// Waits until the server has answered a write since it started: a kill before that would prove nothing.
+fn wait_for_load(server: &mut Server) -> Result<(), Failure> {
+    let loaded = process::wait_for(LOAD_LIMIT, || match server.check_alive() {
+        Err(failure) => Some(Err(failure)),
+        Ok(()) => metrics::writes_answered(server.metrics()).is_ok_and(|writes| writes > 0.0).then_some(Ok(())),
+    });
+    loaded.unwrap_or_else(|| Err(Failure::found(format!("no write was answered within {LOAD_LIMIT:?}"))))
 }
 
 /// How long the server lives in a round, in milliseconds: drawn from the seed, so that a run can be repeated roughly.
