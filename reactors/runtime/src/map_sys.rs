@@ -44,6 +44,9 @@ impl Mapping {
         let base = map(rounded, libc::MAP_NORESERVE)?;
         // SAFETY: the range is the mapping just made; the advice changes no content.
         let _ = unsafe { libc::madvise(base.as_ptr().cast(), rounded, libc::MADV_HUGEPAGE) };
+        // Page faults belong to the start and not to the first requests. Before Linux 5.14 they come with those all the same.
+        // SAFETY: as above.
+        let _ = unsafe { libc::madvise(base.as_ptr().cast(), rounded, libc::MADV_POPULATE_WRITE) };
         Ok(Self { base, length: rounded, huge: false })
     }
 
