@@ -135,6 +135,15 @@ impl Server {
         }
     }
 
+    /// Does `work` while the process stands still and leaves its core to others.
+    pub(crate) fn paused<T>(&self, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+        let child = self.child.as_ref().ok_or_else(|| Failure::found("the server is not running"))?;
+        process::signal(child, "STOP")?;
+        let outcome = work();
+        process::signal(child, "CONT")?;
+        outcome
+    }
+
     /// Takes a member's file away, as if the drive had been pulled. The server must not be running.
     pub(crate) fn remove_device(&self, name: &str) -> Result<(), Failure> {
         assert!(self.child.is_none(), "a drive is pulled between stop and start");
