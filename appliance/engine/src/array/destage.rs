@@ -10,7 +10,7 @@
 //! being read, it is planned anew; if new content was being written, the present members have or get all of theirs, parity
 //! included, and it goes on.
 
-use base::ids::{DeviceBlock, LaneId, Slot};
+use base::ids::{DeviceBlock, DeviceId, LaneId, Slot};
 use base::metrics::StripeWrite;
 use base::slab::Key;
 use base::time::Time;
@@ -21,7 +21,7 @@ use raid::plan::{DestageKind, DestagePlan, plan_destage};
 use super::lane::Item;
 use super::stripes::StripeRef;
 use super::{ArrayShard, Purpose, Work};
-use crate::limits::{DESTAGE_LOG_BLOCKS, DESTAGES_A_TURN};
+use crate::limits::{DESTAGE_LOG_BLOCKS, DESTAGES_A_TURN, MAX_DESTAGES};
 
 /// How far a destage is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +83,38 @@ impl Destage {
     }
 }
 
+/// Most blocks of a member write that carries several stripes.
+const MAX_MERGED_BLOCKS: usize = 64;
+
+/// A block that is due to be written to a member.
+#[derive(Clone, Copy, Debug)]
+struct DueWrite {
+    device: DeviceId,
+    at: DeviceBlock,
+    slot: Slot,
+    buffer: BufferId,
+    destage: Key<Destage>,
+}
+
+/// Member writes: those that are due, and whose blocks those under way carry.
+#[derive(Debug)]
+pub(crate) struct Writes {
+    due: Vec<DueWrite>,
+    batches: Vec<Vec<Key<Destage>>>,
+    free: Vec<u32>,
+}
+
+impl Writes {
+    pub(crate) fn new(members: usize) -> Self {
+        let blocks = MAX_DESTAGES * members;
+        Self {
+            due: Vec::with_capacity(blocks),
+            batches: (0..blocks).map(|_| Vec::with_capacity(MAX_MERGED_BLOCKS)).collect(),
+            free: (0..blocks as u32).rev().collect(),
+        }
+    }
+}
+
 /// The members' flush, shared by many destages.
 #[derive(Debug)]
 pub(crate) struct Flushing {
@@ -96,7 +128,7 @@ pub(crate) struct Flushing {
 
 impl Flushing {
     pub(crate) fn new() -> Self {
-        let room = 2 * crate::limits::MAX_DESTAGES;
+        let room = 2 * MAX_DESTAGES;
         Self { batch: Vec::with_capacity(room), next: Vec::with_capacity(room), unanswered: 0, failed: false }
     }
 }
@@ -306,12 +338,12 @@ impl ArrayShard {
             DestageKind::DataOnly => StripeWrite::DataOnly,
         });
         if plan.kind != DestageKind::DataOnly {
-            let parity = self.take_old_parity(key).unwrap_or_else(|| {
-                let buffer = self.scratch.pop().expect("no destage starts without its buffers");
-                work.ports.bytes_mut(buffer.id()).fill(0);
-                buffer
+            let mut sum_is_empty = false;
+            let parity = self.take_sum(key).unwrap_or_else(|| {
+                sum_is_empty = true;
+                self.scratch.pop().expect("no destage starts without its buffers")
             });
-            // Old parity with old and new data out of and into it, or all columns from nothing: always one sum.
+            // Old parity with old and new data out of and into it, or all columns together: always one sum.
             for (_, old) in &self.destages[key].old {
                 let (sum, old) = work.ports.pair(parity.id(), old.id());
                 parity::xor_into(sum, old);
@@ -319,8 +351,15 @@ impl ArrayShard {
             for column in 0..self.map.geometry.data_slots() {
                 if let Some(buffer) = self.stripes.frozen(stripe, column).and_then(|version| version.buffer.as_ref()) {
                     let (sum, new) = work.ports.pair(parity.id(), buffer.id());
-                    parity::xor_into(sum, new);
+                    if core::mem::take(&mut sum_is_empty) {
+                        sum.copy_from_slice(new);
+                    } else {
+                        parity::xor_into(sum, new);
+                    }
                 }
+            }
+            if sum_is_empty {
+                work.ports.bytes_mut(parity.id()).fill(0);
             }
             self.destages[key].parity = Some(parity);
         }
@@ -336,10 +375,9 @@ impl ArrayShard {
         }
     }
 
-    fn take_old_parity(&mut self, key: Key<Destage>) -> Option<Buffer> {
-        let old = &mut self.destages[key].old;
-        let at = old.iter().position(|&(column, _)| column == PARITY)?;
-        Some(old.swap_remove(at).1)
+    /// What the sum begins with: any of the blocks that were read, since all of them go into it.
+    fn take_sum(&mut self, key: Key<Destage>) -> Option<Buffer> {
+        self.destages[key].old.pop().map(|(_, buffer)| buffer)
     }
 
     /// Puts parity records and notes into open transactions, as far as they fit.
@@ -396,38 +434,61 @@ impl ArrayShard {
     pub(crate) fn start_writes<P: Ports>(&mut self, work: &mut Work<'_, P>) {
         for _ in 0..self.in_grace.len() {
             let key = self.in_grace.pop_front().expect("as many as there were");
-            let may_write = work.operations.available() > self.map.members.len();
-            if may_write && self.grace.is_over(self.destages[key].grace) {
-                self.write_members(work, key);
+            let operations = self.writes.due.len() + self.map.members.len();
+            if self.grace.is_over(self.destages[key].grace) && work.operations.available() > operations {
+                self.write_members(key);
             } else {
                 self.in_grace.push_back(key);
             }
         }
+        self.submit_writes(work);
     }
 
-    fn write_members<P: Ports>(&mut self, work: &mut Work<'_, P>, key: Key<Destage>) {
+    /// Gives what is due to the members, neighbours in one operation: stripes that were written together mostly go together.
+    fn submit_writes<P: Ports>(&mut self, work: &mut Work<'_, P>) {
+        let Writes { due, batches, free } = &mut self.writes;
+        due.sort_unstable_by_key(|write| (write.device, write.at));
+        let mut rest = due.as_slice();
+        while let Some(first) = rest.first() {
+            let follows = |(at, write): (usize, &DueWrite)| {
+                write.device == first.device && write.at.0 == first.at.0 + at as u64 && at < MAX_MERGED_BLOCKS
+            };
+            let length = rest.iter().enumerate().take_while(|&pair| follows(pair)).count();
+            let (run, later) = rest.split_at(length);
+            let batch = free.pop().expect("a batch for each block under way");
+            batches[batch as usize].extend(run.iter().map(|write| write.destage));
+            let purpose = Purpose::DestageWrite { array: self.map.id, batch, slot: first.slot };
+            let blocks = run.iter().map(|write| write.buffer);
+            work.operations.start(work.ports, (first.device, first.at), DeviceOp::Write, blocks, purpose);
+            rest = later;
+        }
+        due.clear();
+    }
+
+    /// Puts what a destage writes among what is due.
+    fn write_members(&mut self, key: Key<Destage>) {
         let destage = &self.destages[key];
         let stripe = destage.stripe;
         let entry = self.stripes.get(stripe);
         let (id, frozen) = (entry.id, entry.frozen);
-        let parity = destage.parity.as_ref().map(Buffer::id);
         let zero = self.zero.as_ref().expect("it was set aside").id();
+        let before = self.writes.due.len();
         // A member that has gone since the plan was made is skipped; the parity, if there is one, stands in for it.
-        let mut unanswered = 0;
-        let mut write = |array: &Self, slot: Slot, buffer: BufferId| {
-            let Some((device, at)) = array.map.on_member(slot, id) else { return };
-            let purpose = Purpose::DestageWrite { array: array.map.id, destage: key, slot };
-            work.operations.start(work.ports, (device, at), DeviceOp::Write, core::iter::once(buffer), purpose);
-            unanswered += 1;
+        let map = &self.map;
+        let due = &mut self.writes.due;
+        let mut write = |slot: Slot, buffer: BufferId| {
+            if let Some((device, at)) = map.on_member(slot, id) {
+                due.push(DueWrite { device, at, slot, buffer, destage: key });
+            }
         };
-        for column in (0..self.map.geometry.data_slots()).filter(|column| frozen & 1 << column != 0) {
+        for column in (0..map.geometry.data_slots()).filter(|column| frozen & 1 << column != 0) {
             let version = self.stripes.frozen(stripe, column).expect("the mask tells the truth");
-            let buffer = version.buffer.as_ref().map_or(zero, Buffer::id);
-            write(self, self.map.geometry.member_of(id, column), buffer);
+            write(map.geometry.member_of(id, column), version.buffer.as_ref().map_or(zero, Buffer::id));
         }
-        if let Some(parity) = parity {
-            write(self, self.map.geometry.parity_member(id, 0), parity);
+        if let Some(parity) = &destage.parity {
+            write(map.geometry.parity_member(id, 0), parity.id());
         }
+        let unanswered = (self.writes.due.len() - before) as u32;
         let destage = &mut self.destages[key];
         destage.unanswered = unanswered;
         destage.phase = Phase::Writing;
@@ -438,15 +499,20 @@ impl ArrayShard {
     }
 
     /// A member has answered a write.
-    pub(crate) fn destage_written(&mut self, key: Key<Destage>, slot: Slot, succeeded: bool) {
+    pub(crate) fn destage_written(&mut self, batch: u32, slot: Slot, succeeded: bool) {
         if !succeeded {
             self.member_failed(slot);
         }
-        let destage = self.destages.get_mut(key).expect("a destage waits for its operations");
-        destage.unanswered -= 1;
-        if destage.unanswered == 0 {
-            self.written(key);
+        let mut batch_of = core::mem::take(&mut self.writes.batches[batch as usize]);
+        for key in batch_of.drain(..) {
+            let destage = self.destages.get_mut(key).expect("a destage waits for its operations");
+            destage.unanswered -= 1;
+            if destage.unanswered == 0 {
+                self.written(key);
+            }
         }
+        self.writes.batches[batch as usize] = batch_of;
+        self.writes.free.push(batch);
     }
 
     fn written(&mut self, key: Key<Destage>) {

@@ -40,7 +40,7 @@ use crate::limits::{DESTAGE_LOG_BLOCKS, FRAGMENT_CREDITS, LOCAL_FRAGMENTS, MAX_D
 use crate::map::{ArrayMap, LogMode, Service};
 use crate::message::{Fragment, FragmentDone, FragmentKind, Message};
 use crate::operations::Operations;
-use destage::{Destage, Flushing};
+use destage::{Destage, Flushing, Writes};
 use grace::Grace;
 pub use lane::LaneStart;
 use lane::{Closing, Lane};
@@ -63,8 +63,8 @@ pub(crate) enum Purpose {
     Read { array: ArrayId, read: Key<Read>, slot: Slot },
     /// Old content for a destage.
     DestageRead { array: ArrayId, destage: Key<Destage>, slot: Slot },
-    /// New content of a destage.
-    DestageWrite { array: ArrayId, destage: Key<Destage>, slot: Slot },
+    /// New content of destages.
+    DestageWrite { array: ArrayId, batch: u32, slot: Slot },
     /// The members' flush.
     MemberFlush { array: ArrayId, slot: Slot },
     /// Zeros for a zone.
@@ -118,6 +118,7 @@ pub(crate) struct ArrayShard {
     to_log: VecDeque<Key<Destage>>,
     /// Destages that wait for reads which began before their freeze.
     in_grace: VecDeque<Key<Destage>>,
+    writes: Writes,
     flushing: Flushing,
     reads: Slab<Read>,
     /// Reads that wait for a destage, a new map, or room, oldest first.
@@ -199,6 +200,7 @@ impl ArrayShard {
             old_lists: (0..MAX_DESTAGES).map(|_| Vec::with_capacity(map.members.len())).collect(),
             to_log: VecDeque::with_capacity(2 * MAX_DESTAGES),
             in_grace: VecDeque::with_capacity(MAX_DESTAGES),
+            writes: Writes::new(map.members.len()),
             flushing: Flushing::new(),
             reads: Slab::new(LOCAL_FRAGMENTS / 2),
             stalled: VecDeque::with_capacity(LOCAL_FRAGMENTS / 2),
@@ -296,7 +298,7 @@ impl ArrayShard {
             Purpose::Anchor { lane, copy, .. } => self.anchor_answered(work, lane, copy, result.is_ok()),
             Purpose::Read { read, slot, .. } => self.read_answered(work, read, slot, result.is_ok()),
             Purpose::DestageRead { destage, slot, .. } => self.destage_read(work, destage, slot, result.is_ok()),
-            Purpose::DestageWrite { destage, slot, .. } => self.destage_written(destage, slot, result.is_ok()),
+            Purpose::DestageWrite { batch, slot, .. } => self.destage_written(batch, slot, result.is_ok()),
             Purpose::MemberFlush { slot, .. } => self.flushed(work, slot, result.is_ok()),
             Purpose::ZoneZero { job, slot, .. } => self.zone_zeroed(work, job, slot, result.is_ok()),
             Purpose::ZoneFlush { job, slot, .. } => self.zone_flushed(job, slot, result.is_ok()),
