@@ -148,6 +148,7 @@ fn appliance(watch: &Arc<AtomicBool>) -> (Runtime<Message, Watched>, SocketAddr)
         serial: "1".into(),
         model: "Brindle".into(),
         hosts: Hosts::Any,
+        listeners: vec![0],
         namespaces: vec![namespace],
     };
     let listeners = vec![nvmf::subsystem::Listener { address, port_id: 1 }];

@@ -440,9 +440,11 @@ pub fn judge_connect(connect: &Connect, max_entries: u16) -> Result<u16, Refusal
     Ok(entries)
 }
 
-/// Judges which controller an admin Connect may have: any of the subsystem, if it admits the host.
+/// Judges which controller an admin Connect may have: any of the subsystem, if that is reached by the listener at which
+/// the host came in, and admits it.
 pub fn judge_admin(
     exports: &Exports,
+    listener: u16,
     subsystem_nqn: &str,
     host_nqn: &str,
     controller_id: u16,
@@ -453,7 +455,7 @@ pub fn judge_admin(
     if subsystem_nqn == nvme::discovery::DISCOVERY_NQN {
         return Ok(Kind::Discovery);
     }
-    let index = exports.find(subsystem_nqn).ok_or(Refusal::parameter(ConnectField::SUBSYSTEM_NQN))?;
+    let index = exports.find_at(subsystem_nqn, listener).ok_or(Refusal::parameter(ConnectField::SUBSYSTEM_NQN))?;
     if !exports.subsystems()[index].admits(host_nqn) {
         return Err(Refusal::of(Status::CONNECT_INVALID_HOST.do_not_retry()));
     }

@@ -48,6 +48,8 @@ pub struct Subsystem {
     pub model: String,
     /// Who may connect.
     pub hosts: Hosts,
+    /// Where: places in [`Exports`]'s list of listeners.
+    pub listeners: Vec<u16>,
     /// Namespaces in rising order of NSID.
     pub namespaces: Vec<Namespace>,
 }
@@ -59,6 +61,11 @@ impl Subsystem {
             Hosts::Any => true,
             Hosts::Listed(list) => list.iter().any(|nqn| nqn == host_nqn),
         }
+    }
+
+    /// Whether it is reached by a listener.
+    pub fn is_at(&self, listener: u16) -> bool {
+        self.listeners.contains(&listener)
     }
 
     /// An active namespace.
@@ -161,11 +168,16 @@ impl Exports {
         self.subsystems.iter().position(|subsystem| subsystem.nqn == nqn)
     }
 
+    /// The place of a subsystem that is reached by a listener.
+    pub fn find_at(&self, nqn: &str, listener: u16) -> Option<usize> {
+        self.find(nqn).filter(|&index| self.subsystems[index].is_at(listener))
+    }
+
     /// The discovery log page for a host that came in by the local address `local` (Base, section 5.16.1.23): one entry
-    /// per subsystem that admits it and listener, and for each listener the discovery subsystem itself (TP 8013).
+    /// per subsystem that admits it and listener that reaches it, and for each listener the discovery subsystem itself (TP 8013).
     pub fn discovery_page(&self, host_nqn: &str, local: SocketAddr) -> Vec<u8> {
         let mut entries = Vec::new();
-        for listener in &self.listeners {
+        for (at, listener) in (0..).zip(&self.listeners) {
             let Some(ip) = advertised(listener.address.ip(), local.ip()) else { continue };
             let mut entry = DiscoveryEntry {
                 transport: discovery::TRANSPORT_TCP,
@@ -179,7 +191,8 @@ impl Exports {
                 address: padded(&ip.to_string()),
                 ..DiscoveryEntry::default()
             };
-            for subsystem in self.subsystems.iter().filter(|subsystem| subsystem.admits(host_nqn)) {
+            let told = |subsystem: &&Subsystem| subsystem.admits(host_nqn) && subsystem.is_at(at);
+            for subsystem in self.subsystems.iter().filter(told) {
                 entry.subsystem_nqn = null_padded(&subsystem.nqn);
                 entries.push(entry);
             }
@@ -222,6 +235,7 @@ pub(crate) mod tests {
             serial: "S".into(),
             model: "M".into(),
             hosts,
+            listeners: vec![0, 1],
             namespaces: nsids.iter().copied().map(namespace).collect(),
         };
         let listeners = vec![
@@ -255,6 +269,19 @@ pub(crate) mod tests {
             [(2, "127.0.0.1", "4420"), (3, "127.0.0.1", "4420"), (2, "10.0.0.9", "8009"), (3, "10.0.0.9", "8009")]
         );
         assert_eq!(text(&seen[0].subsystem_nqn), Some("nqn.2024-01.example:open"));
+    }
+
+    #[test]
+    fn a_subsystem_is_told_and_found_only_where_it_is() {
+        let mut subsystems = exports().subsystems().to_vec();
+        subsystems[0].listeners = vec![1];
+        let exports = Exports::new(4, subsystems, exports().listeners.clone()).expect("well formed");
+        let page = exports.discovery_page("nqn.host:b", "10.0.0.9:8009".parse().expect("an address"));
+        let entries = page[1024..].chunks(1024).map(|entry| DiscoveryEntry::decode(entry).expect("whole"));
+        let told: Vec<_> = entries.map(|entry| (entry.subsystem_type, entry.port_id)).collect();
+        assert_eq!(told, [(3, 1), (2, 2), (3, 2)]);
+        assert_eq!(exports.find_at("nqn.2024-01.example:open", 0), None);
+        assert_eq!(exports.find_at("nqn.2024-01.example:open", 1), Some(0));
     }
 
     #[test]

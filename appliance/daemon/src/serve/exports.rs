@@ -88,7 +88,9 @@ pub(super) fn exports(
         let first = namespaces.first().map_or([0; 16], |namespace| namespace.identity.uuid.0);
         let serial = first.iter().take(10).map(|byte| format!("{byte:02x}")).collect();
         let nqn = declared.nqn.to_string();
-        subsystems.push(Subsystem { nqn, serial, model: "Brindle".to_owned(), hosts, namespaces });
+        let listeners = (0..).zip(&config.listeners).filter(|(_, listener)| declared.listeners.contains(&listener.name));
+        let listeners = listeners.map(|(at, _)| at).collect();
+        subsystems.push(Subsystem { nqn, serial, model: "Brindle".to_owned(), hosts, listeners, namespaces });
     }
     let listeners = (1..).zip(addresses).map(|(port_id, &address)| subsystem::Listener { address, port_id });
     Exports::new(1, subsystems, listeners.collect()).map_err(|error| ServeError::Export(error.to_string()))

@@ -214,6 +214,8 @@ pub(super) enum Out {
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) stream: StreamId,
+    /// The listener at which it came in.
+    pub(super) listener: u16,
     pub(super) peer: Address,
     pub(super) local: Address,
     pub(super) opened: Time,
@@ -261,10 +263,17 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(stream: StreamId, peer: Address, local: Address, now: Time, deadline: Time) -> Self {
+    pub(super) fn new(
+        stream: StreamId,
+        listener: u16,
+        (peer, local): (Address, Address),
+        now: Time,
+        deadline: Time,
+    ) -> Self {
         let slots = usize::from(MAX_QUEUE_ENTRIES);
         Self {
             stream,
+            listener,
             peer,
             local,
             opened: now,

@@ -112,10 +112,10 @@ impl Hub {
         connection.asked_flow_control = connect.attributes & CONNECT_NO_FLOW_CONTROL == 0;
         connection.host_nqn = host_nqn.into();
         connection.subsystem_nqn = subsystem_nqn.into();
-        connection.subsystem = self.exports.find(subsystem_nqn);
+        connection.subsystem = self.exports.find_at(subsystem_nqn, connection.listener);
         let id = data.controller_id;
         if connect.queue_id == 0 {
-            let kind = judge_admin(&self.exports, subsystem_nqn, host_nqn, id)?;
+            let kind = judge_admin(&self.exports, connection.listener, subsystem_nqn, host_nqn, id)?;
             // Out of room is transient: the host may try again (Do Not Retry stays clear).
             let id = self.free_controller().ok_or(busy)?;
             self.set_aside(ports, connection, blocks)?;
@@ -125,6 +125,8 @@ impl Hub {
             connection.role = Role::Admin { controller: id };
             return Ok(Some(id));
         }
+        // Only controllers of subsystems have I/O queues, and those only where the subsystem is.
+        connection.subsystem.ok_or(parameter(ConnectField::SUBSYSTEM_NQN))?;
         let home = ShardId(id / CONTROLLERS_PER_SHARD);
         if home.0 >= self.shards || id.is_multiple_of(CONTROLLERS_PER_SHARD) {
             return Err(parameter(ConnectField::CONTROLLER_ID));

@@ -136,8 +136,8 @@ impl Front {
             let Some(event) = ports.stream_event() else { break };
             // A stream may be offered as readable on suspicion: only bytes are work.
             worked |= match event {
-                StreamEvent::Opened { stream, peer, local, .. } => {
-                    self.opened(ports, stream, peer, local);
+                StreamEvent::Opened { stream, listener, peer, local } => {
+                    self.opened(ports, stream, listener, (peer, local));
                     true
                 }
                 StreamEvent::Readable(stream) => self.readable(ports, io, stream),
@@ -234,7 +234,7 @@ impl Front {
         for key in keys {
             let connection = &mut self.connections[key];
             let had = connection.subsystem.is_some();
-            connection.subsystem = self.hub.exports.find(&connection.subsystem_nqn);
+            connection.subsystem = self.hub.exports.find_at(&connection.subsystem_nqn, connection.listener);
             if had && connection.subsystem.is_none() {
                 self.hub.closing.push_back(key);
             } else if let Role::Admin { controller } = connection.role {
@@ -258,9 +258,9 @@ impl Front {
         self.connections.iter().filter(|(_, connection)| connection.life != Life::Dead).map(status).collect()
     }
 
-    fn opened(&mut self, ports: &mut impl Ports, stream: StreamId, peer: Address, local: Address) {
+    fn opened(&mut self, ports: &mut impl Ports, stream: StreamId, listener: u16, (peer, local): (Address, Address)) {
         let now = self.hub.now;
-        let connection = Connection::new(stream, peer, local, now, now + CONNECT_TIMEOUT);
+        let connection = Connection::new(stream, listener, (peer, local), now, now + CONNECT_TIMEOUT);
         let refused = self.hub.stopping || self.connections.is_full();
         let Some(key) = (!refused).then(|| self.connections.insert(connection).ok()).flatten() else {
             self.hub.metrics().connections_refused.increment();

@@ -402,7 +402,7 @@ fn connect_is_judged_parameter_by_parameter() {
         assert_eq!(refused, Err(Refusal::parameter(ConnectField::SQSIZE)));
     }
     let exports = exports();
-    let judge = |subsystem: &str, host: &str, id| judge_admin(&exports, subsystem, host, id);
+    let judge = |subsystem: &str, host: &str, id| judge_admin(&exports, 0, subsystem, host, id);
     assert_eq!(judge(OPEN, "nqn.h", 0xffff), Ok(Kind::Io));
     assert_eq!(judge(nvme::discovery::DISCOVERY_NQN, "nqn.h", 0xffff), Ok(Kind::Discovery));
     assert_eq!(judge(OPEN, "nqn.h", 1), Err(Refusal::parameter(ConnectField::CONTROLLER_ID)));

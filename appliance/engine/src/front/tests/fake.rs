@@ -310,6 +310,7 @@ pub(super) fn exports(hosts: Hosts, generation: u64, nsids: &[u32]) -> Arc<Expor
         serial: "S".into(),
         model: "M".into(),
         hosts,
+        listeners: vec![0],
         namespaces: nsids.iter().map(namespace).collect(),
     };
     let listener = Listener { address: "127.0.0.1:4420".parse().expect("an address"), port_id: 1 };
