@@ -30,10 +30,10 @@ pub const MESSAGES_A_TURN: usize = 256;
 pub const COMPLETIONS_A_TURN: usize = 512;
 
 /// Stripes under destage on one shard and array.
-pub const MAX_DESTAGES: usize = 128;
+pub const MAX_DESTAGES: usize = 256;
 
 /// Stripes whose destage is started in one turn.
-pub const DESTAGES_A_TURN: usize = 64;
+pub const DESTAGES_A_TURN: usize = 128;
 
 /// Records of a lane under way to the log copies.
 pub const RECORDS_IN_FLIGHT: usize = 4;

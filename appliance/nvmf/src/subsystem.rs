@@ -275,7 +275,7 @@ pub(crate) mod tests {
     fn a_subsystem_is_told_and_found_only_where_it_is() {
         let mut subsystems = exports().subsystems().to_vec();
         subsystems[0].listeners = vec![1];
-        let exports = Exports::new(4, subsystems, exports().listeners.clone()).expect("well formed");
+        let exports = Exports::new(4, subsystems, exports().listeners).expect("well formed");
         let page = exports.discovery_page("nqn.host:b", "10.0.0.9:8009".parse().expect("an address"));
         let entries = page[1024..].chunks(1024).map(|entry| DiscoveryEntry::decode(entry).expect("whole"));
         let told: Vec<_> = entries.map(|entry| (entry.subsystem_type, entry.port_id)).collect();

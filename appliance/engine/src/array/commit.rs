@@ -5,7 +5,7 @@
 //! are applied strictly in order.
 
 use base::ids::LaneId;
-use base::time::Time;
+use base::time::{Span, Time};
 use journal::{Anchor, Entry, MAX_ENTRIES, RecordHeader, RecordKind, seal_record, slot_of};
 use ports::{BufferList, DeviceOp, Ports};
 
@@ -13,7 +13,7 @@ use super::lane::{Acknowledgement, AnchorWrite, Closing, Group, Item, Lane, Reco
 use super::stripes::VersionRef;
 use super::{ArrayShard, Purpose, Work};
 use crate::io::IoError;
-use crate::limits::{MAX_FRAGMENT_BLOCKS, RECORDS_IN_FLIGHT};
+use crate::limits::{MAX_DESTAGES, MAX_FRAGMENT_BLOCKS, RECORDS_IN_FLIGHT};
 use crate::map::LogMode;
 use crate::message::FragmentDone;
 
@@ -36,10 +36,12 @@ impl ArrayShard {
 
     /// Sends what is due of every lane, and moves anchors.
     pub(crate) fn commit<P: Ports>(&mut self, work: &mut Work<'_, P>) {
+        // A note that waits for company keeps its destage's place: not while others want one.
+        let wanted = self.stopping || !self.full.is_empty() || 2 * self.destages.len() > MAX_DESTAGES;
+        let patience = if wanted { Span::ZERO } else { self.settings.note_patience };
         for at in 0..self.awake.len() {
             let id = self.awake[at];
             let lane = self.lanes[id.index()].as_ref().expect("only the owner's lanes are awake");
-            let patience = if self.stopping { base::time::Span::ZERO } else { self.settings.note_patience };
             if lane.is_due(work.now, patience) && work.operations.available() > 2 * self.map.copies.len() {
                 self.send_open(work, id);
             }

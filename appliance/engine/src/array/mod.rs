@@ -224,7 +224,7 @@ impl ArrayShard {
 
     /// Buffers that an array's part sets aside for destaging and for degraded reads.
     pub(crate) fn scratch_blocks(map: &ArrayMap) -> usize {
-        (32 * (map.members.len() + 1)).max(256)
+        (32 * (map.members.len() + 1)).max(512)
     }
 
     /// Puts a block that recovery found dirty into the cache.

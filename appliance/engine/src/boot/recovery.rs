@@ -4,7 +4,8 @@
 //! missing.
 //!
 //! 1. The records from the tail to the end are found (`journal::scan_lane`); a damaged log stops here.
-//! 2. Records that some copy lacks are rewritten to it, so that the end found now is the end for ever (rule L6).
+//! 2. Records that some copy lacks are rewritten to it, so that the end found now is the end for ever (rule L6), and so is
+//!    the anchor.
 //! 3. Stripes whose parity was logged are written, covered versions and parity, to all present members, and these flushed
 //!    (rule L5).
 //! 4. The opening record names the incarnation before, and the stripes of step 3 as destaged. It is durable on all copies
@@ -14,7 +15,7 @@ use base::ids::{ArrayBlock, DeviceBlock, DeviceId, LaneId, Slot, StripeId};
 use base::{Block, ZERO_BLOCK};
 use journal::{
     Content, Covered, Entry, LaneScan, LaneSpace, LogReader, MAX_ENTRIES, PayloadAt, ReadFault, RecordHeader,
-    RecordKind, fold, open_record, payload_crc, scan_lane, seal_record,
+    RecordKind, fold, open_record, payload_crc, scan_lane, seal_record, slot_of,
 };
 use ports::SyncDevice;
 
@@ -114,6 +115,8 @@ pub(super) fn recover_lane<D: SyncDevice>(
         ..LaneReport::default()
     };
 
+    repair_anchor(&mut copies, map, &scan)?;
+
     let mut destaged = Vec::new();
     for (&stripe, replay) in &plan.stripes {
         // Replayed even where the log holds every column: no later destage of the stripe has begun, since that waits for the
@@ -143,6 +146,27 @@ pub(super) fn recover_lane<D: SyncDevice>(
     }
     report.dirty_blocks = blocks.len() as u64;
     Ok(RecoveredLane { start, blocks, report })
+}
+
+/// Writes the anchor that counts to the copies that lack it, in its own place and at its own update: space is free only from
+/// the tail that is durable on *every* copy (rule L1), and a copy that held an older anchor alone would lead a later
+/// recovery to records that were overwritten.
+fn repair_anchor<D: SyncDevice>(copies: &mut Copies<'_, D>, map: &ArrayMap, scan: &LaneScan) -> Result<(), BootError> {
+    let mut block = ZERO_BLOCK;
+    scan.anchor.encode(&map.log, &mut block);
+    let place = map.log_layout.anchor_block(scan.lane, slot_of(scan.anchor.update));
+    let mut repaired = false;
+    for copy in 0..copies.copies.len() {
+        let mut there = ZERO_BLOCK;
+        if copies.read(copy, place, core::slice::from_mut(&mut there)).is_err() || there != block {
+            copies.write(copy, place, core::slice::from_ref(&block))?;
+            repaired = true;
+        }
+    }
+    if repaired {
+        copies.flush()?;
+    }
+    Ok(())
 }
 
 /// Writes every record that some copy lacks to the copies that lack it; how many.
