@@ -7,9 +7,13 @@ use std::io::{self, IsTerminal, Read, Write as _};
 use std::path::{Path, PathBuf};
 
 use config::limits::MAX_FILE_BYTES;
-use config::{Config, Device, Loaded, LogMode, Problem, Severity};
+use config::{Array, Config, Device, Hosts, Loaded, LogMode, Problem, Protocol, Severity};
 use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteDiagnostic, NamedSource};
 use thiserror::Error;
+
+use crate::budget::{Budget, BudgetError};
+use crate::capacity::Capacity;
+use crate::status;
 
 /// Why there is no configuration to go on with.
 #[derive(Debug, Error)]
@@ -36,6 +40,14 @@ pub enum LoadError {
         /// All problems and a last line that counts them.
         shown: String,
     },
+    /// The memory cannot be shared out.
+    #[error("{}: {error}", path.display())]
+    Budget {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        error: BudgetError,
+    },
 }
 
 /// Reads a configuration. Warnings are shown on standard error.
@@ -59,7 +71,9 @@ pub fn load(path: &Path) -> Result<Config, LoadError> {
 /// `brindle check`: the problems, or a few lines that say what is described.
 pub fn run(path: &Path) -> Result<String, LoadError> {
     let config = load(path)?;
-    Ok(summary(&config, &path.display().to_string()))
+    let budget = Budget::of(&config, config.reactors.count())
+        .map_err(|error| LoadError::Budget { path: path.to_owned(), error })?;
+    Ok(summary(&config, &budget, &path.display().to_string()))
 }
 
 fn read(path: &Path) -> Result<String, LoadError> {
@@ -111,7 +125,7 @@ fn verdict(problems: &[Problem], file: &str) -> String {
 }
 
 /// What a configuration describes, in a few lines.
-fn summary(config: &Config, file: &str) -> String {
+fn summary(config: &Config, budget: &Budget, file: &str) -> String {
     let mut out = format!("{file} is in order: appliance {}\n", config.name);
     let reactors = &config.reactors;
     let place = match &reactors.cores {
@@ -120,29 +134,67 @@ fn summary(config: &Config, file: &str) -> String {
     };
     let _ = writeln!(out, "  {} reactor(s) {place}, {} of buffers", reactors.count(), reactors.memory);
     for array in &config.arrays {
-        let size = |name: &config::Name| {
-            let device = config.devices.iter().find(|device| device.name() == name);
-            device.and_then(Device::size).map_or_else(|| name.to_string(), |size| format!("{name} {size}"))
+        out += &array_summary(array, config, budget);
+    }
+    for listener in &config.listeners {
+        let protocol = match listener.protocol {
+            Protocol::NvmeTcp => "NVMe/TCP",
         };
-        let members: Vec<_> = array.members.iter().map(size).collect();
-        let _ = writeln!(out, "  array {}: raid5 of {}, chunk {}", array.name, list(&members), array.chunk);
-        if let Some(log) = &array.log {
-            let copies: Vec<_> = log.devices.iter().map(size).collect();
-            let mode = match log.mode {
-                LogMode::WriteBack => "write-back",
-                LogMode::WriteThrough => "write-through",
+        let _ = writeln!(out, "  listener {} at {}, {protocol}", listener.name, listener.address);
+        for subsystem in config.subsystems.iter().filter(|subsystem| subsystem.listeners.contains(&listener.name)) {
+            let hosts = match &subsystem.hosts {
+                Hosts::Any(_) => "any host".to_owned(),
+                Hosts::Listed(hosts) => list(hosts),
             };
-            let _ = writeln!(out, "    log: {mode} on {}, {} lanes", list(&copies), log.lanes);
-        }
-        for volume in &array.volumes {
-            let _ = writeln!(out, "    volume {}/{}: {}", array.name, volume.name, volume.size);
+            let namespaces: Vec<_> = subsystem
+                .namespaces
+                .iter()
+                .map(|namespace| format!("{} = {}", namespace.nsid, namespace.volume))
+                .collect();
+            let _ = writeln!(out, "    {}: namespace {}, for {hosts}", subsystem.nqn, list(&namespaces));
         }
     }
-    for subsystem in &config.subsystems {
-        let addresses = subsystem.listeners.iter().filter_map(|name| {
-            config.listeners.iter().find(|listener| listener.name == *name).map(|listener| listener.address)
-        });
-        let _ = writeln!(out, "  {} at {}", subsystem.nqn, list(&addresses.collect::<Vec<_>>()));
+    out
+}
+
+/// An array: of what it is made, what it holds, and its volumes.
+fn array_summary(array: &Array, config: &Config, budget: &Budget) -> String {
+    let size = |name: &config::Name| {
+        let device = config.devices.iter().find(|device| device.name() == name);
+        device.and_then(Device::size).map_or_else(|| name.to_string(), |size| format!("{name} {size}"))
+    };
+    let members: Vec<_> = array.members.iter().map(size).collect();
+    let mut out = format!("  array {}: raid5 of {}, chunk {}\n", array.name, list(&members), array.chunk);
+    let capacity = Capacity::of(array, config, budget);
+    let _ = match &capacity {
+        Ok(capacity) => {
+            let taken: u64 = array.volumes.iter().map(|volume| volume.size.bytes()).sum();
+            let (usable, taken) = (status::size(capacity.usable_bytes), status::size(taken));
+            writeln!(out, "    usable capacity {usable}, of which volumes take {taken}")
+        }
+        Err(why) => writeln!(out, "    capacity: {why}"),
+    };
+    if let Some(log) = &array.log {
+        let copies: Vec<_> = log.devices.iter().map(size).collect();
+        let mode = match log.mode {
+            LogMode::WriteBack => "write-back",
+            LogMode::WriteThrough => "write-through",
+        };
+        let _ = writeln!(out, "    log: {mode} on {}, {} lanes", list(&copies), log.lanes);
+        if let Ok(capacity) = capacity {
+            let [log, least, most, cache] = [
+                capacity.log_bytes,
+                capacity.dirty_scattered_bytes,
+                capacity.dirty_striped_bytes,
+                capacity.cache_bytes,
+            ]
+            .map(status::size);
+            let _ = writeln!(out, "    log capacity {log}, index budget {cache}");
+            let _ = writeln!(out, "    dirty capacity {least} in scattered blocks, {most} in whole stripes");
+        }
+    }
+    for volume in &array.volumes {
+        let _ = writeln!(out, "    volume {}/{}: {}", array.name, volume.name, volume.size);
     }
     out
 }
@@ -185,10 +237,18 @@ mod tests {
     #[test]
     fn the_summary_names_what_is_described() {
         let config = config::parse(config::DEMO, "demo.yaml").unwrap().config;
-        let text = summary(&config, "demo.yaml");
-        for expected in
-            ["raid5 of d0 256MiB, d1 256MiB", "write-back on l0 64MiB", "a0/v0: 128MiB", "at 127.0.0.1:4420"]
-        {
+        let budget = Budget::of(&config, 1).unwrap();
+        let text = summary(&config, &budget, "demo.yaml");
+        for expected in [
+            "raid5 of d0 256MiB, d1 256MiB",
+            "usable capacity 504 MiB, of which volumes take 128 MiB",
+            "write-back on l0 64MiB",
+            "log capacity ",
+            "dirty capacity ",
+            "a0/v0: 128MiB",
+            "listener main at 127.0.0.1:4420, NVMe/TCP",
+            "nqn.2026-01.io.brindle:demo: namespace 1 = a0/v0, for any host",
+        ] {
             assert!(text.contains(expected), "{expected} is missing:\n{text}");
         }
     }

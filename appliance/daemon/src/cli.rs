@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use config::TimeSpan;
 
 /// A storage appliance: RAID with a write log, served over NVMe/TCP, from one YAML file.
 #[derive(Debug, Parser)]
@@ -47,9 +48,17 @@ pub struct ServeOptions {
     /// The control socket, instead of the configuration's.
     #[arg(long, value_name = "SOCKET")]
     pub control: Option<PathBuf>,
+    /// How long a stop may take until everything is on the members. Past it the log is left as it is, which loses nothing.
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = time_span)]
+    pub stop_limit: TimeSpan,
     /// How log lines look.
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     pub log_format: LogFormat,
+}
+
+/// A time as configurations have it.
+fn time_span(text: &str) -> Result<TimeSpan, String> {
+    serde_json::from_value(text.into()).map_err(|error: serde_json::Error| error.to_string())
 }
 
 /// Whom to ask, and how to show the answer.
@@ -107,8 +116,12 @@ mod tests {
         let plain = parse(&["a.yaml"]).unwrap();
         assert!(!plain.create && !plain.force && plain.control.is_none());
         assert_eq!(plain.log_format, LogFormat::Human);
-        let all = ["a.yaml", "--create", "--force", "--log-format", "json", "--control", "x.sock"];
+        assert_eq!(plain.stop_limit.0, base::time::Span::from_secs(60));
+        let all =
+            ["a.yaml", "--create", "--force", "--log-format", "json", "--control", "x.sock", "--stop-limit", "5ms"];
         let all = parse(&all).unwrap();
+        assert_eq!(all.stop_limit.0, base::time::Span::from_millis(5));
+        assert!(parse(&["a.yaml", "--stop-limit", "5"]).is_err(), "a time has a unit");
         assert!(all.create && all.force && all.control == Some("x.sock".into()));
         assert_eq!(all.log_format, LogFormat::Json);
         assert!(parse(&[]).is_err(), "a file is needed");

@@ -6,6 +6,7 @@
 //! | [`serve`] | from a configuration to a served appliance, and back |
 //! | [`logging`] | log lines |
 //! | [`check`] | reading a configuration and showing what is wrong with it |
+//! | [`budget`], [`capacity`] | how memory is shared out, and what arrays hold |
 //! | [`status`] | how the appliance is, as JSON and as tables |
 //! | [`control`] | the control thread: what it tells, and signals |
 //! | [`control_socket`], [`control_client`] | both ends of the control socket |
@@ -18,6 +19,8 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod budget;
+pub mod capacity;
 pub mod check;
 pub mod cli;
 pub mod control;

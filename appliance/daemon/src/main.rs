@@ -8,14 +8,21 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use brindle::cli::{Command, CommandLine, StatusOptions};
+use brindle::cli::{Command, CommandLine, LogFormat, StatusOptions};
 use brindle::{check, control_client, demo, serve};
 
 fn main() -> ExitCode {
-    match run(CommandLine::parse().command) {
+    let command = CommandLine::parse().command;
+    let as_json = matches!(&command, Command::Serve(options) if options.log_format == LogFormat::Json);
+    match run(command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(io::stderr(), "{error}");
+            if as_json {
+                // Whoever reads the log as objects finds the reason among them.
+                tracing::error!("{error}");
+            } else {
+                let _ = writeln!(io::stderr(), "{error}");
+            }
             ExitCode::FAILURE
         }
     }

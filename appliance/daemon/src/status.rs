@@ -64,7 +64,7 @@ pub struct DeviceStatus {
     pub bytes: u64,
     /// What it is for, such as `a0 member 1`.
     pub role: String,
-    /// `active`, `excluded` or `missing`.
+    /// `active`, `excluded` (it takes no part), `missing` (nothing is at its path) or `unused` (no array names it).
     pub state: String,
 }
 
@@ -77,7 +77,7 @@ pub struct ArrayStatus {
     pub uuid: String,
     /// `raid5`.
     pub level: String,
-    /// `optimal`, `degraded`, `read-only` or `failed`.
+    /// `optimal`; `degraded` while a member or log copy takes no part; `read-only` or `failed`.
     pub state: String,
     /// How often something was excluded, and more.
     pub epoch: u64,
@@ -280,7 +280,7 @@ fn list(items: &[u8]) -> String {
 }
 
 /// A size with three digits or so.
-fn size(bytes: u64) -> String {
+pub(crate) fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut value = bytes as f64;
     let mut unit = 0;

@@ -8,7 +8,7 @@ use engine::boot::{
 };
 use journal::LogMode;
 
-use super::devices::Devices;
+use super::devices::{Devices, parts};
 use super::{ServeError, entropy};
 use crate::cli::ServeOptions;
 
@@ -22,7 +22,7 @@ pub(super) fn boot(
 ) -> Result<Vec<BootedArray>, ServeError> {
     let mut booted = Vec::new();
     for (index, array) in config.arrays.iter().enumerate() {
-        if !is_there(array, devices)? {
+        if !is_there(array, devices, options.force)? {
             create(array, config, devices, options)?;
         }
         let assemble_options = AssembleOptions {
@@ -40,7 +40,8 @@ pub(super) fn boot(
             },
         };
         let mut handles = of_array(array, devices);
-        let found = assemble(&mut handles, &assemble_options, &mut entropy).map_err(|error| name(error, devices))?;
+        let found =
+            assemble(&mut handles, &assemble_options, &mut entropy).map_err(|error| name(error, array, devices))?;
         report(array, &found, devices);
         booted.push(found);
     }
@@ -50,36 +51,55 @@ pub(super) fn boot(
 /// Only this array's own devices: what another array's devices hold is none of its business.
 fn of_array(array: &schema::Array, devices: &Devices) -> Vec<Option<runtime::SyncHandle>> {
     let own: Vec<DeviceId> =
-        names(array).iter().filter_map(|name| devices.by_name.get(name).copied().flatten()).collect();
+        parts(array).iter().filter_map(|name| devices.by_name.get(name).copied().flatten()).collect();
     let handles = devices.handles().into_iter().enumerate();
     handles.map(|(at, handle)| handle.filter(|_| own.contains(&DeviceId(at as u16)))).collect()
 }
 
-fn names(array: &schema::Array) -> Vec<String> {
-    let logs = array.log.iter().flat_map(|log| &log.devices);
-    array.members.iter().chain(logs).map(ToString::to_string).collect()
-}
-
-/// Whether any device bears the array, or a log of it.
-fn is_there(array: &schema::Array, devices: &Devices) -> Result<bool, ServeError> {
+/// Whether any device bears the array. A device that is named for it and bears another array's superblock is a mistake in the
+/// configuration, not a missing member: to go on without it would exclude the one that belongs there.
+fn is_there(array: &schema::Array, devices: &Devices, force: bool) -> Result<bool, ServeError> {
     let mut handles = of_array(array, devices);
-    for at in 0..handles.len() {
-        if handles[at].is_none() {
+    let mut bears = Vec::new();
+    for id in (0..handles.len() as u16).map(DeviceId) {
+        if handles[id.index()].is_none() {
             continue;
         }
-        match probe(&mut handles, DeviceId(at as u16)) {
-            Ok(Found::Member(superblock)) if superblock.name == array.name.to_string() => return Ok(true),
-            Ok(_) | Err(BootError::Device { .. }) => {}
+        match probe(&mut handles, id) {
+            Ok(found) => bears.push((id, found)),
+            Err(BootError::Device { .. }) => {}
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(false)
+    let name = array.name.to_string();
+    let mut own = Vec::new();
+    for (_, found) in &bears {
+        if let Found::Member(superblock) = found
+            && superblock.name == name
+        {
+            own.push(superblock.array);
+        }
+    }
+    if own.is_empty() || force {
+        return Ok(!own.is_empty());
+    }
+    for (id, found) in &bears {
+        let what = match found {
+            Found::Member(other) if other.name != name => format!("a member of array {} ({})", other.name, other.array),
+            Found::Log(log) if !own.contains(&log.identity.array) => {
+                format!("a log copy of another array ({})", log.identity.array)
+            }
+            _ => continue,
+        };
+        return Err(ServeError::Stranger { array: name, device: devices.name_of(*id).to_owned(), what });
+    }
+    Ok(true)
 }
 
 /// Makes an array, after everything has been looked at that might speak against it.
 fn create(array: &schema::Array, config: &Config, devices: &Devices, options: &ServeOptions) -> Result<(), ServeError> {
     let mut ids = Vec::new();
-    for name in names(array) {
+    for name in parts(array) {
         let Some(&Some(id)) = devices.by_name.get(&name) else {
             return Err(ServeError::MissingToCreate { array: array.name.to_string(), device: name });
         };
@@ -113,7 +133,8 @@ fn create(array: &schema::Array, config: &Config, devices: &Devices, options: &S
         known_zero,
         volumes: volumes(array),
     };
-    let uuid = create_array(&mut devices.handles(), &spec, &mut entropy).map_err(|error| name(error, devices))?;
+    let uuid =
+        create_array(&mut devices.handles(), &spec, &mut entropy).map_err(|error| name(error, array, devices))?;
     tracing::info!(array = spec.name, %uuid, members = members.len(), log_copies = copies.len(), "array created");
     Ok(())
 }
@@ -160,20 +181,36 @@ fn report(array: &schema::Array, booted: &BootedArray, devices: &Devices) {
     }
 }
 
-/// Start-up code knows devices by number, people by name.
+/// Start-up code knows devices by number, people by name: "device 3" and "devices 3 and 4" get their names.
 fn names_in(text: &str, devices: &Devices) -> String {
-    let mut text = text.to_owned();
-    for id in (0..devices.set.len() as u16).rev().map(DeviceId) {
-        text = text.replace(&format!("device {id} "), &format!("device {} ", devices.name_of(id)));
-        text = text.replace(&format!("device {id}:"), &format!("device {}:", devices.name_of(id)));
+    let known = |number: &str| number.parse().ok().filter(|&id| usize::from(id) < devices.set.len()).map(DeviceId);
+    let mut is_next = false;
+    let mut words = Vec::new();
+    for word in text.split(' ') {
+        let digits = word.len() - word.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        let id = known(&word[..digits]).filter(|_| is_next);
+        // After a name, "and" may lead to another.
+        is_next = word.ends_with("device") || word.ends_with("devices") || word == "and" && is_next || id.is_some();
+        words.push(id.map_or_else(|| word.to_owned(), |id| format!("{}{}", devices.name_of(id), &word[digits..])));
     }
-    text
+    words.join(" ")
 }
 
-fn name(error: BootError, devices: &Devices) -> ServeError {
+fn name(error: BootError, array: &schema::Array, devices: &Devices) -> ServeError {
     match error {
         BootError::Device { device, error } => ServeError::Device { name: devices.name_of(device).to_owned(), error },
-        BootError::Assemble(error) => ServeError::Refused(names_in(&error.to_string(), devices)),
+        BootError::DeviceLost { .. } | BootError::Impossible { .. } => {
+            ServeError::Refused(names_in(&error.to_string(), devices))
+        }
+        BootError::Assemble(error) => {
+            let mut text = names_in(&error.to_string(), devices);
+            let missing: Vec<String> =
+                parts(array).into_iter().filter(|name| devices.by_name.get(name).is_none_or(Option::is_none)).collect();
+            if !missing.is_empty() {
+                text += &format!(". Nothing is there at the paths of: {}", missing.join(", "));
+            }
+            ServeError::Refused(text)
+        }
         other => ServeError::Boot(other),
     }
 }

@@ -1,16 +1,21 @@
 //! Devices of the configuration: opened and locked, and told apart into those that are there, those that are missing, and
-//! those that may be made. Nothing is written here but new files of zeros.
+//! those that are made. Nothing is written here but new files of zeros.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use base::ids::DeviceId;
-use config::schema::{Config, Device, VolatileCache};
+use base::{BLOCK, Block, ZERO_BLOCK};
+use config::schema::{Array, Config, Device, VolatileCache};
 use engine::boot::{Found, probe};
-use runtime::{Allocation, DeviceKind, DeviceOpenError, DeviceSet, DeviceSpec, OpenDevice, SyncHandle, create_file};
+use raid::{Superblock, SuperblockError};
+use runtime::{DeviceKind, DeviceOpenError, DeviceSet, DeviceSpec, OpenDevice, SyncHandle};
 
 use super::ServeError;
+use super::new_files::NewFiles;
 
 /// The opened devices, and the configuration's names for them.
 pub(super) struct Devices {
@@ -19,9 +24,8 @@ pub(super) struct Devices {
     pub(super) by_name: BTreeMap<String, Option<DeviceId>>,
     /// Files that this start made: they are known to hold zeros.
     pub(super) made: Vec<DeviceId>,
-    /// Why devices are missing, for people.
+    /// What is not as the configuration says, for people.
     pub(super) notes: Vec<String>,
-    undo: Undo,
 }
 
 /// What is told of a device in `status`.
@@ -55,28 +59,35 @@ fn spec(device: &Device) -> DeviceSpec {
 }
 
 impl Devices {
-    /// Opens what is there. Files of an array none of whose devices is there are made; a file that is missing from an array
-    /// that others bear is a missing member, and stays missing.
-    pub(super) fn open(config: &Config) -> Result<Self, ServeError> {
-        let fresh = fresh_arrays(config);
+    /// Opens what is there. Files of an array that no member bears which is there are made; a file that is missing from an
+    /// array that others bear is a missing member, and stays missing.
+    pub(super) fn open(config: &Config, new_files: &mut NewFiles) -> Result<Self, ServeError> {
+        let to_make: Vec<String> =
+            config.arrays.iter().filter(|array| !may_be_borne(array, config)).flat_map(parts).collect();
         let (mut opened, mut by_name, mut made, mut notes) = (Vec::new(), BTreeMap::new(), Vec::new(), Vec::new());
-        let mut undo = Undo(Vec::new());
         for device in &config.devices {
             let name = device.name().to_string();
             let id = DeviceId(opened.len() as u16);
+            let mut spec = spec(device);
             if let Device::File { path, size, .. } = device
                 && !path.exists()
-                && fresh.iter().any(|array| array == &name)
+                && to_make.contains(&name)
             {
-                make_folder(path)?;
-                create_file(path, size.blocks(), Allocation::Reserved)?;
-                undo.0.push(path.clone());
+                spec.kind = DeviceKind::File(new_files.make(&name, path, *size)?);
                 made.push(id);
             }
-            match OpenDevice::open(&spec(device)) {
+            match OpenDevice::open(&spec) {
                 Ok(open) => {
                     if matches!(device, Device::Ram { .. }) {
                         made.push(id);
+                    }
+                    if let Some(declared) = device.size()
+                        && declared.blocks() != open.blocks()
+                    {
+                        let is = open.blocks() * BLOCK as u64;
+                        notes.push(format!(
+                            "device {name}: it has {is} bytes, not the declared {declared}, and stays so"
+                        ));
                     }
                     opened.push(open);
                     by_name.insert(name, Some(id));
@@ -85,15 +96,10 @@ impl Devices {
                     notes.push(error.to_string());
                     by_name.insert(name, None);
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(named(&name, error)),
             }
         }
-        Ok(Self { set: DeviceSet::new(opened), by_name, made, notes, undo })
-    }
-
-    /// The start has come so far that the files it made are worth keeping.
-    pub(super) fn keep_files(&mut self) {
-        self.undo.0.clear();
+        Ok(Self { set: DeviceSet::new(opened), by_name, made, notes })
     }
 
     /// All devices as start-up code takes them.
@@ -111,50 +117,56 @@ impl Devices {
         let mut handle = SyncHandle::new(&self.set, id);
         let failed = |error| ServeError::Device { name: self.name_of(id).to_owned(), error };
         let areas = handle.signature_areas().map_err(failed)?;
-        if let Some(signature) = raid::foreign_signature(&areas.head, &areas.tail) {
-            return Ok(Some(signature.to_string()));
-        }
+        // Ours first: it says which array.
         Ok(match probe(&mut [Some(handle)], DeviceId(0))? {
             Found::Member(superblock) => Some(format!("a member of array {} ({})", superblock.name, superblock.array)),
             Found::Log(log) => Some(format!("a log copy of array {}", log.identity.array)),
             Found::Unusable(why) => Some(format!("something of Brindle's that cannot be used ({why})")),
-            Found::Nothing => None,
+            Found::Nothing => raid::foreign_signature(&areas.head, &areas.tail).map(|signature| signature.to_string()),
         })
     }
 }
 
-/// Names of devices whose array is not there at all: no device of it that could bear it exists.
-fn fresh_arrays(config: &Config) -> Vec<String> {
-    let exists = |name: &str| {
-        let device = config.devices.iter().find(|device| device.name().to_string() == name);
-        device.and_then(Device::path).is_some_and(Path::exists)
-    };
-    let mut fresh = Vec::new();
-    for array in &config.arrays {
-        let members: Vec<String> = array.members.iter().map(ToString::to_string).collect();
-        let logs: Vec<String> = array.log.iter().flat_map(|log| &log.devices).map(ToString::to_string).collect();
-        if !members.iter().any(|name| exists(name)) {
-            fresh.extend(members);
-            fresh.extend(logs);
-        }
+/// The error with the device's name in it.
+pub(super) fn named(name: &str, error: DeviceOpenError) -> ServeError {
+    match error {
+        error @ DeviceOpenError::System { .. } => ServeError::OpenNamed { name: name.to_owned(), error },
+        other => ServeError::Open(other),
     }
-    fresh
 }
 
-fn make_folder(path: &Path) -> Result<(), ServeError> {
-    let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) else { return Ok(()) };
-    std::fs::create_dir_all(folder).map_err(|source| ServeError::Folder { path: folder.to_owned(), source })
+/// The devices that an array is made of, by name.
+pub(super) fn parts(array: &Array) -> Vec<String> {
+    let logs = array.log.iter().flat_map(|log| &log.devices);
+    array.members.iter().chain(logs).map(ToString::to_string).collect()
 }
 
-/// Removes files that were made for a start that then failed.
-struct Undo(Vec<PathBuf>);
+/// Whether any member that is there says that it is of the array, or says nothing that can be understood. Where all of them
+/// say otherwise, or nothing, the array does not exist: perhaps a start was cut while it made the first files.
+fn may_be_borne(array: &Array, config: &Config) -> bool {
+    let mut members = config.devices.iter().filter(|device| array.members.contains(device.name()));
+    members.any(|device| {
+        let Some(path) = device.path().filter(|path| path.exists()) else { return false };
+        match superblocks(path) {
+            Err(_) => true,
+            Ok([a, b]) => match Superblock::newest(&a, &b) {
+                Ok(superblock) => superblock.name == array.name.to_string(),
+                Err(error) => error != SuperblockError::NotASuperblock,
+            },
+        }
+    })
+}
 
-impl Drop for Undo {
-    fn drop(&mut self) {
-        for path in &self.0 {
-            if let Err(error) = std::fs::remove_file(path) {
-                tracing::warn!(path = %path.display(), %error, "a file that was made for this start stays behind");
-            }
+/// Both places of a member's superblock; zeros where the device ends before.
+fn superblocks(path: &Path) -> std::io::Result<[Block; 2]> {
+    let file = File::open(path)?;
+    let mut blocks = [ZERO_BLOCK; 2];
+    for (slot, block) in (0..).zip(&mut blocks) {
+        let start = raid::superblock_block(slot).0 * BLOCK as u64;
+        match file.read_exact_at(block, start) {
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {}
+            result => result?,
         }
     }
+    Ok(blocks)
 }

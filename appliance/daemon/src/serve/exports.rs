@@ -88,7 +88,8 @@ pub(super) fn exports(
         let first = namespaces.first().map_or([0; 16], |namespace| namespace.identity.uuid.0);
         let serial = first.iter().take(10).map(|byte| format!("{byte:02x}")).collect();
         let nqn = declared.nqn.to_string();
-        let listeners = (0..).zip(&config.listeners).filter(|(_, listener)| declared.listeners.contains(&listener.name));
+        let listeners =
+            (0..).zip(&config.listeners).filter(|(_, listener)| declared.listeners.contains(&listener.name));
         let listeners = listeners.map(|(at, _)| at).collect();
         subsystems.push(Subsystem { nqn, serial, model: "Brindle".to_owned(), hosts, listeners, namespaces });
     }

@@ -10,7 +10,7 @@ use engine::message::Message;
 use engine::status::ShardStatus;
 use runtime::{Control, StatsReader};
 
-use super::devices::Described;
+use super::fixed::{Place, Placed};
 use crate::status::{
     ArrayStatus, ConnectionStatus, DeviceStatus, ListenerStatus, LogStatus, ReactorStatus, Status, VolumeStatus,
 };
@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub(super) struct Fixed {
     pub(super) name: String,
     pub(super) started: Instant,
-    pub(super) devices: Vec<(Described, String)>,
+    pub(super) devices: Vec<Placed>,
     pub(super) maps: Vec<std::sync::Arc<ArrayMap>>,
     pub(super) volumes: Vec<VolumeStatus>,
     pub(super) listeners: Vec<ListenerStatus>,
@@ -110,8 +110,9 @@ impl Reporter {
         let blocks = |count: fn(&engine::array::Usage) -> u64| {
             parts.iter().map(|part| count(&part.usage)).sum::<u64>() * BLOCK as u64
         };
+        let missing_copies = newest.map_or_else(Vec::new, |part| part.missing_copies.clone());
         let state = match service {
-            "read-write" if missing_members.is_empty() => "optimal",
+            "read-write" if missing_members.is_empty() && missing_copies.is_empty() => "optimal",
             "read-write" => "degraded",
             other => other,
         };
@@ -130,7 +131,7 @@ impl Reporter {
                     engine::map::LogMode::WriteThrough => "write-through".to_owned(),
                 },
                 copies: map.copies.len() as u8,
-                missing_copies: newest.map_or_else(Vec::new, |part| part.missing_copies.clone()),
+                missing_copies,
                 lanes: map.log_layout.lanes(),
                 used_bytes: blocks(|usage| usage.log_used_blocks),
                 capacity_bytes: blocks(|usage| usage.log_blocks),
@@ -140,17 +141,20 @@ impl Reporter {
     }
 
     fn devices(&self, arrays: &[ArrayStatus]) -> Vec<DeviceStatus> {
-        let device = |(described, role): &(Described, String)| {
-            let mut words = role.split(' ');
-            let (array, kind) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
-            let place: Option<u8> = words.next().and_then(|number| number.parse().ok());
-            let array = arrays.iter().find(|status| status.name == array);
-            let out = match (array, kind, place) {
-                (Some(array), "member", Some(slot)) => array.missing_members.contains(&slot),
-                (Some(array), "log", Some(copy)) => {
-                    array.log.as_ref().is_some_and(|log| log.missing_copies.contains(&copy))
-                }
-                _ => role.is_empty(),
+        let device = |placed: &Placed| {
+            let Placed { described, is_there, array, role, place } = placed;
+            let array = array.map(|at| &arrays[at]);
+            let is_excluded = |array: &ArrayStatus| match place {
+                Some(Place::Member(slot)) => array.missing_members.contains(slot),
+                Some(Place::Copy(copy)) => array.log.as_ref().is_some_and(|log| log.missing_copies.contains(copy)),
+                // It was left out at the start.
+                None => true,
+            };
+            let state = match array {
+                _ if !is_there => "missing",
+                None => "unused",
+                Some(array) if is_excluded(array) => "excluded",
+                Some(_) => "active",
             };
             DeviceStatus {
                 name: described.name.clone(),
@@ -158,14 +162,7 @@ impl Reporter {
                 path: described.path.clone(),
                 bytes: described.bytes,
                 role: role.clone(),
-                state: if role.is_empty() {
-                    "missing"
-                } else if out {
-                    "excluded"
-                } else {
-                    "active"
-                }
-                .to_owned(),
+                state: state.to_owned(),
             }
         };
         self.fixed.devices.iter().map(device).collect()

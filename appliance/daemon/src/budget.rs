@@ -1,0 +1,96 @@
+//! How the buffer pool is shared out: to hosts' data under way, to what each array sets aside, and to the caches of dirty
+//! blocks. `serve` goes by it and `check` shows it. It allocates nothing.
+
+use base::BLOCK;
+use config::Config;
+use engine::front::FrontLimits;
+use thiserror::Error;
+
+/// Fewest cache blocks of a shard and array worth having.
+const MIN_CACHE_BLOCKS: usize = 1024;
+
+/// How the buffer pool is shared out, in blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// The whole pool, as configured.
+    pub pool_blocks: usize,
+    /// Each shard's share for hosts' data under way.
+    pub front: FrontLimits,
+    /// Each shard's cache, of each array.
+    pub cache_blocks: usize,
+}
+
+/// Why the memory cannot be shared out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum BudgetError {
+    /// The operator gave too little.
+    #[error(
+        "reactors.memory is too small: it is {have} MiB, and {arrays} array(s) on {shards} reactor(s) need at least {need} MiB. \
+         Give more, or use fewer reactors"
+    )]
+    TooSmall {
+        /// As configured, in mebibytes.
+        have: u64,
+        /// As needed, in mebibytes.
+        need: u64,
+        /// Arrays that share it.
+        arrays: usize,
+        /// Reactors that share it.
+        shards: u16,
+    },
+}
+
+impl Budget {
+    /// The shares of a configuration's memory among so many shards.
+    pub fn of(config: &Config, shards: u16) -> Result<Self, BudgetError> {
+        let pool_blocks = config.reactors.memory.blocks() as usize;
+        let share = pool_blocks / usize::from(shards);
+        let front = FrontLimits::of_pool(share);
+        let set_aside = |members: usize| (32 * (members + 1)).max(512) + members + 8;
+        let aside: usize = config.arrays.iter().map(|array| set_aside(array.members.len())).sum();
+        let used = front.in_capsule_blocks + front.data_blocks + aside;
+        let arrays = config.arrays.len().max(1);
+        let cache_blocks = share.saturating_sub(used) / arrays;
+        if cache_blocks < MIN_CACHE_BLOCKS {
+            let missing = (MIN_CACHE_BLOCKS - cache_blocks) * arrays + used.saturating_sub(share);
+            let need = (pool_blocks + 2 * missing * usize::from(shards)) * BLOCK;
+            return Err(BudgetError::TooSmall {
+                have: config.reactors.memory.bytes() >> 20,
+                need: (need as u64).div_ceil(1 << 20),
+                arrays,
+                shards,
+            });
+        }
+        Ok(Self { pool_blocks, front, cache_blocks })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn demo(memory: &str) -> Config {
+        let text = config::DEMO.replace("memory: 256MiB", &format!("memory: {memory}"));
+        config::parse(&text, "demo.yaml").unwrap().config
+    }
+
+    #[test]
+    fn no_share_is_given_twice() {
+        let config = demo("256MiB");
+        for shards in 1..=4 {
+            let budget = Budget::of(&config, shards).unwrap();
+            let each = budget.front.in_capsule_blocks + budget.front.data_blocks + budget.cache_blocks;
+            assert!(each * usize::from(shards) <= budget.pool_blocks && budget.cache_blocks >= MIN_CACHE_BLOCKS);
+        }
+    }
+
+    #[test]
+    fn what_is_said_to_be_enough_is_enough() {
+        let mut config = demo("64MiB");
+        let Err(BudgetError::TooSmall { have: 64, need, .. }) = Budget::of(&config, 16) else {
+            panic!("64 MiB cannot do for 16 reactors");
+        };
+        config.reactors.memory = config::Size::from_mib(need);
+        assert!(Budget::of(&config, 16).is_ok(), "{need} MiB were said to be enough");
+    }
+}

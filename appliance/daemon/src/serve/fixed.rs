@@ -1,0 +1,106 @@
+//! What of the status does not change while serving, gathered once: what each device is for, volumes and listeners.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use base::BLOCK;
+use base::ids::DeviceId;
+use config::schema::Config;
+use engine::boot::BootedArray;
+
+use super::devices::{Described, Devices, describe};
+use super::exports::Volumes;
+use super::report::Fixed;
+use crate::status::{ListenerStatus, VolumeStatus};
+
+/// A device and what it is for.
+pub(super) struct Placed {
+    pub(super) described: Described,
+    /// Whether it is open.
+    pub(super) is_there: bool,
+    /// The array that names it, by its place in the configuration.
+    pub(super) array: Option<usize>,
+    /// What it is for, for people.
+    pub(super) role: String,
+    /// Its place in the array, if it took part at the start.
+    pub(super) place: Option<Place>,
+}
+
+/// A place in an array.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    Member(u8),
+    Copy(u8),
+}
+
+/// Gathers it.
+pub(super) fn fixed(
+    config: &Config,
+    started: Instant,
+    devices: &Devices,
+    booted: &[BootedArray],
+    volumes: &Volumes,
+    addresses: &[SocketAddr],
+) -> Fixed {
+    let listeners = config.listeners.iter().zip(addresses).map(|(listener, address)| ListenerStatus {
+        name: listener.name.to_string(),
+        protocol: "nvme-tcp".to_owned(),
+        address: address.to_string(),
+    });
+    Fixed {
+        name: config.name.to_string(),
+        started,
+        devices: config.devices.iter().map(|device| placed(device, config, devices, booted)).collect(),
+        maps: booted.iter().map(|array| Arc::clone(&array.map)).collect(),
+        volumes: volumes.named.iter().map(|named| volume(named, config, booted)).collect(),
+        listeners: listeners.collect(),
+    }
+}
+
+fn placed(device: &config::Device, config: &Config, devices: &Devices, booted: &[BootedArray]) -> Placed {
+    let mut described = describe(device);
+    let id = devices.by_name.get(&described.name).copied().flatten();
+    if let Some(id) = id {
+        described.bytes = devices.set.device(id).blocks() * BLOCK as u64;
+    }
+    let name = device.name();
+    let is_copy = |array: &config::Array| array.log.as_ref().is_some_and(|log| log.devices.contains(name));
+    let array = config.arrays.iter().position(|array| array.members.contains(name) || is_copy(array));
+    let place = array.zip(id).and_then(|(array, id)| place(id, &booted[array]));
+    let role = array.map_or_else(String::new, |at| {
+        let kind = if is_copy(&config.arrays[at]) { "log" } else { "member" };
+        match place {
+            Some(Place::Member(number) | Place::Copy(number)) => format!("{} {kind} {number}", config.arrays[at].name),
+            None => format!("{} {kind}", config.arrays[at].name),
+        }
+    });
+    Placed { described, is_there: id.is_some(), array, role, place }
+}
+
+/// The place of a device in the array as it was assembled.
+fn place(id: DeviceId, array: &BootedArray) -> Option<Place> {
+    let is_member = |member: &Option<engine::map::Member>| member.is_some_and(|member| member.device == id);
+    let slot = array.map.members.iter().position(is_member);
+    let copy = array.map.copies.iter().position(|copy| *copy == Some(id));
+    slot.map(|slot| Place::Member(slot as u8)).or(copy.map(|copy| Place::Copy(copy as u8)))
+}
+
+fn volume((array, record): &(usize, raid::VolumeRecord), config: &Config, booted: &[BootedArray]) -> VolumeStatus {
+    let path = (booted[*array].map.name.as_str(), record.name.as_str());
+    let mut exported = config
+        .subsystems
+        .iter()
+        .flat_map(|subsystem| subsystem.namespaces.iter().map(|namespace| (subsystem.nqn.to_string(), namespace)));
+    let exported = exported.find(|(_, namespace)| {
+        (namespace.volume.array.to_string(), namespace.volume.volume.to_string()) == (path.0.into(), path.1.into())
+    });
+    VolumeStatus {
+        array: path.0.to_owned(),
+        name: path.1.to_owned(),
+        uuid: record.uuid.to_string(),
+        bytes: record.blocks * BLOCK as u64,
+        nsid: exported.as_ref().map_or(0, |(_, namespace)| namespace.nsid),
+        subsystem: exported.map_or_else(String::new, |(nqn, _)| nqn),
+    }
+}
