@@ -42,6 +42,8 @@ pub(crate) struct Setup {
     pub(crate) member: &'static str,
     /// Size of a log copy.
     pub(crate) log: &'static str,
+    /// Lanes of the log.
+    pub(crate) lanes: u16,
     /// Size of the volume.
     pub(crate) volume: &'static str,
 }
@@ -55,11 +57,13 @@ impl Setup {
             reactors: "{count: 1, polling: adaptive, memory: 256MiB}",
             member: "192MiB",
             log: "64MiB",
+            lanes: 16,
             volume: "256MiB",
         }
     }
 
-    /// Memory on one polling core, large enough that the log does not fill within a moment.
+    /// Memory on one polling core, large enough that the log does not fill within a moment. Few lanes for the one reactor:
+    /// what comes at once then goes into few records.
     pub(crate) const fn fast() -> Setup {
         Setup {
             devices: Devices::Ram,
@@ -67,6 +71,7 @@ impl Setup {
             reactors: "{cores: [0], polling: busy, memory: 512MiB}",
             member: "512MiB",
             log: "512MiB",
+            lanes: 4,
             volume: "768MiB",
         }
     }
@@ -223,7 +228,7 @@ fn configuration(setup: Setup, nvme: SocketAddr, metrics: SocketAddr) -> String 
     };
     let members: String = ["d0", "d1", "d2"].map(|name| device(name, setup.member)).concat();
     let logs: String = ["l0", "l1"].map(|name| device(name, setup.log)).concat();
-    let Setup { mode, reactors, volume, .. } = setup;
+    let Setup { mode, reactors, lanes, volume, .. } = setup;
     format!(
         "version: 1
 name: lab
