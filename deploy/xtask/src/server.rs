@@ -239,7 +239,7 @@ devices:
     level: raid5
     members: [d0, d1, d2]
     chunk: 64KiB
-    log: {{devices: [l0, l1], mode: {mode}}}
+    log: {{devices: [l0, l1], mode: {mode}, lanes: {lanes}}}
     volumes: [{{name: v0, size: {volume}}}]
 listeners:
   - {{name: main, protocol: nvme-tcp, address: \"{nvme}\"}}
