@@ -52,15 +52,19 @@ pub enum LoadError {
 
 /// Reads a configuration. Warnings are shown on standard error.
 pub fn load(path: &Path) -> Result<Config, LoadError> {
+    let (config, warnings) = load_quietly(path)?;
+    // Whether anybody reads the warnings changes nothing.
+    let _ = io::stderr().write_all(warnings.as_bytes());
+    Ok(config)
+}
+
+/// Reads a configuration: it, and the warnings as they are to be shown.
+pub fn load_quietly(path: &Path) -> Result<(Config, String), LoadError> {
     let text = read(path)?;
     let file = path.display().to_string();
     let theme = theme();
     match config::parse(&text, &file) {
-        Ok(Loaded { config, warnings }) => {
-            // Whether anybody reads the warnings changes nothing.
-            let _ = io::stderr().write_all(render(&warnings, &text, &theme).as_bytes());
-            Ok(config)
-        }
+        Ok(Loaded { config, warnings }) => Ok((config, render(&warnings, &text, &theme))),
         Err(problems) => {
             let shown = format!("{}{}", render(&problems, &text, &theme), verdict(&problems, &file));
             Err(LoadError::Invalid { shown })

@@ -35,7 +35,7 @@ use runtime::{Listener, Polling, Pool, Runtime, RuntimeError, RuntimeOptions, St
 
 use crate::budget::Budget;
 use crate::check;
-use crate::cli::ServeOptions;
+use crate::cli::{LogFormat, ServeOptions};
 use crate::control::{ControlPlane, ControlSetup};
 use crate::logging;
 use crate::status::Status;
@@ -70,7 +70,7 @@ fn entropy() -> u64 {
 /// Serves until asked to stop.
 pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
     logging::start(options.log_format);
-    let config = check::load(&options.file)?;
+    let config = load(options)?;
     let started = Instant::now();
     let cores = cores(&config)?;
     let shards = cores.len() as u16;
@@ -135,6 +135,18 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
     }
     tracing::info!("stopped cleanly: everything is on the members, the log is empty");
     Ok(())
+}
+
+/// Reads the configuration. Its warnings go where the log goes, in the log's form if that is for machines.
+fn load(options: &ServeOptions) -> Result<Config, ServeError> {
+    if options.log_format == LogFormat::Human {
+        return Ok(check::load(&options.file)?);
+    }
+    let (config, warnings) = check::load_quietly(&options.file)?;
+    if !warnings.is_empty() {
+        tracing::warn!("{warnings}");
+    }
+    Ok(config)
 }
 
 /// What exists only once reactors run, and what signals set.

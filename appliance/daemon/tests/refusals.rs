@@ -222,6 +222,16 @@ fn a_member_of_another_array_is_not_taken() {
 }
 
 #[test]
+fn one_device_under_two_names_is_refused() {
+    let place = Place::new("refuse-same");
+    works(&place);
+    std::os::unix::fs::symlink("d0.img", place.path("data/link.img")).unwrap();
+    let said = place.refused(&with(&[("data/d2", "data/link")]), &[]);
+    says(&said, &["devices d0 and d2", "one and the same", "data/link.img"]);
+    works(&place);
+}
+
+#[test]
 fn an_array_that_lacks_too_much_says_what_to_attach() {
     let place = Place::new("refuse-missing");
     works(&place);

@@ -99,6 +99,21 @@ fn a_log_of_json_is_json_in_every_line_and_so_is_a_refusal() {
         let line: serde_json::Value = serde_json::from_str(line).unwrap();
         assert!(line["level"].is_string() && line["message"].is_string() && line["timestamp"].is_string(), "{line}");
     }
+    // What the configuration warns of, and what an array was made with otherwise.
+    let other = with(&[
+        ("count: 1", "count: 1, spin: 1us"),
+        ("lanes: 1", "lanes: 2"),
+        ("d2.img, size: 16", "d2.img, size: 17"),
+    ]);
+    let log = place.serve(&other, &["--log-format", "json"]).stop();
+    for line in log.lines() {
+        assert!(serde_json::from_str::<serde_json::Value>(line).is_ok(), "{line}");
+    }
+    assert!(
+        log.contains("the array keeps the number of lanes that it was made with")
+            && log.contains("members of one size"),
+        "{log}"
+    );
     let output = place.end_of(&with(&[("count: 1", "cores: [4095]")]), &["--log-format", "json"]);
     let line: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
     assert_eq!((output.status.code(), line["level"].as_str()), (Some(1), Some("ERROR")));

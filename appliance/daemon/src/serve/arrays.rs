@@ -157,6 +157,9 @@ fn report(array: &schema::Array, booted: &BootedArray, devices: &Devices) {
     for note in &booted.report.notes {
         tracing::warn!(array = name, "{}", names_in(note, devices));
     }
+    for (what, is, declared) in made_otherwise(array, booted) {
+        tracing::warn!(array = name, is, declared, "the array keeps the {what} that it was made with");
+    }
     let lanes = &booted.report.lanes;
     if lanes.clean {
         tracing::info!(array = name, "the log was left in good order");
@@ -179,6 +182,22 @@ fn report(array: &schema::Array, booted: &BootedArray, devices: &Devices) {
         let _: &Option<DeviceId> = copy;
         tracing::warn!(array = name, "log copy {at} takes no part; the loss of the last copy would lose data");
     }
+}
+
+/// What of an array is fixed when it is made, and declared otherwise: what it is, and what is declared.
+fn made_otherwise(array: &schema::Array, booted: &BootedArray) -> Vec<(&'static str, u64, u64)> {
+    let (map, log) = (&booted.map, array.log.as_ref());
+    let chunk_bytes = u64::from(map.geometry.chunk_blocks()) * base::BLOCK as u64;
+    let mut all = vec![
+        ("number of members", map.members.len() as u64, array.members.len() as u64),
+        ("chunk in bytes", chunk_bytes, array.chunk.bytes()),
+    ];
+    if let Some(log) = log {
+        all.push(("number of log copies", map.copies.len() as u64, log.devices.len() as u64));
+        all.push(("number of lanes", u64::from(map.log_layout.lanes()), u64::from(log.lanes)));
+    }
+    all.retain(|(_, is, declared)| is != declared);
+    all
 }
 
 /// Start-up code knows devices by number, people by name: "device 3" and "devices 3 and 4" get their names.

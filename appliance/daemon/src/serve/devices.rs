@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use base::{BLOCK, Block, ZERO_BLOCK};
 use config::schema::{Array, Config, Device, VolatileCache};
 use engine::boot::{Found, probe};
 use raid::{Superblock, SuperblockError};
+use runtime::device::MAX_DEVICES;
 use runtime::{DeviceKind, DeviceOpenError, DeviceSet, DeviceSpec, OpenDevice, SyncHandle};
 
 use super::ServeError;
@@ -62,6 +63,7 @@ impl Devices {
     /// Opens what is there. Files of an array that no member bears which is there are made; a file that is missing from an
     /// array that others bear is a missing member, and stays missing.
     pub(super) fn open(config: &Config, new_files: &mut NewFiles) -> Result<Self, ServeError> {
+        check_names(config)?;
         let to_make: Vec<String> =
             config.arrays.iter().filter(|array| !may_be_borne(array, config)).flat_map(parts).collect();
         let (mut opened, mut by_name, mut made, mut notes) = (Vec::new(), BTreeMap::new(), Vec::new(), Vec::new());
@@ -125,6 +127,27 @@ impl Devices {
             Found::Nothing => raid::foreign_signature(&areas.head, &areas.tail).map(|signature| signature.to_string()),
         })
     }
+}
+
+/// Refuses a device that is named twice, by links perhaps: the lock would only say that we ourselves hold it.
+fn check_names(config: &Config) -> Result<(), ServeError> {
+    if config.devices.len() > MAX_DEVICES {
+        return Err(ServeError::TooManyDevices { declared: config.devices.len() });
+    }
+    let mut known: BTreeMap<(bool, u64, u64), String> = BTreeMap::new();
+    for device in &config.devices {
+        let Some((path, metadata)) = device.path().and_then(|path| Some((path, std::fs::metadata(path).ok()?))) else {
+            continue;
+        };
+        // Nodes of one block device may differ.
+        let is_block = metadata.file_type().is_block_device();
+        let identity = if is_block { (true, 0, metadata.rdev()) } else { (false, metadata.dev(), metadata.ino()) };
+        if let Some(first) = known.insert(identity, device.name().to_string()) {
+            let (second, path) = (device.name().to_string(), path.to_owned());
+            return Err(ServeError::SameDevice { first, second, path });
+        }
+    }
+    Ok(())
 }
 
 /// The error with the device's name in it.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use config::Size;
 use engine::boot::BootError;
 use ports::DeviceError;
+use runtime::device::MAX_DEVICES;
 use runtime::{DeviceOpenError, ListenError, PoolError, RuntimeError};
 use thiserror::Error;
 
@@ -30,6 +31,26 @@ pub enum ServeError {
     /// A device cannot be opened.
     #[error(transparent)]
     Open(#[from] DeviceOpenError),
+    /// One device has two names.
+    #[error(
+        "devices {first} and {second} are one and the same: {path}. Each member and log copy needs a device of its own"
+    )]
+    SameDevice {
+        /// A name.
+        first: String,
+        /// Another.
+        second: String,
+        /// Where the second one is.
+        path: PathBuf,
+    },
+    /// More than the runtime serves.
+    #[error(
+        "{declared} devices are declared; at most {MAX_DEVICES} can be served. Serve some arrays from another process"
+    )]
+    TooManyDevices {
+        /// How many.
+        declared: usize,
+    },
     /// A device does not work.
     #[error("device {name} does not do what it should ({error:?}). Replace it, or leave it out")]
     Device {
@@ -69,7 +90,9 @@ pub enum ServeError {
         source: io::Error,
     },
     /// A folder cannot be made.
-    #[error("the folder {path} of {what} cannot be made: {source}. Correct the path, or make the folder")]
+    #[error(
+        "the folder {path} of {what} cannot be made: {source}. Correct the path or who may write there, or make the folder"
+    )]
     Folder {
         /// What was to lie in it.
         what: String,

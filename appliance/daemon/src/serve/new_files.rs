@@ -63,11 +63,17 @@ impl NewFiles {
 
     /// Gives the files their names, durably, and keeps all.
     pub(super) fn keep(&mut self) -> Result<(), ServeError> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| ServeError::Rename { path, source }
+        };
+        // One right after the other: an array some of whose members had their names only would lack the others.
         for file in &mut self.files {
-            let failed = |source| ServeError::Rename { path: file.path.clone(), source };
-            rename(&file.at, &file.path).map_err(failed)?;
+            rename(&file.at, &file.path).map_err(failed(&file.path))?;
             file.at.clone_from(&file.path);
-            sync_folder(&file.path).map_err(failed)?;
+        }
+        for file in &self.files {
+            sync_folder(&file.path).map_err(failed(&file.path))?;
         }
         self.files.clear();
         self.folders.clear();
