@@ -3,6 +3,7 @@
 
 use crate::process::{self, Failure};
 use std::fs::File;
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -187,12 +188,12 @@ impl Server {
             .spawn()
             .map_err(|error| Failure::Start(binary.display().to_string(), error))?;
         self.child = Some(child);
-        let nvme = self.nvme;
+        let metrics = self.metrics;
         let answered = process::wait_for(START_LIMIT, || match self.check_alive() {
             Err(failure) => Some(Err(failure)),
-            Ok(()) => TcpStream::connect(nvme).is_ok().then_some(Ok(())),
+            Ok(()) => is_ready(metrics).then_some(Ok(())),
         });
-        answered.unwrap_or_else(|| Err(self.failed(&format!("the server did not listen within {START_LIMIT:?}"))))
+        answered.unwrap_or_else(|| Err(self.failed(&format!("the server was not ready within {START_LIMIT:?}"))))
     }
 
     fn failed(&self, what: &str) -> Failure {
@@ -216,6 +217,18 @@ fn free_address() -> Result<SocketAddr, Failure> {
     TcpListener::bind("127.0.0.1:0")
         .and_then(|listener| listener.local_addr())
         .map_err(|error| Failure::Start("a listener on 127.0.0.1".to_owned(), error))
+}
+
+/// Whether hosts are served. That the port can be connected to says less: it is bound before the arrays are recovered.
+fn is_ready(metrics: SocketAddr) -> bool {
+    let ask = || -> io::Result<String> {
+        let mut stream = TcpStream::connect(metrics)?;
+        stream.write_all(b"GET /readyz HTTP/1.0\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    ask().is_ok_and(|answer| answer.lines().next().is_some_and(|line| line.contains(" 200")))
 }
 
 /// The configuration file of a setup.
