@@ -21,17 +21,9 @@ pub fn parity_matches(scenario: &Scenario, rack: &Rack) -> Result<(), Failure> {
     if members.len() < usize::from(scenario.members) {
         return Ok(());
     }
-    let (device, superblock) = &members[0];
+    let (_, superblock) = &members[0];
     let geometry = superblock.geometry;
-    let mut initialised = Initialised::new(superblock.array, geometry.zones(), false);
-    for block in 0..Initialised::blocks_for(geometry.zones()) as usize {
-        let slots = members.iter().flat_map(|(device, superblock)| {
-            [0, 1].map(|slot| rack.peek(*device, superblock.layout.bitmap_block(block, slot)))
-        });
-        if !initialised.merge(block, slots) {
-            return Err(Failure::Member { device: *device, detail: format!("no valid bitmap block {block}") });
-        }
-    }
+    let initialised = bitmap(rack, &members)?;
     for stripe in (0..geometry.stripes()).map(StripeId) {
         if !initialised.is_set(geometry.zone_of(stripe)) {
             continue;
@@ -51,8 +43,24 @@ pub fn parity_matches(scenario: &Scenario, rack: &Rack) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Which zones are initialised, by what these members say.
+pub(crate) fn bitmap(rack: &Rack, members: &[(DeviceId, Superblock)]) -> Result<Initialised, Failure> {
+    let (device, superblock) = &members[0];
+    let zones = superblock.geometry.zones();
+    let mut initialised = Initialised::new(superblock.array, zones, false);
+    for block in 0..Initialised::blocks_for(zones) as usize {
+        let slots = members.iter().flat_map(|(device, superblock)| {
+            [0, 1].map(|slot| rack.peek(*device, superblock.layout.bitmap_block(block, slot)))
+        });
+        if !initialised.merge(block, slots) {
+            return Err(Failure::Member { device: *device, detail: format!("no valid bitmap block {block}") });
+        }
+    }
+    Ok(initialised)
+}
+
 /// The members that the newest superblock counts in, in slot order.
-fn members_in_force(scenario: &Scenario, rack: &Rack) -> Result<Vec<(DeviceId, Superblock)>, Failure> {
+pub(crate) fn members_in_force(scenario: &Scenario, rack: &Rack) -> Result<Vec<(DeviceId, Superblock)>, Failure> {
     let mut found = Vec::new();
     for device in scenario.member_devices().filter(|&device| rack.works(device)) {
         let slot = |update| rack.peek(device, superblock_block(update));

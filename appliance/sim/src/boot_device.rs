@@ -74,7 +74,14 @@ mod tests {
 
     #[test]
     fn writes_zeros_and_flushes_count_as_effects_and_a_cut_ends_them() {
-        let options = DeviceOptions { blocks: 600, volatile_cache: true, queue_depth: 1 };
+        let options = DeviceOptions {
+            blocks: 600,
+            volatile_cache: true,
+            queue_depth: 1,
+            slow_once_in: 40,
+            used: false,
+            holds_log: false,
+        };
         let rack = Rc::new(RefCell::new(Rack::new(3, &[options], Trace::default())));
         let mut device = BootDevice::new(Rc::clone(&rack), DeviceId(0));
         device.write(DeviceBlock(0), &vec![[5; BLOCK]; 600]).expect("powered");

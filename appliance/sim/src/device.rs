@@ -16,6 +16,9 @@ use crate::random::Random;
 /// Bytes that a device writes whole or not at all.
 pub const SECTOR: usize = 512;
 
+/// What fills a used medium.
+const LEFT_BEHIND: u8 = 0xa5;
+
 const SECTORS: u64 = (BLOCK / SECTOR) as u64;
 
 /// The content of a block of a medium; `None` is zeros. Shared, so that a copy of a device costs little.
@@ -74,12 +77,13 @@ pub struct Medium {
 }
 
 impl Medium {
-    /// A medium of zeros.
-    pub fn new(blocks: u64, volatile_cache: bool) -> Self {
+    /// A medium of zeros or, if it is used, of what others left there.
+    pub fn new(blocks: u64, volatile_cache: bool, used: bool) -> Self {
+        let content = used.then(|| Rc::new([LEFT_BEHIND; BLOCK]));
         Self {
             volatile_cache,
-            visible: vec![None; blocks as usize],
-            durable: vec![Durable::default(); blocks as usize],
+            visible: vec![content.clone(); blocks as usize],
+            durable: vec![Durable { order: 0, content }; blocks as usize],
             cached: Vec::new(),
             completed: 0,
         }
@@ -96,6 +100,11 @@ impl Medium {
     /// If the block lies beyond the end, as all that takes an address here: the rack checks requests first.
     pub fn read(&self, block: DeviceBlock) -> &Content {
         &self.visible[block.index()]
+    }
+
+    /// What is durable of a block: what a power cut would leave if nothing were in the cache or in flight.
+    pub fn durable(&self, block: DeviceBlock) -> &Content {
+        &self.durable[block.index()].content
     }
 
     /// A write has completed.
@@ -191,7 +200,7 @@ mod tests {
         let mut fates = [0u32; 3];
         for seed in 0..200 {
             let mut random = Random::named(seed, "cut");
-            let mut medium = Medium::new(8, true);
+            let mut medium = Medium::new(8, true, false);
             medium.write(run(0, &[1, 1]), false);
             let mark = medium.flush_mark();
             medium.write(run(1, &[2, 2]), false);
@@ -218,7 +227,7 @@ mod tests {
     #[test]
     fn a_cached_write_never_overtakes_a_later_durable_one() {
         for seed in 0..50 {
-            let mut medium = Medium::new(2, true);
+            let mut medium = Medium::new(2, true, false);
             medium.write(run(0, &[1]), false);
             medium.write(run(0, &[2]), true);
             if seed % 2 == 0 {
@@ -231,7 +240,7 @@ mod tests {
 
     #[test]
     fn without_a_volatile_cache_a_completed_write_stays() {
-        let mut medium = Medium::new(2, false);
+        let mut medium = Medium::new(2, false, false);
         medium.write(run(0, &[1, 2]), false);
         medium.cut(Vec::new(), &mut Random::named(1, "cut"));
         assert_eq!((first(&medium, 0), first(&medium, 1)), (1, 2));

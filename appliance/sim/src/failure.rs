@@ -19,6 +19,16 @@ pub enum Failure {
         /// What could have been.
         permitted: String,
     },
+    /// A write was acknowledged in write-through and is not on the members.
+    #[error("without the log, block {lba} holds {found}; permitted: {permitted}")]
+    Exposed {
+        /// The block.
+        lba: Lba,
+        /// What the members give.
+        found: Found,
+        /// What could have been.
+        permitted: String,
+    },
     /// Of a write within one chunk that a crash ended, a part happened and a part did not.
     #[error("the write of version {version} to blocks {from} to {to} happened in part: block {odd} differs")]
     Atomicity {

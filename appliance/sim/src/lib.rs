@@ -22,6 +22,8 @@
 //! | [`machine`] | one appliance between power-on and power-off |
 //! | [`world`] | a run from beginning to end |
 //! | [`audit`] | what must lie on the devices after a clean stop |
+//! | [`exposed`] | what must lie on the members in write-through, whatever becomes of the log |
+//! | [`ring_watch`] | where a record may go |
 //! | [`sweep`] | a short script, cut at each of its effects |
 //! | [`failure`] | broken promises |
 //!
@@ -35,6 +37,7 @@ pub mod audit;
 pub mod boot_device;
 pub mod clock;
 pub mod device;
+pub mod exposed;
 pub mod failure;
 pub mod machine;
 pub mod mesh;
@@ -44,6 +47,7 @@ pub mod ports;
 pub mod production;
 pub mod rack;
 pub mod random;
+pub mod ring_watch;
 pub mod scenario;
 pub mod stamp;
 pub mod subject;

@@ -167,6 +167,11 @@ impl Oracle {
         live.next().is_none().then_some(first.version)
     }
 
+    /// The blocks that were ever written or read.
+    pub fn written(&self) -> impl Iterator<Item = Lba> + '_ {
+        self.registers.keys().copied()
+    }
+
     /// Whether a write that began at `began` has happened to a block, if that can be told: not when a write that did not
     /// end before it began may have hidden it.
     pub fn happened(&self, lba: Lba, version: Version, began: Moment) -> Option<bool> {

@@ -225,7 +225,14 @@ mod tests {
     use base::ids::{DeviceBlock, DeviceId};
 
     fn ports() -> SimPorts<u32> {
-        let options = DeviceOptions { blocks: 8, volatile_cache: true, queue_depth: 8 };
+        let options = DeviceOptions {
+            blocks: 8,
+            volatile_cache: true,
+            queue_depth: 8,
+            slow_once_in: 40,
+            used: false,
+            holds_log: false,
+        };
         let rack = Rc::new(RefCell::new(Rack::new(1, &[options], Trace::default())));
         let options = PortsOptions { shards: 2, pool_blocks: 8, mesh_capacity: 4 };
         SimPorts::new(rack, options, Random::named(1, "ports"))

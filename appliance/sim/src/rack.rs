@@ -7,18 +7,19 @@ use std::collections::BTreeMap;
 use base::Block;
 use base::ids::{DeviceBlock, DeviceId, ShardId};
 use base::time::Span;
+use journal::anchor;
 use ports::{BufferId, DeviceError, DeviceOp, DeviceRequest, MAX_DEVICE_BLOCKS, QueueFull};
 
 use crate::clock::Clock;
 use crate::device::{Content, Medium, Run, bytes_of, content_of, mix};
 use crate::random::Random;
+use crate::ring_watch;
 use crate::trace::{Trace, fingerprint};
 
 /// Longest time that a device takes for a request, but for its slow ones.
 const LATENCY: Span = Span::from_micros(200);
 
-/// Once in so many requests a device is slow, by [`SLOWNESS`] times.
-const SLOW_ONCE_IN: u64 = 40;
+/// A device that is slow takes so many times longer.
 const SLOWNESS: u64 = 20;
 
 /// What a device is like.
@@ -30,6 +31,12 @@ pub struct DeviceOptions {
     pub volatile_cache: bool,
     /// Requests that each shard may have in flight on it.
     pub queue_depth: usize,
+    /// Once in so many requests it is slow.
+    pub slow_once_in: u64,
+    /// Whether somebody has used it before: then it does not hold zeros at first.
+    pub used: bool,
+    /// Whether it holds a copy of the log: then every write into a ring is watched.
+    pub holds_log: bool,
 }
 
 /// What goes wrong.
@@ -37,6 +44,13 @@ pub struct DeviceOptions {
 pub enum Fault {
     /// The power fails.
     PowerCut,
+    /// From now on the power fails as soon as so much is written while such a write is in flight.
+    PowerCutBehind {
+        /// The write that is not durable yet.
+        landmark: Landmark,
+        /// Blocks written behind it, zeros and flushes not counted.
+        blocks: u64,
+    },
     /// A device fails and answers nothing from then on.
     Lost {
         /// The device.
@@ -44,6 +58,17 @@ pub enum Fault {
         /// Whether it comes back at the next power-on, with the content it then had.
         returns: bool,
     },
+}
+
+/// Writes that others must wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Landmark {
+    /// An anchor of the log. Only what is written to its own device counts as behind it.
+    Anchor,
+    /// A superblock of a member, written to exclude somebody.
+    Superblock,
+    /// A block of the bitmap of initialised zones.
+    Bitmap,
 }
 
 /// A fault and when it strikes.
@@ -83,6 +108,16 @@ struct Flight {
     failed: bool,
 }
 
+/// A power cut that waits for a landmark with much behind it.
+#[derive(Clone, Copy, Debug)]
+struct Aim {
+    landmark: Landmark,
+    blocks: u64,
+    // The landmark's flight, and the blocks written behind it.
+    flight: u64,
+    behind: u64,
+}
+
 /// The end of a request, with what a read found.
 #[derive(Debug)]
 pub struct Finished {
@@ -114,15 +149,16 @@ pub struct Rack {
     powered: bool,
     // In the order in which they strike.
     faults: Vec<PlannedFault>,
+    aim: Option<Aim>,
     random: Random,
 }
 
 impl Rack {
-    /// Powered devices of zeros.
+    /// Powered devices, new or used.
     pub fn new(seed: u64, devices: &[DeviceOptions], trace: Trace) -> Self {
         let device = |&options: &DeviceOptions| Device {
             options,
-            medium: Medium::new(options.blocks, options.volatile_cache),
+            medium: Medium::new(options.blocks, options.volatile_cache, options.used),
             condition: Condition::Working,
             was_lost: false,
         };
@@ -135,6 +171,7 @@ impl Rack {
             effects: 0,
             powered: true,
             faults: Vec::new(),
+            aim: None,
             random: Random::named(seed, "rack"),
         }
     }
@@ -189,6 +226,7 @@ impl Rack {
         faults.sort_by_key(|planned| planned.effect);
         self.effects = 0;
         self.faults = faults;
+        self.aim = None;
     }
 
     /// A request of a shard. `content` gives the bytes of a buffer.
@@ -202,7 +240,7 @@ impl Rack {
         content: impl Fn(BufferId) -> &'a Block,
     ) -> Result<(), QueueFull> {
         let DeviceRequest { tag, device, op, start, buffers } = *request;
-        let options = &self.devices[device.index()].options;
+        let options = self.devices[device.index()].options;
         let waiting = self.flights.values().filter(|flight| flight.device == device && flight.shard == shard).count();
         if waiting >= options.queue_depth {
             return Err(QueueFull);
@@ -225,6 +263,7 @@ impl Rack {
             DeviceOp::WriteZeroes(count) => vec![None; count as usize],
             DeviceOp::Read | DeviceOp::Flush => Vec::new(),
         };
+        self.watch(device, start, &data);
         let mark = data.iter().fold(0, |mark, content| mark ^ fingerprint(bytes_of(content)));
         self.trace.note(name_of(op), &[tag, u64::from(device.0), start.0, blocks, mark]);
         let number = self.take_off(Flight {
@@ -238,10 +277,11 @@ impl Rack {
             flush_mark: self.devices[device.index()].medium.flush_mark(),
             failed: false,
         });
-        let slow = if self.random.once_in(SLOW_ONCE_IN) { SLOWNESS } else { 1 };
+        let slow = if self.random.once_in(options.slow_once_in) { SLOWNESS } else { 1 };
         let latency = Span(self.random.between(1, LATENCY.0 * slow));
         self.clock.after(latency, number);
         if op != DeviceOp::Read {
+            self.aim(number);
             self.effect();
         }
         Ok(())
@@ -272,6 +312,7 @@ impl Rack {
     pub fn write_now(&mut self, device: DeviceId, run: Run) -> Result<(), DeviceError> {
         let end = run.start.0 + run.blocks.len() as u64;
         assert!(end <= self.blocks(device), "a write up to {end} of {device:?}, beyond its end");
+        self.watch(device, run.start, &run.blocks);
         self.act_now(device, DeviceOp::Write, run)
     }
 
@@ -321,11 +362,43 @@ impl Rack {
         self.devices[device.index()].medium.cut(runs, &mut self.random);
     }
 
+    fn watch(&self, device: DeviceId, start: DeviceBlock, data: &[Content]) {
+        let place = &self.devices[device.index()];
+        if place.options.holds_log && self.works(device) {
+            ring_watch::check(&place.medium, device, start, data);
+        }
+    }
+
     fn take_off(&mut self, flight: Flight) -> u64 {
         self.next_flight += 1;
         let failed = flight.failed || !self.works(flight.device);
         self.flights.insert(self.next_flight, Flight { failed, ..flight });
         self.next_flight
+    }
+
+    // Plans the cut that waits for a landmark, if this write is the last that it waits for.
+    fn aim(&mut self, number: u64) {
+        let Some(mut aim) = self.aim.take() else { return };
+        let flight = &self.flights[&number];
+        let is_landmark =
+            |flight: &Flight| flight.data.first().is_some_and(|first| aim.landmark.is_in(bytes_of(first)));
+        match self.flights.get(&aim.flight) {
+            // Of several copies of a landmark any one counts that takes long.
+            None => {
+                let landmark = self.flights.iter().find(|(_, flight)| is_landmark(flight));
+                (aim.flight, aim.behind) = (landmark.map_or(0, |(&number, _)| number), 0);
+            }
+            Some(_) if is_landmark(flight) => {}
+            Some(landmark) if landmark.device == flight.device || aim.landmark != Landmark::Anchor => {
+                aim.behind += flight.buffers.len() as u64;
+            }
+            Some(_) => {}
+        }
+        if aim.behind < aim.blocks {
+            self.aim = Some(aim);
+        } else {
+            self.faults.insert(0, PlannedFault { effect: self.effects + 1, fault: Fault::PowerCut });
+        }
     }
 
     fn effect(&mut self) {
@@ -335,6 +408,9 @@ impl Rack {
         for PlannedFault { fault, .. } in due {
             match fault {
                 Fault::PowerCut => self.cut_power(),
+                Fault::PowerCutBehind { landmark, blocks } => {
+                    self.aim = Some(Aim { landmark, blocks, flight: 0, behind: 0 });
+                }
                 Fault::Lost { device, returns } => self.lose(device, returns),
             }
         }
@@ -405,6 +481,16 @@ impl Rack {
     }
 }
 
+impl Landmark {
+    fn is_in(self, block: &Block) -> bool {
+        block.starts_with(match self {
+            Self::Anchor => &anchor::MAGIC,
+            Self::Superblock => &raid::superblock::MAGIC,
+            Self::Bitmap => &raid::initialised::MAGIC,
+        })
+    }
+}
+
 const fn name_of(op: DeviceOp) -> &'static str {
     match op {
         DeviceOp::Read => "read",
@@ -420,7 +506,14 @@ mod tests {
     use super::*;
     use base::time::Time;
 
-    const OPTIONS: DeviceOptions = DeviceOptions { blocks: 16, volatile_cache: true, queue_depth: 2 };
+    const OPTIONS: DeviceOptions = DeviceOptions {
+        blocks: 16,
+        volatile_cache: true,
+        queue_depth: 2,
+        slow_once_in: 40,
+        used: false,
+        holds_log: false,
+    };
     const ONES: &Block = &[1; base::BLOCK];
 
     fn submit(rack: &mut Rack, tag: u64, op: DeviceOp, buffers: &[BufferId]) -> Result<(), QueueFull> {
@@ -486,6 +579,30 @@ mod tests {
         rack.restore_power();
         assert_eq!(rack.read_now(DeviceId(0), DeviceBlock(3), &mut block), Ok(()));
         assert_eq!(&block[0], ONES);
+    }
+
+    #[test]
+    fn the_power_fails_once_so_much_is_written_behind_an_anchor_in_flight() {
+        for blocks in 1..4 {
+            let mut rack = Rack::new(1, &[DeviceOptions { queue_depth: 8, ..OPTIONS }], Trace::default());
+            let fault = Fault::PowerCutBehind { landmark: Landmark::Anchor, blocks };
+            rack.plan(vec![PlannedFault { effect: 1, fault }]);
+            let mut landmark = [0; base::BLOCK];
+            landmark[..8].copy_from_slice(&anchor::MAGIC);
+            let write = |rack: &mut Rack, content: &Block| {
+                let (op, start) = (DeviceOp::WriteDurable, DeviceBlock(0));
+                let request = DeviceRequest { tag: 1, device: DeviceId(0), op, start, buffers: &[BufferId(0)] };
+                rack.submit(ShardId(0), &request, |_| content).expect("room");
+                rack.powered()
+            };
+            assert!(write(&mut rack, ONES) && write(&mut rack, &landmark));
+            finish(&mut rack);
+            assert!(write(&mut rack, ONES) && write(&mut rack, ONES) && write(&mut rack, ONES), "no anchor in flight");
+            assert!(write(&mut rack, &landmark));
+            for behind in 1..=blocks {
+                assert_eq!(write(&mut rack, ONES), behind < blocks);
+            }
+        }
     }
 
     #[test]

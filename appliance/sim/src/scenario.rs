@@ -4,7 +4,7 @@
 use base::ids::{DeviceId, Lba};
 use base::time::Span;
 
-use crate::rack::{DeviceOptions, Fault, PlannedFault};
+use crate::rack::{DeviceOptions, Fault, Landmark, PlannedFault};
 use crate::random::Random;
 
 /// A run of logical blocks that the workload uses.
@@ -33,6 +33,10 @@ pub struct WorkloadOptions {
     pub chunk_blocks: u32,
     /// Data blocks of a chunk row: a write of all of them fills its stripes.
     pub row_blocks: u32,
+    /// One request in so many may leave the first window; with 1 no window is special.
+    pub stray_once_in: u64,
+    /// Whether an acknowledgement says that the members have it.
+    pub write_through: bool,
 }
 
 /// A run.
@@ -78,9 +82,20 @@ pub struct Scenario {
     pub workload: WorkloadOptions,
     /// Requests that a device takes from each shard at a time.
     pub queue_depth: usize,
+    /// A member is slow once in so many requests.
+    pub slow_members_once_in: u64,
+    /// A log copy is slow once in so many requests.
+    pub slow_log_once_in: u64,
     /// Blocks of the buffer pool.
     pub pool_blocks: usize,
 }
+
+/// Once in so many requests a device is slow, unless a scenario is about that.
+pub const SLOW_ONCE_IN: u64 = 40;
+
+/// Seeds with these remainders press on the log. The others keep the runs that they had before there was pressure.
+const PRESSING: core::ops::Range<u64> = 5..8;
+const PRESSING_OF: u64 = 8;
 
 /// Stripes of a zone.
 pub const ZONE_STRIPES: u64 = 1024;
@@ -129,12 +144,91 @@ impl Scenario {
                 weights: random.choose(&[[2, 5, 1], [1, 8, 0], [5, 5, 0], [1, 4, 4]]),
                 chunk_blocks,
                 row_blocks,
+                stray_once_in: 1,
+                write_through: false,
             },
             queue_depth: random.choose(&[2, 8, 64]),
+            slow_members_once_in: SLOW_ONCE_IN,
+            slow_log_once_in: SLOW_ONCE_IN,
             pool_blocks: 2048 + usize::from(shards) * 1300,
         };
         scenario.faults = scenario.draw_faults(&mut random);
+        if PRESSING.contains(&(seed % PRESSING_OF)) {
+            scenario.press(&mut Random::named(seed, "pressure"));
+        }
+        scenario.workload.write_through = scenario.write_through;
         scenario
+    }
+
+    // Many overwrites of a small hot window through a small log, while stripes of another window pin its tail: the rings
+    // wrap often, and much becomes free at once. Slow durable writes keep anchors under way, and cuts come close.
+    fn press(&mut self, random: &mut Random) {
+        self.shards = random.choose(&[1, 1, 2]);
+        self.lanes = self.shards;
+        self.lane_blocks = random.choose(&[520, 800, 1000]);
+        self.chunk_blocks = random.choose(&[1, 4, 16]);
+        self.destage_age = random.choose(&[Span::from_micros(100), Span::from_secs(5), Span::from_secs(5)]);
+        self.high_watermark_percent = random.choose(&[50, 99, 99]);
+        self.member_cache = !random.once_in(4);
+        self.log_cache = self.member_cache && !random.once_in(3);
+        self.members_are_zero = random.once_in(4);
+        self.slow_members_once_in = random.choose(&[3, SLOW_ONCE_IN]);
+        self.slow_log_once_in = random.choose(&[3, SLOW_ONCE_IN]);
+        self.pool_blocks = 4096 + usize::from(self.shards) * 1300;
+        let row_blocks = self.chunk_blocks * (u32::from(self.members) - 1);
+        let hot = Window { start: Lba(random.below(64) * 8), blocks: random.choose(&[8, 16, 48]) };
+        let last_zone = (self.zones - 1) * ZONE_STRIPES * (u64::from(self.members) - 1);
+        let cold = Window { start: Lba(last_zone + 1024), blocks: 64 };
+        self.workload = WorkloadOptions {
+            windows: vec![hot, cold],
+            requests: random.between(200, 900),
+            depth: random.choose(&[16, 64, 64]),
+            max_blocks: random.choose(&[16, 64]),
+            weights: random.choose(&[[1, 12, 0], [2, 6, 1], [5, 5, 0]]),
+            chunk_blocks: self.chunk_blocks,
+            row_blocks,
+            stray_once_in: random.choose(&[4, 32, 64]),
+            write_through: self.write_through,
+        };
+        self.press_faults(random);
+    }
+
+    // Cuts that fall where others must wait for a write that is not durable yet, and some that fall anywhere.
+    fn press_faults(&mut self, random: &mut Random) {
+        let mut faults = Vec::new();
+        let mut effect = 0;
+        for _ in 0..random.below(7) {
+            let within = random.choose(&[20, 200, 900]);
+            effect += random.between(1, within);
+            // Enough to reach the tail of a full log, or just a little.
+            let (few, many) = (random.between(1, 100), random.between(260, 400));
+            let blocks = random.choose(&[few, many, many]);
+            let behind = Fault::PowerCutBehind { landmark: Landmark::Anchor, blocks };
+            let fault = if random.once_in(2) { behind } else { Fault::PowerCut };
+            faults.push(PlannedFault { effect, fault });
+        }
+        let mut behind = |landmark, effect, random: &mut Random| {
+            let fault = Fault::PowerCutBehind { landmark, blocks: random.between(1, 24) };
+            faults.push(PlannedFault { effect, fault });
+        };
+        let (members, copies) = (u16::from(self.members), u16::from(self.log_copies));
+        let mut lost = Vec::new();
+        for (devices, may_be_lost) in [(0..members, true), (members..members + copies, copies > 1)] {
+            if may_be_lost && random.once_in(2) {
+                let device = DeviceId(devices.start + random.below(devices.len() as u64) as u16);
+                let effect = random.between(1, effect.max(300));
+                lost.push(PlannedFault { effect, fault: Fault::Lost { device, returns: !random.once_in(3) } });
+                if random.once_in(2) {
+                    behind(Landmark::Superblock, effect, random);
+                }
+            }
+        }
+        if !self.members_are_zero && random.once_in(2) {
+            behind(Landmark::Bitmap, 1, random);
+        }
+        faults.extend(lost);
+        faults.sort_by_key(|planned| (planned.effect, planned.fault == Fault::PowerCut));
+        self.faults = faults;
     }
 
     fn draw_faults(&self, random: &mut Random) -> Vec<PlannedFault> {
@@ -188,11 +282,17 @@ impl Scenario {
             blocks: MEMBER_OVERHEAD_BLOCKS + self.zones * ZONE_STRIPES,
             volatile_cache: self.member_cache,
             queue_depth,
+            slow_once_in: self.slow_members_once_in,
+            used: !self.members_are_zero,
+            holds_log: false,
         };
         let log = DeviceOptions {
             blocks: LOG_OVERHEAD_BLOCKS + u64::from(self.lanes) * self.lane_blocks,
             volatile_cache: self.log_cache,
             queue_depth,
+            slow_once_in: self.slow_log_once_in,
+            used: !self.members_are_zero,
+            holds_log: true,
         };
         let members = self.member_devices().map(|_| member);
         members.chain(self.log_devices().map(|_| log)).collect()

@@ -7,6 +7,7 @@ use ports::Turn;
 
 use crate::boot_device::BootDevice;
 use crate::failure::Failure;
+use crate::oracle::Oracle;
 use crate::ports::SimPorts;
 use crate::rack::Rack;
 use crate::random::Random;
@@ -52,6 +53,13 @@ pub trait Subject: Sized {
     /// # Errors
     /// What does not hold.
     fn audit(scenario: &Scenario, rack: &Rack) -> Result<(), Failure>;
+
+    /// Looks at the devices after a power cut: whatever must hold although the log were lost too. `told` knows which writes
+    /// were acknowledged and nothing of reads.
+    ///
+    /// # Errors
+    /// What does not hold.
+    fn audit_without_log(scenario: &Scenario, rack: &Rack, told: &Oracle) -> Result<(), Failure>;
 }
 
 /// An identifier from the seed.

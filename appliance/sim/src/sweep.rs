@@ -10,7 +10,7 @@ use base::time::Span;
 use crate::failure::Failure;
 use crate::rack::{Fault, PlannedFault};
 use crate::random::Random;
-use crate::scenario::{Scenario, Window, WorkloadOptions};
+use crate::scenario::{SLOW_ONCE_IN, Scenario, Window, WorkloadOptions};
 use crate::subject::Subject;
 use crate::world::World;
 
@@ -109,8 +109,12 @@ pub fn script(number: usize, case: Case, requests: u64) -> Scenario {
             weights: [1, 6, 1],
             chunk_blocks,
             row_blocks: chunk_blocks * (u32::from(members) - 1),
+            stray_once_in: 1,
+            write_through: case.write_through,
         },
         queue_depth: 16,
+        slow_members_once_in: SLOW_ONCE_IN,
+        slow_log_once_in: SLOW_ONCE_IN,
         pool_blocks: 4096,
     }
 }

@@ -44,6 +44,8 @@ pub struct Workload {
     options: WorkloadOptions,
     random: Random,
     oracle: Oracle,
+    /// Of write-through: an oracle that hears of no read.
+    told: Option<Oracle>,
     under_way: BTreeMap<u64, Asked>,
     verify: VecDeque<(Lba, u32)>,
     verifying: bool,
@@ -58,6 +60,7 @@ impl Workload {
     pub fn new(options: WorkloadOptions, random: Random) -> Self {
         Self {
             left: options.requests,
+            told: options.write_through.then(Oracle::default),
             options,
             random,
             oracle: Oracle::default(),
@@ -100,6 +103,9 @@ impl Workload {
             IoKind::Read => self.oracle.begin_read(),
             IoKind::Write | IoKind::WriteZeroes => {
                 self.next_version += 1;
+                if let Some(told) = &mut self.told {
+                    told.begin_write(lba, blocks, version, kind == IoKind::WriteZeroes);
+                }
                 self.oracle.begin_write(lba, blocks, version, kind == IoKind::WriteZeroes)
             }
             IoKind::Flush => self.oracle.moment(),
@@ -123,7 +129,12 @@ impl Workload {
             return Err(self.refused(asked, error));
         }
         match kind {
-            IoKind::Write | IoKind::WriteZeroes => self.oracle.acknowledge(lba, blocks, version),
+            IoKind::Write | IoKind::WriteZeroes => {
+                self.oracle.acknowledge(lba, blocks, version);
+                if let Some(told) = &mut self.told {
+                    told.acknowledge(lba, blocks, version);
+                }
+            }
             IoKind::Flush => {}
             IoKind::Read => {
                 assert_eq!(done.buffers.len(), blocks as usize, "a read gives its buffers back");
@@ -158,6 +169,9 @@ impl Workload {
     /// The power failed: nothing that was under way will be answered.
     pub fn power_cut(&mut self) {
         self.oracle.power_cut();
+        if let Some(told) = &mut self.told {
+            told.power_cut();
+        }
         self.verify.clear();
         self.verifying = false;
         self.crashed.clear();
@@ -214,6 +228,11 @@ impl Workload {
         Ok(())
     }
 
+    /// Of write-through: what was acknowledged, by an oracle that never heard of a read.
+    pub fn told(&self) -> Option<&Oracle> {
+        self.told.as_ref()
+    }
+
     /// Whether nothing is under way and nothing is left to ask.
     pub fn is_finished(&self) -> bool {
         self.under_way.is_empty() && !self.verifying && self.left == 0
@@ -242,7 +261,8 @@ impl Workload {
         if kind == IoKind::Flush {
             return (kind, Lba(0), 0);
         }
-        let window = self.random.choose(&self.options.windows);
+        let stays = self.options.stray_once_in > 1 && !self.random.once_in(self.options.stray_once_in);
+        let window = if stays { self.options.windows[0] } else { self.random.choose(&self.options.windows) };
         let row = self.options.row_blocks;
         let (at, blocks) = match self.random.below(4) {
             // The hot spot, where writes overlap.
@@ -276,6 +296,8 @@ mod tests {
             weights: [1, 4, 1],
             chunk_blocks: 4,
             row_blocks: 8,
+            stray_once_in: 1,
+            write_through: false,
         };
         Workload::new(options, Random::named(1, "workload"))
     }

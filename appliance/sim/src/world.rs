@@ -122,7 +122,7 @@ impl World {
         loop {
             let Some(mut machine) = self.boot::<S>()? else { continue };
             if self.serve(&mut machine)? == Served::Cut {
-                self.power_cycle();
+                self.power_cycle::<S>()?;
                 continue;
             }
             if cut_when_idle {
@@ -130,12 +130,12 @@ impl World {
                 if self.idle(&mut machine)? == Served::Finished {
                     self.rack.borrow_mut().cut_power();
                 }
-                self.power_cycle();
+                self.power_cycle::<S>()?;
                 continue;
             }
             // Faults may still strike while it stops.
             if self.stop(&mut machine)? == Served::Cut {
-                self.power_cycle();
+                self.power_cycle::<S>()?;
                 continue;
             }
             break;
@@ -174,7 +174,7 @@ impl World {
                 Started::Up(machine) => break machine,
                 Started::DeviceLost => {}
                 Started::Cut => {
-                    self.power_cycle();
+                    self.power_cycle::<S>()?;
                     return Ok(None);
                 }
             }
@@ -187,10 +187,14 @@ impl World {
         Ok(Some(machine))
     }
 
-    fn power_cycle(&mut self) {
+    fn power_cycle<S: Subject>(&mut self) -> Result<(), Failure> {
         self.cuts += 1;
         self.workload.power_cut();
         self.rack.borrow_mut().restore_power();
+        match self.workload.told() {
+            Some(told) => S::audit_without_log(&self.scenario, &self.rack.borrow(), told),
+            None => Ok(()),
+        }
     }
 
     // Lets hosts work until they have nothing left to ask, or the power fails.
@@ -300,7 +304,9 @@ impl World {
         }
         twin.scenario.probe_losses = false;
         twin.workload.retire();
-        twin.power_cycle();
+        twin.workload.power_cut();
+        twin.rack.borrow_mut().restore_power();
+        twin.cuts += 1;
         twin
     }
 

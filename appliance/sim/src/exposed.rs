@@ -1,0 +1,110 @@
+//! The oracle of write-through: what was acknowledged lies on the members, whatever becomes of the log. After a power cut it
+//! reads the members past all shards and without the log, as somebody would who lost every copy of it. It asks nothing of
+//! writes that were not acknowledged: those may be there, or not, or torn.
+
+use base::Block;
+use base::ids::{ArrayBlock, DeviceBlock, Lba, StripeId};
+use raid::{Geometry, Initialised};
+
+use crate::audit::{bitmap, members_in_force};
+use crate::failure::Failure;
+use crate::oracle::Oracle;
+use crate::rack::Rack;
+use crate::scenario::Scenario;
+use crate::stamp::{Found, recognise};
+
+/// Each block that was ever written holds on the members what the acknowledged writes permit. `told` has heard of every
+/// write and every acknowledgement, and of no read. The volume begins with the array.
+///
+/// # Errors
+/// The first block that does not.
+pub fn members_hold_acknowledged(scenario: &Scenario, rack: &Rack, told: &Oracle) -> Result<(), Failure> {
+    let members = members_in_force(scenario, rack)?;
+    let Some((_, superblock)) = members.first() else { return Ok(()) };
+    let geometry = superblock.geometry;
+    let initialised = bitmap(rack, &members)?;
+    let member = |slot: base::ids::Slot, stripe: StripeId| -> Option<&Block> {
+        let (device, superblock) = members.iter().find(|(_, superblock)| superblock.slot == slot.0)?;
+        Some(rack.peek(*device, DeviceBlock(superblock.layout.data.start + stripe.0)))
+    };
+    for lba in told.written() {
+        let place = geometry.locate(ArrayBlock(lba.0));
+        let slot = geometry.member_of(place.stripe, place.column);
+        let found = if !is_initialised(&initialised, &geometry, place.stripe) {
+            Found::Zeros
+        } else if let Some(block) = member(slot, place.stripe) {
+            recognise(block, lba)
+        } else if is_certain(&geometry, told, place.stripe) {
+            let mut sum = [0; base::BLOCK];
+            for other in (0..geometry.members()).map(base::ids::Slot).filter(|&other| other != slot) {
+                let Some(block) = member(other, place.stripe) else { return Ok(()) };
+                parity::xor_into(&mut sum, block);
+            }
+            recognise(&sum, lba)
+        } else {
+            // Its parity may have been on its way.
+            continue;
+        };
+        let torn = matches!(found, Found::Torn { .. }) && told.certain(lba).is_none();
+        if !torn && !told.permits(lba, found) {
+            return Err(Failure::Exposed { lba, found, permitted: told.permitted(lba) });
+        }
+    }
+    Ok(())
+}
+
+fn is_initialised(initialised: &Initialised, geometry: &Geometry, stripe: StripeId) -> bool {
+    initialised.is_set(geometry.zone_of(stripe))
+}
+
+/// Whether nothing of a stripe can have been on its way to the members.
+fn is_certain(geometry: &Geometry, told: &Oracle, stripe: StripeId) -> bool {
+    (0..geometry.data_slots()).all(|column| told.certain(Lba(geometry.array_block(stripe, column).0)).is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    use super::*;
+    use crate::device::{Run, content_of};
+    use crate::machine::boot_devices;
+    use crate::production::Production;
+    use crate::random::Random;
+    use crate::stamp::{Version, fill};
+    use crate::subject::Subject;
+    use crate::trace::Trace;
+
+    #[test]
+    fn an_acknowledged_write_that_is_only_in_the_log_is_found() {
+        let mut scenario = Scenario::draw(1);
+        scenario.write_through = true;
+        scenario.members_are_zero = true;
+        let rack = Rc::new(RefCell::new(Rack::new(1, &scenario.devices(), Trace::default())));
+        Production::create(&scenario, &mut boot_devices(&rack), &mut Random::named(1, "world")).expect("an array");
+        let judge = |told: &Oracle| members_hold_acknowledged(&scenario, &rack.borrow(), told);
+        let mut told = Oracle::default();
+        told.begin_write(Lba(0), 1, Version(1), false);
+        judge(&told).expect("nobody was told that it is done");
+        told.acknowledge(Lba(0), 1, Version(1));
+        assert!(matches!(judge(&told), Err(Failure::Exposed { lba: Lba(0), found: Found::Zeros, .. })));
+
+        let members = members_in_force(&scenario, &rack.borrow()).expect("members");
+        let place = members[0].1.geometry.locate(ArrayBlock(0));
+        let slot = members[0].1.geometry.member_of(place.stripe, place.column);
+        let mut block = [0; base::BLOCK];
+        fill(&mut block, Lba(0), Version(1));
+        let (device, superblock) = &members[slot.index()];
+        let start = DeviceBlock(superblock.layout.data.start + place.stripe.0);
+        rack.borrow_mut().write_now(*device, Run { start, blocks: vec![content_of(&block)] }).expect("powered");
+        judge(&told).expect("it is on its member");
+
+        // Without that member its parity has to know of it.
+        rack.borrow_mut().lose(*device, false);
+        assert!(matches!(judge(&told), Err(Failure::Exposed { .. })));
+        let (device, _) = &members[members[0].1.geometry.parity_member(place.stripe, 0).index()];
+        rack.borrow_mut().write_now(*device, Run { start, blocks: vec![content_of(&block)] }).expect("powered");
+        judge(&told).expect("what is left gives it back");
+    }
+}
