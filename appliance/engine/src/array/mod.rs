@@ -9,7 +9,8 @@
 //! | [`write`] | admission of writes to a lane |
 //! | [`commit`] | records and anchors on their way to the copies |
 //! | [`read`] | reads from cache and members, degraded reads |
-//! | [`destage`] | from the log to the members |
+//! | [`destage`] | from the log to the members: plan, parity, notes |
+//! | [`members`] | the members' writes and flushes |
 //! | [`zones`] | zones that were never written |
 //! | [`grace`] | when all reads of an earlier time have ended |
 //!
@@ -21,6 +22,7 @@ pub(crate) mod commit;
 pub(crate) mod destage;
 pub(crate) mod grace;
 pub(crate) mod lane;
+pub(crate) mod members;
 pub(crate) mod read;
 pub(crate) mod stripes;
 pub(crate) mod write;
@@ -40,10 +42,11 @@ use crate::limits::{DESTAGE_LOG_BLOCKS, FRAGMENT_CREDITS, LOCAL_FRAGMENTS, MAX_D
 use crate::map::{ArrayMap, LogMode, Service};
 use crate::message::{Fragment, FragmentDone, FragmentKind, Message};
 use crate::operations::Operations;
-use destage::{Destage, Flushing, Writes};
+use destage::Destage;
 use grace::Grace;
 pub use lane::LaneStart;
 use lane::{Closing, Lane};
+use members::{Flushing, Writes};
 use read::Read;
 use stripes::{StripeRef, Stripes};
 use write::Through;

@@ -1,0 +1,213 @@
+//! The last way of a destage: its blocks to the members, neighbours in one operation, and the members' flush, many stripes
+//! at a time. It knows what is due and what is under way, and nothing of how it came about.
+
+use base::ids::{DeviceBlock, DeviceId, Slot};
+use base::slab::Key;
+use ports::{Buffer, BufferId, DeviceOp, Ports};
+
+use super::destage::{Destage, Phase};
+use super::{ArrayShard, Purpose, Work};
+use crate::limits::MAX_DESTAGES;
+
+/// Most blocks of a member write that carries several stripes.
+const MAX_MERGED_BLOCKS: usize = 64;
+
+/// A block that is due to be written to a member.
+#[derive(Clone, Copy, Debug)]
+struct DueWrite {
+    device: DeviceId,
+    at: DeviceBlock,
+    slot: Slot,
+    buffer: BufferId,
+    destage: Key<Destage>,
+}
+
+/// Member writes: those that are due, and whose blocks those under way carry.
+#[derive(Debug)]
+pub(crate) struct Writes {
+    due: Vec<DueWrite>,
+    batches: Vec<Vec<Key<Destage>>>,
+    free: Vec<u32>,
+}
+
+impl Writes {
+    pub(crate) fn new(members: usize) -> Self {
+        let blocks = MAX_DESTAGES * members;
+        Self {
+            due: Vec::with_capacity(blocks),
+            batches: (0..blocks).map(|_| Vec::with_capacity(MAX_MERGED_BLOCKS)).collect(),
+            free: (0..blocks as u32).rev().collect(),
+        }
+    }
+}
+
+/// The members' flush, shared by many destages.
+#[derive(Debug)]
+pub(crate) struct Flushing {
+    /// Those that the flush under way covers.
+    batch: Vec<Key<Destage>>,
+    /// Those that the next one will cover.
+    next: Vec<Key<Destage>>,
+    unanswered: u32,
+    failed: bool,
+}
+
+impl Flushing {
+    pub(crate) fn new() -> Self {
+        let room = 2 * MAX_DESTAGES;
+        Self { batch: Vec::with_capacity(room), next: Vec::with_capacity(room), unanswered: 0, failed: false }
+    }
+}
+
+impl ArrayShard {
+    /// Starts member writes of destages for which all earlier reads have ended.
+    pub(crate) fn start_writes<P: Ports>(&mut self, work: &mut Work<'_, P>) {
+        for _ in 0..self.in_grace.len() {
+            let key = self.in_grace.pop_front().expect("as many as there were");
+            let operations = self.writes.due.len() + self.map.members.len();
+            if self.grace.is_over(self.destages[key].grace) && work.operations.available() > operations {
+                self.write_members(key);
+            } else {
+                self.in_grace.push_back(key);
+            }
+        }
+        self.submit_writes(work);
+    }
+
+    /// Gives what is due to the members, neighbours in one operation: stripes that were written together mostly go together.
+    fn submit_writes<P: Ports>(&mut self, work: &mut Work<'_, P>) {
+        let Writes { due, batches, free } = &mut self.writes;
+        due.sort_unstable_by_key(|write| (write.device, write.at));
+        let mut rest = due.as_slice();
+        while let Some(first) = rest.first() {
+            let follows = |(at, write): (usize, &DueWrite)| {
+                write.device == first.device && write.at.0 == first.at.0 + at as u64 && at < MAX_MERGED_BLOCKS
+            };
+            let length = rest.iter().enumerate().take_while(|&pair| follows(pair)).count();
+            let (run, later) = rest.split_at(length);
+            let batch = free.pop().expect("a batch for each block under way");
+            batches[batch as usize].extend(run.iter().map(|write| write.destage));
+            let purpose = Purpose::DestageWrite { array: self.map.id, batch, slot: first.slot };
+            let blocks = run.iter().map(|write| write.buffer);
+            work.operations.start(work.ports, (first.device, first.at), DeviceOp::Write, blocks, purpose);
+            rest = later;
+        }
+        due.clear();
+    }
+
+    /// Puts what a destage writes among what is due.
+    fn write_members(&mut self, key: Key<Destage>) {
+        let destage = &self.destages[key];
+        let stripe = destage.stripe;
+        let entry = self.stripes.get(stripe);
+        let (id, frozen) = (entry.id, entry.frozen);
+        let zero = self.zero.as_ref().expect("it was set aside").id();
+        let before = self.writes.due.len();
+        // A member that has gone since the plan was made is skipped; the parity, if there is one, stands in for it.
+        let map = &self.map;
+        let due = &mut self.writes.due;
+        let mut write = |slot: Slot, buffer: BufferId| {
+            if let Some((device, at)) = map.on_member(slot, id) {
+                due.push(DueWrite { device, at, slot, buffer, destage: key });
+            }
+        };
+        for column in (0..map.geometry.data_slots()).filter(|column| frozen & 1 << column != 0) {
+            let version = self.stripes.frozen(stripe, column).expect("the mask tells the truth");
+            write(map.geometry.member_of(id, column), version.buffer.as_ref().map_or(zero, Buffer::id));
+        }
+        if let Some(parity) = &destage.parity {
+            write(map.geometry.parity_member(id, 0), parity.id());
+        }
+        let unanswered = (self.writes.due.len() - before) as u32;
+        let destage = &mut self.destages[key];
+        destage.unanswered = unanswered;
+        destage.phase = Phase::Writing;
+        destage.failed = false;
+        if unanswered == 0 {
+            self.written(key);
+        }
+    }
+
+    /// A member has answered a write.
+    pub(crate) fn destage_written(&mut self, batch: u32, slot: Slot, succeeded: bool) {
+        if !succeeded {
+            self.member_failed(slot);
+        }
+        let mut batch_of = core::mem::take(&mut self.writes.batches[batch as usize]);
+        for key in batch_of.drain(..) {
+            let destage = self.destages.get_mut(key).expect("a destage waits for its operations");
+            destage.unanswered -= 1;
+            if destage.unanswered == 0 {
+                self.written(key);
+            }
+        }
+        self.writes.batches[batch as usize] = batch_of;
+        self.writes.free.push(batch);
+    }
+
+    fn written(&mut self, key: Key<Destage>) {
+        let destage = &mut self.destages[key];
+        destage.phase = Phase::Written;
+        let parity = destage.parity.take();
+        self.flushing.next.push(key);
+        if let Some(parity) = parity {
+            self.keep(parity);
+        }
+    }
+
+    /// Flushes the members for all that was written since the last flush began. While a member is failing nothing is
+    /// flushed: the note that would follow must not rely on an exclusion that is not durable.
+    pub(crate) fn start_flush<P: Ports>(&mut self, work: &mut Work<'_, P>) {
+        let flushing = &mut self.flushing;
+        if !flushing.batch.is_empty()
+            || flushing.next.is_empty()
+            || self.failing_members != 0
+            || work.operations.available() <= self.map.members.len()
+        {
+            return;
+        }
+        core::mem::swap(&mut flushing.batch, &mut flushing.next);
+        flushing.failed = false;
+        flushing.unanswered = 0;
+        for (slot, member) in (0u8..).map(Slot).zip(&self.map.members) {
+            let Some(member) = member else { continue };
+            flushing.unanswered += 1;
+            let purpose = Purpose::MemberFlush { array: self.map.id, slot };
+            work.operations.start(work.ports, (member.device, DeviceBlock(0)), DeviceOp::Flush, None, purpose);
+        }
+        for index in 0..self.flushing.batch.len() {
+            let key = self.flushing.batch[index];
+            self.destages[key].phase = Phase::Flushing;
+        }
+    }
+
+    /// A member has answered a flush.
+    pub(crate) fn flushed<P: Ports>(&mut self, work: &mut Work<'_, P>, slot: Slot, succeeded: bool) {
+        if !succeeded {
+            self.member_failed(slot);
+        }
+        self.flushing.failed |= !succeeded;
+        self.flushing.unanswered -= 1;
+        if self.flushing.unanswered > 0 {
+            return;
+        }
+        let mut batch = core::mem::take(&mut self.flushing.batch);
+        for key in batch.drain(..) {
+            if self.flushing.failed {
+                // Once the member is excluded the others are flushed again.
+                self.destages[key].phase = Phase::Written;
+                self.flushing.next.push(key);
+                continue;
+            }
+            self.destages[key].phase = Phase::ToRecord;
+            let stripe = self.destages[key].stripe;
+            while let Some(through) = self.stripes.take_waiter(stripe) {
+                self.on_members(through);
+            }
+            if !self.log_note(work, key) {
+                self.to_log.push_back(key);
+            }
+        }
+        self.flushing.batch = batch;
+    }
+}
