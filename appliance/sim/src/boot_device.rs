@@ -68,7 +68,8 @@ impl SyncDevice for BootDevice {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rack::{DeviceOptions, Fault, PlannedFault};
+    use crate::fault::{Fault, PlannedFault};
+    use crate::rack::DeviceOptions;
     use crate::trace::Trace;
     use base::{BLOCK, ZERO_BLOCK};
 

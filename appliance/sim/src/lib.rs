@@ -9,6 +9,7 @@
 //! | [`clock`] | virtual time |
 //! | [`pool`] | buffers, and the watch over who touches them |
 //! | [`device`] | a medium with its cache: the crash model |
+//! | [`fault`] | what may go wrong |
 //! | [`rack`] | devices behind queues, effects, faults, power |
 //! | [`boot_device`] | the same devices for start-up code |
 //! | [`mesh`] | messages between shards |
@@ -39,6 +40,7 @@ pub mod clock;
 pub mod device;
 pub mod exposed;
 pub mod failure;
+pub mod fault;
 pub mod machine;
 pub mod mesh;
 pub mod oracle;

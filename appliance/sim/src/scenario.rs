@@ -4,7 +4,8 @@
 use base::ids::{DeviceId, Lba};
 use base::time::Span;
 
-use crate::rack::{DeviceOptions, Fault, Landmark, PlannedFault};
+use crate::fault::{Fault, Landmark, PlannedFault};
+use crate::rack::DeviceOptions;
 use crate::random::Random;
 
 /// A run of logical blocks that the workload uses.

@@ -8,7 +8,7 @@ use base::ids::{DeviceId, Lba};
 use base::time::Span;
 
 use crate::failure::Failure;
-use crate::rack::{Fault, PlannedFault};
+use crate::fault::{Fault, PlannedFault};
 use crate::random::Random;
 use crate::scenario::{SLOW_ONCE_IN, Scenario, Window, WorkloadOptions};
 use crate::subject::Subject;

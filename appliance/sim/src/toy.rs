@@ -74,7 +74,7 @@ pub(crate) fn scenario(seed: u64) -> Scenario {
     scenario.workload.row_blocks = 8;
     scenario.workload.requests = 120;
     scenario.workload.max_blocks = 8;
-    scenario.faults.retain(|planned| planned.fault == crate::rack::Fault::PowerCut);
+    scenario.faults.retain(|planned| planned.fault == crate::fault::Fault::PowerCut);
     scenario
 }
 

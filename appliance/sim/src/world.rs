@@ -11,8 +11,9 @@ use ports::Ports;
 
 use crate::audit::describe_log;
 use crate::failure::Failure;
+use crate::fault::PlannedFault;
 use crate::machine::{Machine, Started, Step, boot_devices};
-use crate::rack::{PlannedFault, Rack};
+use crate::rack::Rack;
 use crate::random::Random;
 use crate::scenario::Scenario;
 use crate::subject::Subject;

@@ -1,0 +1,74 @@
+//! What may go wrong, as data: planned for an effect, or for the moment at which it hurts most. The rack carries it out.
+
+use base::Block;
+use base::ids::DeviceId;
+use journal::anchor;
+
+/// What goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The power fails.
+    PowerCut,
+    /// From now on the power fails as soon as so much is written while such a write is in flight.
+    PowerCutBehind {
+        /// The write that is not durable yet.
+        landmark: Landmark,
+        /// Blocks written behind it, zeros and flushes not counted.
+        blocks: u64,
+    },
+    /// A device fails and answers nothing from then on.
+    Lost {
+        /// The device.
+        device: DeviceId,
+        /// Whether it comes back at the next power-on, with the content it then had.
+        returns: bool,
+    },
+}
+
+/// Writes that others must wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Landmark {
+    /// An anchor of the log. Only what is written to its own device counts as behind it.
+    Anchor,
+    /// A superblock of a member, written to exclude somebody.
+    Superblock,
+    /// A block of the bitmap of initialised zones.
+    Bitmap,
+}
+
+/// A fault and when it strikes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlannedFault {
+    /// The effect during which it strikes, counted from one.
+    pub effect: u64,
+    /// What goes wrong.
+    pub fault: Fault,
+}
+
+impl Landmark {
+    /// Whether a block is such a write's first.
+    pub fn is_in(self, block: &Block) -> bool {
+        block.starts_with(match self {
+            Self::Anchor => &anchor::MAGIC,
+            Self::Superblock => &raid::superblock::MAGIC,
+            Self::Bitmap => &raid::initialised::MAGIC,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base::BLOCK;
+
+    #[test]
+    fn each_landmark_is_known_by_its_magic_and_by_no_other() {
+        let all = [Landmark::Anchor, Landmark::Superblock, Landmark::Bitmap];
+        let magics = [anchor::MAGIC, raid::superblock::MAGIC, raid::initialised::MAGIC];
+        for (index, magic) in magics.into_iter().enumerate() {
+            let mut block = [0; BLOCK];
+            block[..8].copy_from_slice(&magic);
+            assert_eq!(all.map(|landmark| landmark.is_in(&block)), [0, 1, 2].map(|other| other == index));
+        }
+    }
+}
