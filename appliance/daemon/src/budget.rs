@@ -46,7 +46,7 @@ impl Budget {
         let pool_blocks = config.reactors.memory.blocks() as usize;
         let share = pool_blocks / usize::from(shards);
         let front = FrontLimits::of_pool(share);
-        let set_aside = |members: usize| (32 * (members + 1)).max(512) + members + 8;
+        let set_aside = |members: usize| engine::array::set_aside_blocks(members) + members + 8;
         let aside: usize = config.arrays.iter().map(|array| set_aside(array.members.len())).sum();
         let used = front.in_capsule_blocks + front.data_blocks + aside;
         let arrays = config.arrays.len().max(1);

@@ -11,14 +11,14 @@ use std::path::Path;
 use base::BLOCK;
 use config::{Array, Config, Device, Level, Name};
 use engine::limits::DESTAGE_LOG_BLOCKS;
-use journal::{LogLayout, MAX_PAYLOAD_BLOCKS, MAX_RECORD_BLOCKS};
+use journal::{LogLayout, MAX_PAYLOAD_BLOCKS};
 use raid::{Geometry, MemberLayout};
 
 use crate::budget::Budget;
 
 /// Blocks of a lane that hosts never get: room for pads and records that carry little, one block that stays empty, and the
 /// record that an anchor names.
-const LANE_RESERVE_BLOCKS: u64 = 2 * MAX_RECORD_BLOCKS as u64 + 2;
+const LANE_RESERVE_BLOCKS: u64 = engine::array::SLACK_BLOCKS + 2;
 
 /// What an array holds, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

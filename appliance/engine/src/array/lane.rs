@@ -27,7 +27,7 @@ use crate::message::Fragment;
 const RECORDS_EXPECTED: usize = 16 * 1024;
 
 /// Log space that is never given to hosts: room for pads and for records that carry little.
-pub(crate) const SLACK_BLOCKS: u64 = 2 * MAX_RECORD_BLOCKS as u64;
+pub const SLACK_BLOCKS: u64 = 2 * MAX_RECORD_BLOCKS as u64;
 
 /// Something to be logged.
 #[derive(Clone, Copy, Debug)]

@@ -44,8 +44,8 @@ use crate::message::{Fragment, FragmentDone, FragmentKind, Message};
 use crate::operations::Operations;
 use destage::Destage;
 use grace::Grace;
-pub use lane::LaneStart;
 use lane::{Closing, Lane};
+pub use lane::{LaneStart, SLACK_BLOCKS};
 use members::{Flushing, Writes};
 use read::Read;
 use stripes::{StripeRef, Stripes};
@@ -54,6 +54,12 @@ use zones::Zones;
 
 /// Blocks that the cache takes beside what recovery found.
 pub const MIN_CACHE_BLOCKS: usize = 1024;
+
+/// Buffers that each shard's part of an array of so many members sets aside for destaging and for degraded reads.
+pub const fn set_aside_blocks(members: usize) -> usize {
+    let wanted = 32 * (members + 1);
+    if wanted > 512 { wanted } else { 512 }
+}
 
 /// What a device operation was for.
 #[derive(Clone, Copy, Debug)]
@@ -227,7 +233,7 @@ impl ArrayShard {
 
     /// Buffers that an array's part sets aside for destaging and for degraded reads.
     pub(crate) fn scratch_blocks(map: &ArrayMap) -> usize {
-        (32 * (map.members.len() + 1)).max(512)
+        set_aside_blocks(map.members.len())
     }
 
     /// Puts a block that recovery found dirty into the cache.

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use base::ZERO_BLOCK;
-use base::ids::{ArrayBlock, ArrayId, DeviceBlock, DeviceId, LaneId, ShardId};
+use base::ids::{ArrayBlock, ArrayId, DeviceBlock, DeviceId, ShardId};
 use base::uuid::Uuid;
 use journal::{LogIdentity, LogLayout, LogSuperblock, slot_of};
 use ports::SyncDevice;
@@ -15,7 +15,7 @@ use raid::{Assembly, Candidate, LogCandidate, Metadata, Superblock, Wanted, supe
 
 use super::BootError;
 use super::create::{CreateVolume, Writer};
-use super::recovery::{LaneReport, recover_lane};
+use super::recovery::{LaneReport, recover_lane, scan_lanes};
 use super::regions::Regions;
 use crate::array::{ArrayPart, DestageSettings, RecoveredBlock};
 use crate::coordinator::{CoordinatedArray, service};
@@ -174,7 +174,10 @@ fn attempt<D: SyncDevice>(
     let mut log_superblocks: Vec<Option<LogSuperblock>> =
         assembly.copies.iter().map(|device| device.and_then(log_of)).collect();
     check_logs(&assembly, &log_superblocks)?;
-    // Up to here nothing was written: an array whose members are refused is left as it was.
+    let log = log_superblocks.iter().flatten().next().expect("assembly found a copy of the log");
+    let scans = scan_lanes(devices, &assembly.copies, &log.layout, &log.identity)
+        .map_err(|error| BootError::Log { array: options.name.clone(), error })?;
+    // Up to here nothing was written: an array whose members or log are refused is left as it was.
     let superblocks = make_durable(devices, &assembly, &mut log_superblocks, options)?;
     regions.make_durable(devices)?;
     let Regions { initialised, metadata, .. } = regions;
@@ -220,8 +223,9 @@ fn attempt<D: SyncDevice>(
             settings: options.settings,
         });
     }
-    for lane in (0..map.log_layout.lanes()).map(LaneId) {
-        let recovered = recover_lane(devices, &map, lane)?;
+    for scan in &scans {
+        let lane = scan.lane;
+        let recovered = recover_lane(devices, &map, scan)?;
         add(&mut report.lanes, &recovered.report);
         let ShardId(owner) = map.owner_of(lane);
         let part = &mut parts[usize::from(owner)];

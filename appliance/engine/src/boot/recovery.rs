@@ -14,8 +14,8 @@
 use base::ids::{ArrayBlock, DeviceBlock, DeviceId, LaneId, Slot, StripeId};
 use base::{Block, ZERO_BLOCK};
 use journal::{
-    Content, Covered, Entry, LaneScan, LaneSpace, LogReader, MAX_ENTRIES, PayloadAt, ReadFault, RecordHeader,
-    RecordKind, fold, open_record, payload_crc, scan_lane, seal_record, slot_of,
+    Content, Covered, Entry, LaneScan, LaneSpace, LogIdentity, LogLayout, LogReader, MAX_ENTRIES, PayloadAt, ReadFault,
+    RecordHeader, RecordKind, RecoveryError, fold, open_record, payload_crc, scan_lane, seal_record, slot_of,
 };
 use ports::SyncDevice;
 
@@ -94,28 +94,39 @@ impl<D: SyncDevice> Copies<'_, D> {
     }
 }
 
+/// Reads all lanes of a log from these copies, before anything is written: a damaged log is left as it was.
+pub(super) fn scan_lanes<D: SyncDevice>(
+    devices: &mut [Option<D>],
+    copies: &[Option<DeviceId>],
+    layout: &LogLayout,
+    identity: &LogIdentity,
+) -> Result<Vec<LaneScan>, RecoveryError> {
+    let mut copies = Copies { devices, copies: copies.iter().flatten().copied().collect() };
+    (0..layout.lanes()).map(LaneId).map(|lane| scan_lane(&mut copies, layout, identity, lane)).collect()
+}
+
 /// Recovers one lane of an array whose map is already that of this start.
 pub(super) fn recover_lane<D: SyncDevice>(
     devices: &mut [Option<D>],
     map: &ArrayMap,
-    lane: LaneId,
+    scan: &LaneScan,
 ) -> Result<RecoveredLane, BootError> {
+    let lane = scan.lane;
     let mut copies = Copies { devices, copies: map.copies.iter().flatten().copied().collect() };
     let damaged = |error| BootError::Log { array: map.name.clone(), error };
-    let scan = scan_lane(&mut copies, &map.log_layout, &map.log, lane).map_err(damaged)?;
     let blocks_end = map.geometry.blocks();
     let stripe_of = |block: ArrayBlock| (block.0 < blocks_end).then(|| map.geometry.locate(block).stripe);
-    let plan = fold(&scan, stripe_of).map_err(damaged)?;
+    let plan = fold(scan, stripe_of).map_err(damaged)?;
 
     let mut report = LaneReport {
         clean: scan.is_clean_stop(),
         records: scan.records.len() as u64,
         torn: scan.end != journal::EndOfLog::Clean,
-        repaired_records: repair(&mut copies, map, &scan)?,
+        repaired_records: repair(&mut copies, map, scan)?,
         ..LaneReport::default()
     };
 
-    repair_anchor(&mut copies, map, &scan)?;
+    repair_anchor(&mut copies, map, scan)?;
 
     let mut destaged = Vec::new();
     for (&stripe, replay) in &plan.stripes {
@@ -131,7 +142,7 @@ pub(super) fn recover_lane<D: SyncDevice>(
     if !destaged.is_empty() {
         flush_members(&mut copies, map)?;
     }
-    let start = open(&mut copies, map, &scan, &destaged)?;
+    let start = open(&mut copies, map, scan, &destaged)?;
 
     let mut blocks = Vec::new();
     for replay in plan.stripes.values() {
