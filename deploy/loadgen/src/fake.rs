@@ -70,6 +70,8 @@ struct Shared {
     store: Mutex<Store>,
     connections: Mutex<Vec<TcpStream>>,
     dead: AtomicBool,
+    /// How often it was killed: a connection from before the last time reaches the store no more.
+    deaths: AtomicU32,
     ends: AtomicBool,
     configuration: AtomicU32,
     keep_alives: AtomicU32,
@@ -90,6 +92,7 @@ impl Fake {
             store: Mutex::default(),
             connections: Mutex::default(),
             dead: AtomicBool::new(false),
+            deaths: AtomicU32::new(0),
             ends: AtomicBool::new(false),
             configuration: AtomicU32::new(0),
             keep_alives: AtomicU32::new(0),
@@ -100,13 +103,14 @@ impl Fake {
                 if accepting.ends.load(Ordering::SeqCst) {
                     return;
                 }
+                let born = accepting.deaths.load(Ordering::SeqCst);
                 if accepting.dead.load(Ordering::SeqCst) {
                     continue;
                 }
                 let kept = stream.try_clone().expect("a second handle");
                 accepting.connections.lock().expect("unpoisoned").push(kept);
                 let shared = Arc::clone(&accepting);
-                std::thread::spawn(move || Connection::new(stream, &shared).serve());
+                std::thread::spawn(move || Connection::new(stream, &shared, born).serve());
             }
         });
         Self { address, shared }
@@ -115,6 +119,11 @@ impl Fake {
     /// Closes all connections and refuses new ones until [`Fake::revive`].
     pub(crate) fn kill(&self) {
         self.shared.dead.store(true, Ordering::SeqCst);
+        {
+            // Whoever is storing now has stored before the kill; nobody does after it.
+            let _store = self.shared.store.lock().expect("unpoisoned");
+            self.shared.deaths.fetch_add(1, Ordering::SeqCst);
+        }
         for stream in self.shared.connections.lock().expect("unpoisoned").drain(..) {
             // It may be closed already.
             let _ = stream.shutdown(Shutdown::Both);
@@ -157,6 +166,8 @@ struct Writing {
 struct Connection<'a> {
     stream: TcpStream,
     shared: &'a Shared,
+    /// Deaths of the target before it came.
+    born: u32,
     digests: Digests,
     sent: [usize; 16],
     writing: BTreeMap<u16, Writing>,
@@ -164,9 +175,9 @@ struct Connection<'a> {
 }
 
 impl<'a> Connection<'a> {
-    fn new(stream: TcpStream, shared: &'a Shared) -> Self {
+    fn new(stream: TcpStream, shared: &'a Shared, born: u32) -> Self {
         let digests = Digests::default();
-        Self { stream, shared, digests, sent: [0; 16], writing: BTreeMap::new(), queue_id: 0 }
+        Self { stream, shared, born, digests, sent: [0; 16], writing: BTreeMap::new(), queue_id: 0 }
     }
 
     fn serve(mut self) {
@@ -280,7 +291,7 @@ impl<'a> Connection<'a> {
             }
             opcode::WRITE if entry.data.identifier == sgl::DATA_BLOCK_OFFSET => {
                 assert!(payload.len() <= self.shared.options.in_capsule_bytes as usize, "IOCCSZ");
-                self.store(entry.lba(), payload);
+                self.store(entry.lba(), payload)?;
                 self.respond(cid, Status::SUCCESS, 0)
             }
             opcode::WRITE => {
@@ -290,7 +301,7 @@ impl<'a> Connection<'a> {
                 self.ask(cid)
             }
             opcode::WRITE_ZEROES => {
-                self.store(entry.lba(), &vec![0; entry.block_count() as usize * BLOCK]);
+                self.store(entry.lba(), &vec![0; entry.block_count() as usize * BLOCK])?;
                 self.respond(cid, Status::SUCCESS, 0)
             }
             opcode::FLUSH => self.respond(cid, Status::SUCCESS, 0),
@@ -322,15 +333,15 @@ impl<'a> Connection<'a> {
             return self.ask(data.cid);
         }
         let Writing { entry, data, .. } = self.writing.remove(&data.cid).expect("it is there");
-        self.store(entry.lba(), &data);
+        self.store(entry.lba(), &data)?;
         self.respond(entry.cid, Status::SUCCESS, 0)
     }
 
-    fn store(&self, lba: u64, data: &[u8]) {
+    fn store(&self, lba: u64, data: &[u8]) -> io::Result<()> {
         let mut store = self.shared.store.lock().expect("unpoisoned");
-        // Dead is dead: nothing reaches the store of a killed target.
-        if self.shared.dead.load(Ordering::SeqCst) {
-            return;
+        // Dead is dead: nothing reaches the store of a killed target, and nothing is acknowledged by it.
+        if self.shared.deaths.load(Ordering::SeqCst) != self.born {
+            return Err(io::ErrorKind::ConnectionAborted.into());
         }
         for (lba, block) in (lba..).zip(data.chunks_exact(BLOCK)) {
             let before = store.blocks.insert(lba, block.to_vec());
@@ -339,6 +350,7 @@ impl<'a> Connection<'a> {
                 store.undo.pop_front();
             }
         }
+        Ok(())
     }
 
     fn fabrics(&mut self, entry: &SubmissionEntry, payload: &[u8]) -> io::Result<()> {
