@@ -9,6 +9,7 @@
 use base::ids::{ShardId, Slot, StripeId};
 use base::slab::Key;
 use ports::{Buffer, BufferId, BufferList, DeviceOp, Ports};
+use raid::{ReadPlan, plan_read};
 
 use super::stripes::Version;
 use super::{ArrayShard, Purpose, Work};
@@ -87,9 +88,13 @@ impl ArrayShard {
         if available < count as usize {
             return false;
         }
-        let Some((device, at)) = self.map.on_member(slot, place.stripe) else {
-            return self.reconstruct(work, key, slot);
-        };
+        match plan_read(&self.map.geometry, place.stripe, place.column, self.map.missing()) {
+            ReadPlan::Direct(_) => {}
+            ReadPlan::Reconstruct => return self.reconstruct(work, key, slot),
+            // Only what the cache holds can be had.
+            ReadPlan::Lost => return self.read_held_only(work, key),
+        }
+        let (device, at) = self.map.on_member(slot, place.stripe).expect("the plan reads present members");
         if self.failing_members & 1 << slot.0 != 0 {
             return false;
         }
@@ -148,10 +153,6 @@ impl ArrayShard {
 
     /// Goes on with a read whose member is missing: skips what the cache holds, then reads a few blocks of all others.
     fn reconstruct<P: Ports>(&mut self, work: &mut Work<'_, P>, key: Key<Read>, slot: Slot) -> bool {
-        if self.map.missing().count_ones() > 1 {
-            // Only what the cache holds can be had.
-            return self.read_held_only(work, key);
-        }
         if self.failing_members != 0 {
             return false;
         }

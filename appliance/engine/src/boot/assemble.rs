@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use base::ZERO_BLOCK;
 use base::ids::{ArrayBlock, ArrayId, DeviceBlock, DeviceId, ShardId};
-use base::uuid::Uuid;
 use journal::{LogIdentity, LogLayout, LogSuperblock, slot_of};
 use ports::SyncDevice;
 use raid::{Assembly, Candidate, LogCandidate, Metadata, Superblock, Wanted, superblock_block};
@@ -319,13 +318,4 @@ fn make_durable<D: SyncDevice>(
         }
     }
     Ok(superblocks)
-}
-
-/// The identity of an array, for callers that look at several.
-pub fn array_of(found: &Found) -> Option<Uuid> {
-    match found {
-        Found::Member(superblock) => Some(superblock.array),
-        Found::Log(superblock) => Some(superblock.identity.array),
-        Found::Nothing | Found::Unusable(_) => None,
-    }
 }
