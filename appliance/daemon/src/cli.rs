@@ -30,8 +30,49 @@ pub enum Command {
     Schema,
     /// Ask a serving process how it is.
     Status(StatusOptions),
+    /// Drives: members of arrays and log copies.
+    #[command(subcommand)]
+    Drive(DriveCommand),
     /// Print the version.
     Version,
+}
+
+/// What can be done with drives.
+#[derive(Debug, Subcommand)]
+pub enum DriveCommand {
+    /// Use a drive no longer: its array goes on without it, degraded.
+    Fail {
+        /// The drive, as the configuration calls it.
+        name: String,
+        /// Whether to ask.
+        #[command(flatten)]
+        consent: Consent,
+        /// Whom to ask.
+        #[command(flatten)]
+        server: Server,
+    },
+}
+
+/// The serving process that is meant.
+#[derive(Clone, Debug, Args)]
+pub struct Server {
+    /// The configuration that is served: its control socket is asked. Left out: the demo's.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The control socket to ask.
+    #[arg(long, value_name = "SOCKET", conflicts_with = "config")]
+    pub control: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Whether what cannot be undone may be done unasked.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Consent {
+    /// Do it without asking. Needed where there is no terminal to ask at.
+    #[arg(long, short)]
+    pub yes: bool,
 }
 
 /// How to serve.

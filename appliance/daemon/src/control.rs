@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use base::metrics::{Metrics, ReactorTimes};
+use serde_json::Value;
 use thiserror::Error;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -26,6 +27,9 @@ pub struct ControlSetup {
     pub reactor_times: Box<dyn Fn() -> Vec<ReactorTimes> + Send + Sync>,
     /// How the appliance is. It may take a while, but must come to an end.
     pub status: Box<dyn Fn() -> Status + Send + Sync>,
+    /// Carries out a method with its parameters; none if there is none of this name. It may take a while, but must come to
+    /// an end.
+    pub call: Box<Call>,
     /// Whether hosts are served.
     pub ready: Box<dyn Fn() -> bool + Send + Sync>,
     /// Called at each SIGTERM or SIGINT. It must not wait.
@@ -35,6 +39,9 @@ pub struct ControlSetup {
     /// The control socket.
     pub socket: Option<PathBuf>,
 }
+
+/// What carries out methods.
+pub type Call = dyn Fn(&str, Value) -> Option<Result<Value, String>> + Send + Sync;
 
 /// Why the control side did not start.
 #[derive(Debug, Error)]
@@ -184,6 +191,7 @@ pub(crate) mod tests {
             metrics,
             reactor_times: Box::new(|| vec![ReactorTimes { turns: 7, ..Default::default() }]),
             status: Box::new(crate::status::tests::example),
+            call: Box::new(|method, params| (method == "echo").then_some(Ok(params))),
             ready: Box::new(move || ready.load(Ordering::Relaxed)),
             stop: Box::new(|| {}),
             metrics_address: Some(SocketAddr::from(([127, 0, 0, 1], 0))),

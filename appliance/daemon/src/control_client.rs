@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 use thiserror::Error;
 
 use crate::status::Status;
@@ -48,20 +50,29 @@ pub enum ClientError {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Answer {
-    Result(Box<Status>),
+enum Answer<T> {
+    Result(T),
     Error(String),
 }
 
 /// Asks for the status.
 pub fn status(path: &Path) -> Result<Status, ClientError> {
-    let line = ask(path, "{\"method\":\"status\"}\n").map_err(|source| match source.kind() {
+    call(path, "status", &Value::Null)
+}
+
+/// Has a method carried out.
+pub fn call<T: DeserializeOwned>(path: &Path, method: &str, params: &Value) -> Result<T, ClientError> {
+    let request = match params {
+        Value::Null => json!({ "method": method }),
+        params => json!({ "method": method, "params": params }),
+    };
+    let line = ask(path, &format!("{request}\n")).map_err(|source| match source.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ClientError::NobodyServes(path.to_owned()),
         io::ErrorKind::PermissionDenied => ClientError::NotAllowed(path.to_owned()),
         _ => ClientError::Broken { path: path.to_owned(), source },
     })?;
     match serde_json::from_slice(&line) {
-        Ok(Answer::Result(status)) => Ok(*status),
+        Ok(Answer::Result(result)) => Ok(result),
         Ok(Answer::Error(message)) => Err(ClientError::Refused(message)),
         Err(source) => Err(ClientError::Misunderstood { path: path.to_owned(), source }),
     }

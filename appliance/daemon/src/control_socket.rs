@@ -1,5 +1,5 @@
-//! The control socket: requests and answers, one JSON object a line. `{"method": "status"}` is answered by
-//! `{"result": …}` or `{"error": "…"}`. Only the socket's owner may connect; requests, connections and waits are bounded.
+//! The control socket: requests and answers, one JSON object a line. `{"method": "drive.fail", "params": {"name": "d2"}}` is
+//! answered by `{"result": …}` or `{"error": "…"}`. Only the socket's owner may connect; requests, connections and waits are bounded.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -118,6 +118,8 @@ fn listen(path: &Path) -> io::Result<(OwnedFd, (u64, u64))> {
 #[serde(deny_unknown_fields)]
 struct Request {
     method: String,
+    #[serde(default)]
+    params: serde_json::Value,
 }
 
 #[derive(Serialize)]
@@ -201,7 +203,17 @@ async fn answer(line: &[u8], setup: &Arc<ControlSetup>) -> Vec<u8> {
             }
         }
         "version" => encode(&Answer::Result(env!("CARGO_PKG_VERSION"))),
-        other => error(format!("there is no method '{other}': there are status and version")),
+        _ => {
+            let setup = Arc::clone(setup);
+            let Request { method, params } = request;
+            let name = method.clone();
+            match tokio::task::spawn_blocking(move || (setup.call)(&method, params)).await {
+                Ok(Some(Ok(result))) => encode(&Answer::Result(result)),
+                Ok(Some(Err(refusal))) => error(refusal),
+                Ok(None) => error(format!("there is no method '{name}'")),
+                Err(fault) => error(format!("{name} came to no end: {fault}")),
+            }
+        }
     }
 }
 

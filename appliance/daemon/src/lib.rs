@@ -10,6 +10,7 @@
 //! | [`status`] | how the appliance is, as JSON and as tables |
 //! | [`control`] | the control thread: what it tells, and signals |
 //! | [`control_socket`], [`control_client`] | both ends of the control socket |
+//! | [`verbs`] | what the command line asks of a serving process |
 //! | [`demo`] | the main job in one command, with a host of its own |
 //! | [`metrics_http`], [`exposition`] | the metrics endpoint and its text |
 //!
@@ -32,3 +33,4 @@ pub mod logging;
 pub mod metrics_http;
 pub mod serve;
 pub mod status;
+pub mod verbs;

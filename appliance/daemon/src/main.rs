@@ -3,13 +3,12 @@
 
 use std::error::Error;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
 
 use brindle::cli::{Command, CommandLine, LogFormat, StatusOptions};
-use brindle::{check, control_client, demo, serve};
+use brindle::{check, control_client, demo, serve, verbs};
 
 fn main() -> ExitCode {
     let command = CommandLine::parse().command;
@@ -35,6 +34,7 @@ fn run(command: Command) -> Result<(), Box<dyn Error>> {
         Command::Check { file } => say(&check::run(&file)?)?,
         Command::Schema => say(&config::export::json_schema_text())?,
         Command::Status(options) => say(&status_of(&options)?)?,
+        Command::Drive(command) => say(&verbs::drive::run(&command)?)?,
         Command::Version => say(concat!("brindle ", env!("CARGO_PKG_VERSION"), "\n"))?,
     }
     Ok(())
@@ -49,26 +49,10 @@ fn say(text: &str) -> io::Result<()> {
 }
 
 fn status_of(options: &StatusOptions) -> Result<String, Box<dyn Error>> {
-    let socket = match (&options.control, &options.file) {
-        (Some(socket), _) => socket.clone(),
-        (None, Some(file)) => configured_socket(file)?,
-        (None, None) => demo_socket()?,
-    };
+    let socket = verbs::socket(options.control.as_deref(), options.file.as_deref())?;
     let status = control_client::status(&socket)?;
     if options.json {
         return Ok(serde_json::to_string_pretty(&status)? + "\n");
     }
     Ok(status.to_string())
-}
-
-fn configured_socket(file: &Path) -> Result<PathBuf, Box<dyn Error>> {
-    let control = check::load(file)?.control;
-    let none = || format!("{}: there is no control socket in this configuration: nobody can be asked", file.display());
-    Ok(control.ok_or_else(none)?.socket)
-}
-
-/// The demo's socket, where one serves who has nothing configured.
-fn demo_socket() -> Result<PathBuf, Box<dyn Error>> {
-    let demo = config::parse(config::DEMO, "demo.yaml").map_err(|_| "the embedded configuration has errors")?;
-    Ok(demo.config.control.ok_or("the embedded configuration has no control socket")?.socket)
 }

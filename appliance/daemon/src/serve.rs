@@ -9,14 +9,17 @@ mod error;
 mod exports;
 mod fixed;
 mod memory;
+mod methods;
 mod new_files;
+mod news;
 mod report;
+mod shards;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use base::ids::ShardId;
@@ -45,6 +48,7 @@ use exports::{Volumes, exports};
 use fixed::fixed;
 use new_files::NewFiles;
 use report::Reporter;
+use shards::Shards;
 
 /// How long reactors that are told to end at once may take to: a device may hold one of them for ever.
 const FORCED_STOP_LIMIT: Duration = Duration::from_secs(5);
@@ -116,7 +120,9 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
     new_files.keep()?;
     let stats = runtime.stats();
     let control = runtime.take_control().expect("the control side is taken once");
-    let reporter = Reporter { fixed, control: Mutex::new(control), stats: stats.clone(), shards };
+    let news = news::to_log(&fixed);
+    let shards = Shards::start(control, news).map_err(ServeError::Thread)?;
+    let reporter = Reporter { fixed, shards, stats: stats.clone() };
     if late.0.set(Running { reporter, stats }).is_err() {
         unreachable!("it is set once");
     }
@@ -167,6 +173,7 @@ struct Running {
 
 fn control_setup(config: &Config, metrics: &Arc<Metrics>, late: &Arc<Late>, socket: Option<PathBuf>) -> ControlSetup {
     let (times, status, ready, stop) = (Arc::clone(late), Arc::clone(late), Arc::clone(late), Arc::clone(late));
+    let asked = Arc::clone(late);
     let (name, pool_of) = (config.name.to_string(), Arc::clone(metrics));
     ControlSetup {
         metrics: Arc::clone(metrics),
@@ -189,6 +196,10 @@ fn control_setup(config: &Config, metrics: &Arc<Metrics>, late: &Arc<Late>, sock
                 process: std::process::id(),
                 ..Status::default()
             },
+        }),
+        call: Box::new(move |method, params| match asked.0.get() {
+            Some(running) => methods::call(&running.reporter, method, params),
+            None => Some(Err("the appliance is still starting: try again".to_owned())),
         }),
         ready: Box::new(move || ready.1.ready.load(Ordering::Acquire)),
         stop: Box::new(move || {

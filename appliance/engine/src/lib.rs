@@ -10,6 +10,7 @@
 //! | [`shard`] | the loop of one core: select, apply, maintain |
 //! | [`router`] | requests to fragments and back |
 //! | [`array`] | one shard's part of an array: log, cache, members |
+//! | [`command`] | what the control side asks of the coordinator, and what it is told |
 //! | [`coordinator`] | what changes for all shards: exclusions, initialised zones, the clean stop |
 //! | [`front`] | connections of hosts |
 //! | [`boot`] | making arrays, assembling and recovering them, before any reactor turns |
@@ -22,6 +23,7 @@
 
 pub mod array;
 pub mod boot;
+pub mod command;
 pub mod coordinator;
 pub mod front;
 pub mod io;

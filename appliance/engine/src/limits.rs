@@ -29,6 +29,12 @@ pub const MESSAGES_A_TURN: usize = 256;
 /// Completions applied in one turn.
 pub const COMPLETIONS_A_TURN: usize = 512;
 
+/// Commands of the control side under way at a time.
+pub const MAX_COMMANDS: usize = 64;
+
+/// Answers and news that wait for the control side. News beyond that are lost and counted; answers have their places.
+pub const MAX_NEWS: usize = 512;
+
 /// Stripes under destage on one shard and array.
 pub const MAX_DESTAGES: usize = 256;
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use base::ids::{ArrayBlock, ArrayId, Slot, ZoneId};
 use ports::BufferList;
 
+use crate::command::{Answer, Command, Event};
 use crate::front::FrontMessage;
 use crate::io::IoError;
 use crate::map::ArrayMap;
@@ -99,6 +100,12 @@ pub enum Message {
     LanesClosed,
     /// From the coordinator: every shard's lanes rest; end.
     End,
+    /// From the control side to the coordinator.
+    Command(Box<Command>),
+    /// From the coordinator to the control side: how a command ended.
+    Answer(Box<Answer>),
+    /// From the coordinator to the control side: what happened.
+    Event(Box<Event>),
     /// From the control side: say how you are.
     AskStatus,
     /// To the control side.

@@ -169,6 +169,7 @@ impl Shard {
             Message::MemberFailed { .. }
             | Message::CopyFailed { .. }
             | Message::ZoneZeroed { .. }
+            | Message::Command(_)
             | Message::LanesClosed => {
                 let coordinator = self.coordinator.as_mut().expect("only shard 0 is told what the coordinator decides");
                 coordinator.message(from, message);
@@ -187,7 +188,9 @@ impl Shard {
                 // The control side asks again if its queue was full.
                 let _unsent = ports.post(from, status);
             }
-            Message::Status(_) => unreachable!("a status goes to the control side"),
+            Message::Status(_) | Message::Answer(_) | Message::Event(_) => {
+                unreachable!("these go to the control side")
+            }
         }
     }
 
@@ -289,6 +292,7 @@ impl Shard {
     fn coordinate<P: Ports<Message = Message>>(&mut self, ports: &mut P) -> bool {
         let Some(coordinator) = &mut self.coordinator else { return false };
         let mut worked = coordinator.maintain(ports, &mut self.operations);
+        coordinator.tell_control(ports);
         while let Some((to, message)) = self.coordinator.as_mut().and_then(Coordinator::next_message) {
             worked = true;
             if to == self.shard {

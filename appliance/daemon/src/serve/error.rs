@@ -28,6 +28,9 @@ pub enum ServeError {
         /// Why.
         error: ListenError,
     },
+    /// The system gives no thread.
+    #[error("cannot start the thread that hears the reactors: {0}")]
+    Thread(#[source] io::Error),
     /// A device cannot be opened.
     #[error(transparent)]
     Open(#[from] DeviceOpenError),

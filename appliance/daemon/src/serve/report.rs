@@ -1,22 +1,18 @@
 //! How the appliance is, put together from what each shard says and what was known at the start.
 
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use base::BLOCK;
 use base::ids::ShardId;
 use engine::map::ArrayMap;
-use engine::message::Message;
 use engine::status::ShardStatus;
-use runtime::{Control, StatsReader};
+use runtime::StatsReader;
 
 use super::fixed::{Place, Placed};
+use super::shards::Shards;
 use crate::status::{
     ArrayStatus, ConnectionStatus, DeviceStatus, ListenerStatus, LogStatus, ReactorStatus, Status, VolumeStatus,
 };
-
-/// How long a shard may take to answer.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What does not change while serving.
 pub(super) struct Fixed {
@@ -31,15 +27,14 @@ pub(super) struct Fixed {
 /// Asks the shards.
 pub(super) struct Reporter {
     pub(super) fixed: Fixed,
-    pub(super) control: Mutex<Control<Message>>,
+    pub(super) shards: Shards,
     pub(super) stats: StatsReader,
-    pub(super) shards: u16,
 }
 
 impl Reporter {
     /// How the appliance is now. Shards that do not answer in time are left out.
     pub(super) fn status(&self) -> Status {
-        let shards = self.ask();
+        let shards = self.shards.statuses();
         let fixed = &self.fixed;
         let mut status = Status {
             name: fixed.name.clone(),
@@ -79,26 +74,6 @@ impl Reporter {
             }));
         }
         status
-    }
-
-    fn ask(&self) -> Vec<ShardStatus> {
-        // Somebody else's panic while asking leaves the endpoint as usable as before.
-        let mut control = self.control.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        while control.try_receive().is_some() {}
-        for shard in (0..self.shards).map(ShardId) {
-            // A full queue means a busy shard: it is left out.
-            let _ = control.post(shard, Message::AskStatus);
-        }
-        let (mut answers, deadline) = (Vec::new(), Instant::now() + PATIENCE);
-        while answers.len() < usize::from(self.shards) {
-            match control.receive(deadline.saturating_duration_since(Instant::now())) {
-                Some((_, Message::Status(status))) => answers.push(*status),
-                Some(_) => {}
-                None => break,
-            }
-        }
-        answers.sort_by_key(|said| said.shard);
-        answers
     }
 
     fn array(&self, index: usize, shards: &[ShardStatus]) -> ArrayStatus {

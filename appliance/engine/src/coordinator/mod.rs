@@ -7,6 +7,8 @@
 //! than the level bears, is not recorded: nothing will be acknowledged that relies on it, and the devices may come back
 //! whole.
 
+mod commands;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -16,9 +18,12 @@ use ports::{Buffer, DeviceOp, Ports};
 use raid::{Initialised, Superblock};
 
 use crate::array::Purpose;
+use crate::command::Event;
+use crate::limits::MAX_NEWS;
 use crate::map::{ArrayMap, Service};
 use crate::message::Message;
 use crate::operations::Operations;
+use commands::Waiting;
 
 /// What the coordinator keeps of an array beside its map.
 #[derive(Clone, Debug)]
@@ -77,6 +82,8 @@ struct Coordinated {
     /// Zeroed, with the bit still to be made durable: who asked, and whether the write under way carries it.
     pending_zones: VecDeque<(ShardId, ZoneId)>,
     recording_zones: Vec<(ShardId, ZoneId)>,
+    /// Commands that wait for an exclusion.
+    waiting: Vec<Waiting>,
 }
 
 /// The coordinator.
@@ -85,6 +92,11 @@ pub struct Coordinator {
     shards: u16,
     arrays: Vec<Coordinated>,
     messages: VecDeque<(ShardId, Message)>,
+    /// Answers and news for the control side.
+    news: VecDeque<Message>,
+    /// News that found no place.
+    lost_news: u64,
+    stopping: bool,
     closed: u16,
     spare: Vec<Buffer>,
 }
@@ -103,11 +115,15 @@ impl Coordinator {
             pending_copies: 0,
             pending_zones: VecDeque::with_capacity(64),
             recording_zones: Vec::with_capacity(64),
+            waiting: Vec::new(),
         });
         Self {
             shards: setup.shards,
             arrays: arrays.collect(),
             messages: VecDeque::with_capacity(64),
+            news: VecDeque::with_capacity(MAX_NEWS),
+            lost_news: 0,
+            stopping: false,
             closed: 0,
             spare: Vec::new(),
         }
@@ -151,6 +167,7 @@ impl Coordinator {
             Message::ZoneZeroed { array, zone } => {
                 self.arrays[array.index()].pending_zones.push_back((from, zone));
             }
+            Message::Command(command) => self.command(&command),
             Message::LanesClosed => {
                 self.closed += 1;
                 if self.closed == self.shards {
@@ -163,6 +180,7 @@ impl Coordinator {
 
     /// Tells the other shards to stop.
     pub(crate) fn stop(&mut self) {
+        self.stopping = true;
         for shard in (1..self.shards).map(ShardId) {
             self.messages.push_back((shard, Message::Stop));
         }
@@ -268,6 +286,8 @@ impl Coordinator {
         let map = Arc::new(map);
         array.array.map = Arc::clone(&map);
         self.tell_all(|| Message::Map(Arc::clone(&map)));
+        self.tell(Event::Excluded { array: id, members, copies, epoch: map.epoch });
+        self.excluded(id);
     }
 
     /// Writes superblocks without the pending members and copies to all that stay.

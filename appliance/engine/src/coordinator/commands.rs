@@ -1,0 +1,103 @@
+//! What the control side asks for: looked at once, refused or carried out by the same changes that failures bring about,
+//! and answered when the change is in force.
+
+use base::ids::ArrayId;
+
+use super::Coordinator;
+use crate::command::{Answer, Command, Event, Refusal, Verb};
+use crate::limits::{MAX_COMMANDS, MAX_NEWS};
+use crate::message::Message;
+use ports::Ports;
+
+/// A command that waits for an exclusion.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Waiting {
+    ticket: u64,
+    members: u32,
+    copies: u32,
+}
+
+impl Coordinator {
+    /// Takes a command.
+    pub(super) fn command(&mut self, command: &Command) {
+        let ticket = command.ticket;
+        let begun = match command.verb {
+            _ if self.stopping => Err(Refusal::Stopping),
+            Verb::FailMember { array, slot } => self.fail(array, ticket, 1 << slot.0, 0),
+            Verb::FailCopy { array, copy } => self.fail(array, ticket, 0, 1 << copy),
+        };
+        if let Err(refusal) = begun {
+            self.answer(ticket, Err(refusal));
+        }
+    }
+
+    /// Excludes what the operator wants out, if the array can do without it and without what is on its way out already.
+    fn fail(&mut self, id: ArrayId, ticket: u64, members: u32, copies: u32) -> Result<(), Refusal> {
+        let array = &mut self.arrays[id.index()];
+        let map = &array.array.map;
+        let is_there = |at: usize| map.members.get(at).is_some_and(Option::is_some);
+        let copy_is_there = |at: usize| map.copies.get(at).is_some_and(Option::is_some);
+        let in_use = (0..32).all(|at| members & 1 << at == 0 || is_there(at))
+            && (0..32).all(|at| copies & 1 << at == 0 || copy_is_there(at));
+        if !in_use {
+            return Err(Refusal::NotInUse);
+        }
+        let gone = map.missing() | array.pending_members | members;
+        let copies_gone = array.pending_copies | copies;
+        let copies_left = (0..map.copies.len()).filter(|&at| copy_is_there(at) && copies_gone & 1 << at == 0).count();
+        if gone.count_ones() > u32::from(map.geometry.parities()) || copies_left == 0 {
+            return Err(Refusal::Needed);
+        }
+        if array.waiting.len() >= MAX_COMMANDS {
+            return Err(Refusal::Busy);
+        }
+        array.pending_members |= members;
+        array.pending_copies |= copies;
+        array.waiting.push(Waiting { ticket, members, copies });
+        Ok(())
+    }
+
+    /// Answers whoever waited for what is excluded now.
+    pub(super) fn excluded(&mut self, id: ArrayId) {
+        let array = &mut self.arrays[id.index()];
+        let map = &array.array.map;
+        let copies_gone = (0u32..).zip(&map.copies).filter(|(_, copy)| copy.is_none());
+        let copies_gone = copies_gone.fold(0, |mask, (at, _)| mask | 1 << at);
+        let members_gone = map.missing();
+        let is_done = |waiting: &Waiting| waiting.members & !members_gone == 0 && waiting.copies & !copies_gone == 0;
+        let done: Vec<u64> = array.waiting.iter().filter(|one| is_done(one)).map(|one| one.ticket).collect();
+        array.waiting.retain(|one| !is_done(one));
+        for ticket in done {
+            self.answer(ticket, Ok(()));
+        }
+    }
+
+    /// Puts an answer on its way.
+    pub(super) fn answer(&mut self, ticket: u64, result: Result<(), Refusal>) {
+        self.news.push_back(Message::Answer(Box::new(Answer { ticket, result })));
+    }
+
+    /// Puts news on their way, unless too many wait.
+    pub(super) fn tell(&mut self, event: Event) {
+        if self.news.len() < MAX_NEWS {
+            self.news.push_back(Message::Event(Box::new(event)));
+        } else {
+            self.lost_news += 1;
+        }
+    }
+
+    /// Sends what waits for the control side, as far as it takes it.
+    pub(crate) fn tell_control<P: Ports<Message = Message>>(&mut self, ports: &mut P) {
+        while let Some(message) = self.news.pop_front() {
+            let control = ports.control();
+            if let Err(message) = ports.post(control, message) {
+                self.news.push_front(message);
+                return;
+            }
+        }
+        if self.lost_news > 0 {
+            let count = core::mem::take(&mut self.lost_news);
+            self.news.push_back(Message::Event(Box::new(Event::Lost { count })));
+        }
+    }
+}
