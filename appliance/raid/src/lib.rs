@@ -39,4 +39,4 @@ pub use layout::MemberLayout;
 pub use metadata::{ExtentRecord, Metadata, MetadataError, Origin, VolumeRecord};
 pub use plan::{DestageKind, DestagePlan, ReadPlan, plan_destage, plan_read};
 pub use signature::{Signature, foreign_signature};
-pub use superblock::{CopyEntry, MemberEntry, State, Superblock, SuperblockError, superblock_block};
+pub use superblock::{CopyEntry, MemberEntry, State, Superblock, SuperblockError, Tables, superblock_block};

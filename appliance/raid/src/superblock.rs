@@ -85,6 +85,32 @@ pub struct CopyEntry {
     pub state: State,
 }
 
+/// Who takes part: the tables that all superblocks of an array have alike.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tables {
+    /// All members by slot.
+    pub members: Vec<MemberEntry>,
+    /// All log copies.
+    pub copies: Vec<CopyEntry>,
+}
+
+impl Tables {
+    /// Leaves members and copies (bit masks) out from an epoch on. What is out already stays out since then.
+    pub fn exclude(&mut self, epoch: u64, members: u32, copies: u32) {
+        let excluded = State::Excluded { since: epoch };
+        for (at, member) in self.members.iter_mut().enumerate() {
+            if members & 1 << at != 0 && member.state == State::Active {
+                member.state = excluded;
+            }
+        }
+        for (at, copy) in self.copies.iter_mut().enumerate() {
+            if copies & 1 << at != 0 && copy.state == State::Active {
+                copy.state = excluded;
+            }
+        }
+    }
+}
+
 /// A member superblock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Superblock {
@@ -163,22 +189,25 @@ impl Superblock {
         self.members[usize::from(self.slot)].uuid
     }
 
-    /// Raises the epoch and leaves members and copies (bit masks) out from then on; the next update is due.
-    pub fn exclude(&mut self, epoch: u64, members: u32, copies: u32) {
+    /// Who takes part, as this superblock says.
+    pub fn tables(&self) -> Tables {
+        Tables { members: self.members.clone(), copies: self.copies.clone() }
+    }
+
+    /// Raises the epoch and says from then on what the tables say; the next update is due.
+    pub fn renew(&mut self, epoch: u64, tables: &Tables) {
         assert!(epoch > self.epoch, "epochs only grow");
-        let excluded = State::Excluded { since: epoch };
-        for (at, member) in self.members.iter_mut().enumerate() {
-            if members & 1 << at != 0 && member.state == State::Active {
-                member.state = excluded;
-            }
-        }
-        for (at, copy) in self.copies.iter_mut().enumerate() {
-            if copies & 1 << at != 0 && copy.state == State::Active {
-                copy.state = excluded;
-            }
-        }
+        self.members.clone_from(&tables.members);
+        self.copies.clone_from(&tables.copies);
         self.epoch = epoch;
         self.update += 1;
+    }
+
+    /// Raises the epoch and leaves members and copies (bit masks) out from then on; the next update is due.
+    pub fn exclude(&mut self, epoch: u64, members: u32, copies: u32) {
+        let mut tables = self.tables();
+        tables.exclude(epoch, members, copies);
+        self.renew(epoch, &tables);
     }
 
     /// Blocks of the device that the array needs, counted from the device's beginning.

@@ -42,8 +42,8 @@ impl Coordinator {
         if !in_use {
             return Err(Refusal::NotInUse);
         }
-        let gone = map.missing() | array.pending_members | members;
-        let copies_gone = array.pending_copies | copies;
+        let gone = map.missing() | array.pending.members | members;
+        let copies_gone = array.pending.copies | copies;
         let copies_left = (0..map.copies.len()).filter(|&at| copy_is_there(at) && copies_gone & 1 << at == 0).count();
         if gone.count_ones() > u32::from(map.geometry.parities()) || copies_left == 0 {
             return Err(Refusal::Needed);
@@ -51,8 +51,8 @@ impl Coordinator {
         if array.waiting.len() >= MAX_COMMANDS {
             return Err(Refusal::Busy);
         }
-        array.pending_members |= members;
-        array.pending_copies |= copies;
+        array.pending.members |= members;
+        array.pending.copies |= copies;
         array.waiting.push(Waiting { ticket, members, copies });
         Ok(())
     }

@@ -1,21 +1,32 @@
-//! What changes for all shards at once, on shard 0 alone: members and log copies are excluded, zones become initialised,
-//! the appliance stops. A change is made durable first and told afterwards, so that nothing is ever acknowledged that relies
-//! on an exclusion a crash could take back (rule L6).
+//! What changes for all shards at once, on shard 0 alone: who takes part in an array, which zones are initialised, the stop.
+//! A change is made durable first and told afterwards, so that nothing is ever acknowledged that relies on what a crash could
+//! take back (rule L6).
 //!
-//! An array has at most one change under way. An exclusion is written to every member and copy that stays, with the epoch
-//! raised by one; whoever fails that write is excluded too, in a further epoch. Losing the last log copy, or more members
-//! than the level bears, is not recorded: nothing will be acknowledged that relies on it, and the devices may come back
-//! whole.
+//! An array has at most one change under way. A change of who takes part is a *proposal*: what the superblocks are to say is
+//! written to every member and log copy that takes part in it, with the epoch raised by one; once all have it, it is in
+//! force, and shards, the control side and whoever asked for it are told. Whoever fails that write is excluded, and the
+//! proposal is made again together with that exclusion, in a further epoch. Losing the last log copy, or more members than
+//! the level bears, is not recorded: nothing will be acknowledged that relies on it, and the devices may come back whole.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `proposal` | what is to be said otherwise |
+//! | `persist` | its way to the devices |
+//! | `bitmap` | bits of initialised zones on theirs |
+//! | `commands` | what the control side asks, and what it is told |
 
+mod bitmap;
 mod commands;
+mod persist;
+mod proposal;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use base::ids::{ArrayId, DeviceBlock, DeviceId, ShardId, Slot, ZoneId};
-use journal::{LogLayout, LogSuperblock, slot_of};
-use ports::{Buffer, DeviceOp, Ports};
-use raid::{Initialised, Superblock};
+use base::ids::{ArrayId, ShardId, ZoneId};
+use journal::LogSuperblock;
+use ports::{Buffer, Ports};
+use raid::{Initialised, Superblock, Tables};
 
 use crate::array::Purpose;
 use crate::command::Event;
@@ -24,6 +35,8 @@ use crate::map::{ArrayMap, Service};
 use crate::message::Message;
 use crate::operations::Operations;
 use commands::Waiting;
+use persist::{Proposed, Target, unpack};
+use proposal::Proposal;
 
 /// What the coordinator keeps of an array beside its map.
 #[derive(Clone, Debug)]
@@ -47,22 +60,12 @@ pub struct CoordinatorSetup {
     pub arrays: Vec<CoordinatedArray>,
 }
 
-/// Whom a write goes to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Target {
-    Member(u8),
-    Copy(u8),
-}
-
 /// The change under way.
 #[derive(Debug)]
 enum Change {
     None,
-    /// Superblocks without these members and copies are being written.
-    Excluding {
-        members: u32,
-        copies: u32,
-    },
+    /// Superblocks that say otherwise are being written.
+    Proposing(Proposed),
     /// A block of the bitmap is being written.
     Recording,
 }
@@ -70,19 +73,20 @@ enum Change {
 #[derive(Debug)]
 struct Coordinated {
     array: CoordinatedArray,
+    /// What is in force, as all member superblocks say it.
+    tables: Tables,
     /// The highest epoch that was written anywhere: none is ever written with two contents.
     epoch: u64,
     change: Change,
     unanswered: u32,
     failed: bool,
     buffers: Vec<Buffer>,
-    /// Reported, and not excluded yet.
-    pending_members: u32,
-    pending_copies: u32,
+    /// Wanted, and not proposed yet.
+    pending: Proposal,
     /// Zeroed, with the bit still to be made durable: who asked, and whether the write under way carries it.
     pending_zones: VecDeque<(ShardId, ZoneId)>,
     recording_zones: Vec<(ShardId, ZoneId)>,
-    /// Commands that wait for an exclusion.
+    /// Commands that wait for a change.
     waiting: Vec<Waiting>,
 }
 
@@ -106,13 +110,13 @@ impl Coordinator {
     pub fn new(setup: CoordinatorSetup) -> Self {
         let arrays = setup.arrays.into_iter().map(|array| Coordinated {
             epoch: array.map.epoch,
+            tables: array.superblocks.iter().flatten().next().expect("an array has members").tables(),
             array,
             change: Change::None,
             unanswered: 0,
             failed: false,
             buffers: Vec::with_capacity(64),
-            pending_members: 0,
-            pending_copies: 0,
+            pending: Proposal::default(),
             pending_zones: VecDeque::with_capacity(64),
             recording_zones: Vec::with_capacity(64),
             waiting: Vec::new(),
@@ -155,13 +159,13 @@ impl Coordinator {
             Message::MemberFailed { array, slot } => {
                 let array = &mut self.arrays[array.index()];
                 if array.array.map.members[slot.index()].is_some() {
-                    array.pending_members |= 1 << slot.0;
+                    array.pending.members |= 1 << slot.0;
                 }
             }
             Message::CopyFailed { array, copy } => {
                 let array = &mut self.arrays[array.index()];
                 if array.array.map.copies[usize::from(copy)].is_some() {
-                    array.pending_copies |= 1 << copy;
+                    array.pending.copies |= 1 << copy;
                 }
             }
             Message::ZoneZeroed { array, zone } => {
@@ -210,8 +214,8 @@ impl Coordinator {
         if !succeeded {
             array.failed = true;
             match target {
-                Target::Member(slot) => array.pending_members |= 1 << slot,
-                Target::Copy(copy) => array.pending_copies |= 1 << copy,
+                Target::Member(slot) => array.pending.members |= 1 << slot,
+                Target::Copy(copy) => array.pending.copies |= 1 << copy,
             }
         }
     }
@@ -227,14 +231,14 @@ impl Coordinator {
                 self.spare.append(&mut array.buffers);
                 let change = core::mem::replace(&mut array.change, Change::None);
                 let failed = core::mem::take(&mut array.failed);
-                self.end(id, &change, failed);
+                self.end(id, change, failed);
             }
             let array = &mut self.arrays[index];
             if matches!(array.change, Change::None) {
                 let places = array.array.superblocks.len() + array.array.log_superblocks.len();
-                if array.pending_members != 0 || array.pending_copies != 0 {
+                if !array.pending.is_empty() {
                     if operations.available() > places && self.spare.len() >= places {
-                        self.exclude(ports, operations, id);
+                        self.propose(ports, operations, id);
                         worked = true;
                     }
                 } else if !array.pending_zones.is_empty()
@@ -249,16 +253,13 @@ impl Coordinator {
         worked
     }
 
-    fn end(&mut self, id: ArrayId, change: &Change, failed: bool) {
+    fn end(&mut self, id: ArrayId, change: Change, failed: bool) {
         let array = &mut self.arrays[id.index()];
-        match *change {
+        match change {
             Change::None => {}
-            // Whoever failed is excluded in the next step, and these with it: nothing was told yet.
-            Change::Excluding { members, copies } if failed => {
-                array.pending_members |= members;
-                array.pending_copies |= copies;
-            }
-            Change::Excluding { members, copies } => self.publish(id, members, copies),
+            // Whoever failed is excluded in the next step, and this comes with it: nothing was told yet.
+            Change::Proposing(proposed) if failed => array.pending.join(&proposed.proposal),
+            Change::Proposing(proposed) => self.publish(id, proposed),
             Change::Recording if failed => array.pending_zones.extend(array.recording_zones.drain(..)),
             Change::Recording => {
                 for (shard, zone) in array.recording_zones.drain(..) {
@@ -268,121 +269,28 @@ impl Coordinator {
         }
     }
 
-    /// Tells all shards of a new epoch without these members and copies.
-    fn publish(&mut self, id: ArrayId, members: u32, copies: u32) {
+    /// Puts what was proposed in force and tells everybody.
+    fn publish(&mut self, id: ArrayId, proposed: Proposed) {
         let array = &mut self.arrays[id.index()];
-        let mut map = (*array.array.map).clone();
-        array.epoch = array.epoch.max(map.epoch + 1);
-        map.epoch = array.epoch;
-        for slot in (0..map.members.len()).filter(|slot| members & 1 << slot != 0) {
-            map.members[slot] = None;
-            array.array.superblocks[slot] = None;
+        let Proposed { proposal, tables, map } = proposed;
+        for (superblock, _) in array.array.superblocks.iter_mut().zip(&map.members).filter(|(_, there)| there.is_none())
+        {
+            *superblock = None;
         }
-        for copy in (0..map.copies.len()).filter(|copy| copies & 1 << copy != 0) {
-            map.copies[copy] = None;
-            array.array.log_superblocks[copy] = None;
+        for (superblock, _) in
+            array.array.log_superblocks.iter_mut().zip(&map.copies).filter(|(_, there)| there.is_none())
+        {
+            *superblock = None;
         }
-        map.service = service(&map);
-        let map = Arc::new(map);
+        array.tables = tables;
         array.array.map = Arc::clone(&map);
         self.tell_all(|| Message::Map(Arc::clone(&map)));
-        self.tell(Event::Excluded { array: id, members, copies, epoch: map.epoch });
+        let Proposal { members, copies } = proposal;
+        if members | copies != 0 {
+            self.tell(Event::Excluded { array: id, members, copies, epoch: map.epoch });
+        }
         self.excluded(id);
     }
-
-    /// Writes superblocks without the pending members and copies to all that stay.
-    fn exclude<P: Ports>(&mut self, ports: &mut P, operations: &mut Operations<Purpose>, id: ArrayId) {
-        let array = &mut self.arrays[id.index()];
-        let members = core::mem::take(&mut array.pending_members);
-        let copies = core::mem::take(&mut array.pending_copies);
-        let map = Arc::clone(&array.array.map);
-        let stays = |mask: u32, at: usize, there: bool| there && mask & 1 << at == 0;
-        let members_stay = (0..map.members.len()).filter(|&at| stays(members, at, map.members[at].is_some())).count();
-        let copies_stay = (0..map.copies.len()).filter(|&at| stays(copies, at, map.copies[at].is_some())).count();
-        let enough = members_stay + usize::from(map.geometry.parities()) >= map.members.len();
-        if !enough || copies_stay == 0 {
-            self.publish(id, members, copies);
-            return;
-        }
-        array.epoch += 1;
-        let epoch = array.epoch;
-        array.change = Change::Excluding { members, copies };
-        for slot in 0..map.members.len() {
-            let (Some(member), Some(superblock)) = (map.members[slot], array.array.superblocks[slot].as_mut()) else {
-                continue;
-            };
-            if !stays(members, slot, true) {
-                continue;
-            }
-            superblock.exclude(epoch, members, copies);
-            let update = superblock.update;
-            let buffer = self.spare.pop().expect("enough were counted");
-            superblock.encode(ports.bytes_mut(buffer.id()));
-            let place = (member.device, raid::superblock_block(update));
-            write(ports, operations, id, Target::Member(slot as u8), place, &buffer);
-            array.unanswered += 1;
-            array.buffers.push(buffer);
-        }
-        for copy in 0..map.copies.len() {
-            let (Some(device), Some(superblock)) = (map.copies[copy], array.array.log_superblocks[copy].as_mut())
-            else {
-                continue;
-            };
-            if !stays(copies, copy, true) {
-                continue;
-            }
-            superblock.epoch = epoch;
-            superblock.update += 1;
-            let buffer = self.spare.pop().expect("enough were counted");
-            superblock.encode(ports.bytes_mut(buffer.id()));
-            let place = (device, LogLayout::superblock_block(slot_of(superblock.update)));
-            write(ports, operations, id, Target::Copy(copy as u8), place, &buffer);
-            array.unanswered += 1;
-            array.buffers.push(buffer);
-        }
-    }
-
-    /// Makes bits durable: all that wait for the same block of the bitmap go together.
-    fn record_zones<P: Ports>(&mut self, ports: &mut P, operations: &mut Operations<Purpose>, id: ArrayId) {
-        let array = &mut self.arrays[id.index()];
-        let Some(&(_, first)) = array.pending_zones.front() else { return };
-        let block = Initialised::block_of(first);
-        for _ in 0..array.pending_zones.len() {
-            let (shard, zone) = array.pending_zones.pop_front().expect("as many as there were");
-            if Initialised::block_of(zone) == block {
-                array.array.initialised.set(zone);
-                array.recording_zones.push((shard, zone));
-            } else {
-                array.pending_zones.push_back((shard, zone));
-            }
-        }
-        array.change = Change::Recording;
-        let slot_in_pair = array.array.initialised.advance(block);
-        for slot in 0..array.array.map.members.len() {
-            let (Some(member), Some(superblock)) = (array.array.map.members[slot], &array.array.superblocks[slot])
-            else {
-                continue;
-            };
-            let place = (member.device, superblock.layout.bitmap_block(block, slot_in_pair));
-            let buffer = self.spare.pop().expect("enough were counted");
-            array.array.initialised.encode(block, ports.bytes_mut(buffer.id()));
-            write(ports, operations, id, Target::Member(slot as u8), place, &buffer);
-            array.unanswered += 1;
-            array.buffers.push(buffer);
-        }
-    }
-}
-
-fn write<P: Ports>(
-    ports: &mut P,
-    operations: &mut Operations<Purpose>,
-    array: ArrayId,
-    target: Target,
-    place: (DeviceId, DeviceBlock),
-    buffer: &Buffer,
-) {
-    let purpose = Purpose::Coordinator { write: pack(array, target) };
-    operations.start(ports, place, DeviceOp::WriteDurable, core::iter::once(buffer.id()), purpose);
 }
 
 /// What an array with such a map can do.
@@ -394,18 +302,4 @@ pub(crate) fn service(map: &ArrayMap) -> Service {
     } else {
         Service::ReadWrite
     }
-}
-
-fn pack(array: ArrayId, target: Target) -> u32 {
-    let (kind, index) = match target {
-        Target::Member(slot) => (0, slot),
-        Target::Copy(copy) => (1, copy),
-    };
-    u32::from(array.0) << 16 | kind << 8 | u32::from(index)
-}
-
-fn unpack(write: u32) -> (ArrayId, Target) {
-    let index = write as u8;
-    let target = if write & 0x100 == 0 { Target::Member(Slot(index).0) } else { Target::Copy(index) };
-    (ArrayId((write >> 16) as u16), target)
 }

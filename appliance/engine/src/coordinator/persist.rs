@@ -1,0 +1,96 @@
+//! Proposals on their way to the devices: the superblocks of every member and log copy that takes part in what is proposed,
+//! at an epoch above all that were ever written. It says when a proposal is durable, and never tells anybody.
+
+use std::sync::Arc;
+
+use base::ids::{ArrayId, DeviceBlock, DeviceId, Slot};
+use journal::{LogLayout, slot_of};
+use ports::{Buffer, DeviceOp, Ports};
+use raid::Tables;
+
+use super::proposal::Proposal;
+use super::{Change, Coordinator};
+use crate::array::Purpose;
+use crate::map::{ArrayMap, Service};
+use crate::operations::Operations;
+
+/// Whom a write goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    Member(u8),
+    Copy(u8),
+}
+
+/// A proposal whose superblocks are being written.
+#[derive(Debug)]
+pub(super) struct Proposed {
+    pub(super) proposal: Proposal,
+    pub(super) tables: Tables,
+    pub(super) map: Arc<ArrayMap>,
+}
+
+impl Coordinator {
+    /// Writes what is pending to all who take part in it. A loss that leaves nothing to acknowledge is in force at once and
+    /// not recorded: the devices may come back whole.
+    pub(super) fn propose<P: Ports>(&mut self, ports: &mut P, operations: &mut Operations<Purpose>, id: ArrayId) {
+        let array = &mut self.arrays[id.index()];
+        let proposal = core::mem::take(&mut array.pending);
+        array.epoch += 1;
+        let epoch = array.epoch;
+        let tables = proposal.tables(&array.tables, epoch);
+        let map = Arc::new(proposal.map(&array.array.map, epoch));
+        if map.service != Service::ReadWrite {
+            self.publish(id, Proposed { proposal, tables, map });
+            return;
+        }
+        for (slot, superblock) in (0u8..).map(Slot).zip(&mut array.array.superblocks) {
+            let (Some(member), Some(superblock)) = (map.members[slot.index()], superblock) else { continue };
+            superblock.renew(epoch, &tables);
+            let buffer = self.spare.pop().expect("enough were counted");
+            superblock.encode(ports.bytes_mut(buffer.id()));
+            let place = (member.device, raid::superblock_block(superblock.update));
+            write(ports, operations, id, Target::Member(slot.0), place, &buffer);
+            array.unanswered += 1;
+            array.buffers.push(buffer);
+        }
+        for (copy, superblock) in (0u8..).zip(&mut array.array.log_superblocks) {
+            let (Some(device), Some(superblock)) = (map.copies[usize::from(copy)], superblock) else { continue };
+            proposal.log(superblock, epoch);
+            let buffer = self.spare.pop().expect("enough were counted");
+            superblock.encode(ports.bytes_mut(buffer.id()));
+            let place = (device, LogLayout::superblock_block(slot_of(superblock.update)));
+            write(ports, operations, id, Target::Copy(copy), place, &buffer);
+            array.unanswered += 1;
+            array.buffers.push(buffer);
+        }
+        array.change = Change::Proposing(Proposed { proposal, tables, map });
+    }
+}
+
+/// Starts a durable write of one block.
+pub(super) fn write<P: Ports>(
+    ports: &mut P,
+    operations: &mut Operations<Purpose>,
+    array: ArrayId,
+    target: Target,
+    place: (DeviceId, DeviceBlock),
+    buffer: &Buffer,
+) {
+    let purpose = Purpose::Coordinator { write: pack(array, target) };
+    operations.start(ports, place, DeviceOp::WriteDurable, core::iter::once(buffer.id()), purpose);
+}
+
+fn pack(array: ArrayId, target: Target) -> u32 {
+    let (kind, index) = match target {
+        Target::Member(slot) => (0, slot),
+        Target::Copy(copy) => (1, copy),
+    };
+    u32::from(array.0) << 16 | kind << 8 | u32::from(index)
+}
+
+/// Whose write it was.
+pub(super) fn unpack(write: u32) -> (ArrayId, Target) {
+    let index = write as u8;
+    let target = if write & 0x100 == 0 { Target::Member(index) } else { Target::Copy(index) };
+    (ArrayId((write >> 16) as u16), target)
+}
