@@ -228,6 +228,9 @@ pub fn open_record<'a>(identity: &LogIdentity, block: &'a Block) -> Result<OpenR
 /// What must hold between the fields of any record.
 fn check(header: &RecordHeader, entries: usize, payloads: usize) -> Result<(), RecordFault> {
     let length = header.length_blocks as usize;
+    if header.incarnation > MAX_COUNT {
+        return Err(RecordFault::Malformed("its incarnation is out of range"));
+    }
     if header.sequence == 0 || header.sequence > MAX_COUNT || header.position > MAX_COUNT {
         return Err(RecordFault::Malformed("sequence or position is out of range"));
     }

@@ -107,6 +107,12 @@ impl Medium {
         &self.durable[block.index()].content
     }
 
+    /// Changes what a block holds, durably and unasked: damage.
+    pub fn overwrite(&mut self, block: DeviceBlock, content: Content) {
+        self.visible[block.index()].clone_from(&content);
+        self.durable[block.index()].content = content;
+    }
+
     /// A write has completed.
     pub fn write(&mut self, run: Run, durable: bool) {
         self.completed += 1;

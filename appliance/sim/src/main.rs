@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use sim::production::Production;
 use sim::random::scramble;
 use sim::sweep::{Cut, SweepOptions, cases, repeat, sweep_case};
+use sim::world::mangle::{Met, mangle_seed};
 use sim::world::run_seed;
 
 /// Seeds that once failed.
@@ -25,6 +26,8 @@ usage: sim SEED                          run one seed, saying each event aloud w
                                          cut a short script at each of its effects, in all cases or one
        sim sweep --case N --cut N [--then N] [--aloud]
                                          repeat one cut
+       sim mangle [--seed N] [--count N | --seconds S]
+                                         damage what arrays keep about themselves, then start them
        sim seeds                         run all seeds that once failed";
 
 thread_local! {
@@ -85,7 +88,7 @@ fn command(mut arguments: Arguments) -> Result<(), String> {
     let aloud = arguments.flag("--aloud");
     let word = arguments.0.remove(0);
     match word.as_str() {
-        "run" => {
+        "run" | "mangle" => {
             let first = arguments.number("--seed")?;
             let (count, seconds) = (arguments.number("--count")?, arguments.number("--seconds")?);
             arguments.end()?;
@@ -93,7 +96,8 @@ fn command(mut arguments: Arguments) -> Result<(), String> {
             let first = first.unwrap_or_else(|| scramble(fresh) >> 24);
             let end = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
             let count = count.unwrap_or(if end.is_some() { u64::MAX } else { 1 });
-            run_seeds((0..count).map(|step| first.wrapping_add(step)), end, aloud)
+            let seeds = (0..count).map(|step| first.wrapping_add(step));
+            if word == "mangle" { mangle_seeds(seeds, end, aloud) } else { run_seeds(seeds, end, aloud) }
         }
         "sweep" => {
             let case = arguments.number("--case")?;
@@ -147,6 +151,22 @@ fn run_seeds(seeds: impl Iterator<Item = u64>, end: Option<Instant>, aloud: bool
         "{runs} seeds passed: {events} events ({:.0} a minute), {cuts} power cuts, {probes} losses tried",
         events as f64 / minutes.max(1e-9)
     );
+    Ok(())
+}
+
+fn mangle_seeds(seeds: impl Iterator<Item = u64>, end: Option<Instant>, aloud: bool) -> Result<(), String> {
+    let (mut served, mut refused) = (0u64, 0u64);
+    for seed in seeds {
+        if end.is_some_and(|end| Instant::now() >= end) {
+            break;
+        }
+        now_running(format!("mangle --seed {seed}"));
+        match mangle_seed::<Production>(seed, aloud).map_err(|failure| broken(format!("seed {seed}: {failure}")))? {
+            Met::Served => served += 1,
+            Met::Refused => refused += 1,
+        }
+    }
+    println!("{} damaged arrays: {served} served, {refused} refused", served + refused);
     Ok(())
 }
 

@@ -2,6 +2,8 @@
 //! drain, stop cleanly, look at the devices, start once more and verify again. Decides when things happen, all by the seed;
 //! what is right is the oracles' to say.
 
+pub mod mangle;
+
 use std::cell::RefCell;
 use std::rc::Rc;
 

@@ -9,6 +9,9 @@ use std::process::Command;
 /// Fresh seeds of the simulator: about a minute of them; the kept seeds and the sweep come on top.
 const FRESH_SEEDS: &str = "900";
 
+/// Arrays with damaged metadata: some seconds of them.
+const DAMAGED: &str = "2000";
+
 /// Kills in each setting of the torture: half a minute in all.
 const TORTURE_ROUNDS: u32 = 8;
 
@@ -56,6 +59,7 @@ pub(crate) fn run(options: &Options) -> Result<String, Failure> {
     if !options.quick {
         report.step("sim: kept seeds", || crate::sim(&["seeds"]));
         report.step("sim: a cut at each effect", || crate::sim(&["sweep"]));
+        report.step("sim: damaged metadata", || crate::sim(&["mangle", "--seed", &fresh_seed(), "--count", DAMAGED]));
         report.step("sim: fresh seeds", || crate::sim(&["run", "--seed", &fresh_seed(), "--count", FRESH_SEEDS]));
         if report.step("release build", || quiet(&["build", "--release", "-p", "brindle", "-p", "loadgen"])) {
             report.step("metrics", metrics::run);

@@ -177,7 +177,9 @@ fn attempt<D: SyncDevice>(
     let scans = scan_lanes(devices, &assembly.copies, &log.layout, &log.identity)
         .map_err(|error| BootError::Log { array: options.name.clone(), error })?;
     // Up to here nothing was written: an array whose members or log are refused is left as it was.
-    let superblocks = make_durable(devices, &assembly, &mut log_superblocks, options)?;
+    // A superblock that was damaged may have given way to an older one: records know better which incarnations there were.
+    let last_incarnation = scans.iter().map(|scan| scan.last_incarnation).max().unwrap_or(0);
+    let superblocks = make_durable(devices, &assembly, &mut log_superblocks, last_incarnation, options)?;
     regions.make_durable(devices)?;
     let Regions { initialised, metadata, .. } = regions;
     let log = log_superblocks.iter().flatten().next().expect("assembly found a copy of the log").clone();
@@ -289,9 +291,10 @@ fn make_durable<D: SyncDevice>(
     devices: &mut [Option<D>],
     assembly: &Assembly,
     logs: &mut [Option<LogSuperblock>],
+    last_incarnation: u64,
     options: &AssembleOptions,
 ) -> Result<Vec<Option<Superblock>>, BootError> {
-    let incarnation = 1 + logs.iter().flatten().map(|log| log.incarnation).max().unwrap_or(0);
+    let incarnation = 1 + logs.iter().flatten().map(|log| log.incarnation).fold(last_incarnation, u64::max);
     for (log, device) in logs.iter_mut().zip(&assembly.copies) {
         let (Some(log), &Some(device)) = (log, device) else { continue };
         assert!(log.epoch <= assembly.epoch(), "a log's epoch never goes down");
