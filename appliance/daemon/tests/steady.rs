@@ -139,6 +139,7 @@ fn appliance(watch: &Arc<AtomicBool>) -> (Runtime<Message, Watched>, SocketAddr)
         blocks: BLOCKS,
         identity: NamespaceIdentity { eui64: record.eui64.to_be_bytes(), nguid: record.nguid, uuid: record.uuid },
         chunk_blocks: 16,
+        atomic_blocks: 16,
         stripe_blocks: 32,
     };
     let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("loopback");

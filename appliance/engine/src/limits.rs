@@ -5,6 +5,12 @@ use crate::io::MAX_REQUEST_BLOCKS;
 /// Most blocks of a fragment: what one transaction takes in one piece, and so what becomes visible in one step.
 pub const MAX_FRAGMENT_BLOCKS: u32 = 64;
 
+/// Blocks of an atomic unit of an array with such chunks: what is written within one, and lies between two of its multiples,
+/// becomes visible in one step, and is whole or absent after a crash (rule L11). Chunks and units are powers of two.
+pub const fn atomic_blocks(chunk_blocks: u32) -> u32 {
+    if chunk_blocks < MAX_FRAGMENT_BLOCKS { chunk_blocks } else { MAX_FRAGMENT_BLOCKS }
+}
+
 /// Requests under way on one shard.
 pub const MAX_REQUESTS: usize = 4096;
 
@@ -54,6 +60,7 @@ pub const DESTAGED_WORTH_ENTRIES: usize = 64;
 /// record of its own (descriptor).
 pub const DESTAGE_LOG_BLOCKS: u64 = 3;
 
+const _: () = assert!(MAX_FRAGMENT_BLOCKS.is_power_of_two(), "fragments end at multiples of it");
 const _: () = assert!(MAX_FRAGMENT_BLOCKS as usize <= journal::MAX_PAYLOAD_BLOCKS);
 const _: () = assert!(MAX_FRAGMENT_BLOCKS as usize <= ports::MAX_DEVICE_BLOCKS);
 const _: () = assert!(MAX_REQUEST_BLOCKS <= u16::MAX as u32);

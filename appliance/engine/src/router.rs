@@ -1,4 +1,4 @@
-//! Splits requests to volumes into fragments at chunk borders, sends each to the owner of its zone, and puts the answers
+//! Splits requests to volumes into fragments at the borders of atomic units, sends each to the owner of its zone, and puts the answers
 //! together. It knows where blocks lie and who owns them, never what is in them.
 //!
 //! A request whose fragments cannot all be sent at once (no credit at the owner) waits in order with its cursor; an answer
@@ -12,7 +12,7 @@ use base::slab::{Key, Slab};
 use ports::{BufferId, BufferList, Ports};
 
 use crate::io::{IoDone, IoError, IoKind, IoRequest, MAX_REQUEST_BLOCKS};
-use crate::limits::{FRAGMENT_CREDITS, LOCAL_FRAGMENTS, MAX_FRAGMENT_BLOCKS, MAX_REQUESTS};
+use crate::limits::{FRAGMENT_CREDITS, LOCAL_FRAGMENTS, MAX_REQUESTS, atomic_blocks};
 use crate::map::{ArrayMap, VolumeMap};
 use crate::message::{Fragment, FragmentDone, FragmentKind, Message};
 
@@ -140,13 +140,14 @@ impl Router {
         self.next_fragment(request.volume.index(), request.lba, request.blocks).2 == request.blocks
     }
 
-    /// The longest run from `lba` that one fragment may cover.
+    /// The longest run from `lba` that one fragment may cover: no fragment crosses a border of atomic units, and the part of a
+    /// request within one is one fragment.
     fn next_fragment(&self, volume: usize, lba: Lba, blocks: u32) -> (ArrayId, ArrayBlock, u32) {
         let volume = &self.volumes[volume];
         let (start, run) = volume.resolve(lba, blocks).expect("the range was checked against the volume's end");
-        let geometry = &self.arrays[volume.array.index()].geometry;
-        let in_chunk = geometry.chunk_end(start).0 - start.0;
-        (volume.array, start, run.min(MAX_FRAGMENT_BLOCKS).min(in_chunk as u32))
+        let unit = atomic_blocks(self.arrays[volume.array.index()].geometry.chunk_blocks());
+        let in_unit = unit - (start.0 % u64::from(unit)) as u32;
+        (volume.array, start, run.min(in_unit))
     }
 
     /// Sends what is left of a request as far as credits go; whether all has been sent.

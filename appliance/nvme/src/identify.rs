@@ -233,6 +233,8 @@ layout! {
     }
 }
 
+/// NSFEAT bit 1: NAWUN, NAWUPF and NACWU are given, and count instead of the controller's.
+pub const NAMESPACE_ATOMICITY: u8 = 1 << 1;
 /// NSFEAT bit 4: NPWG, NPWA, NPDG, NPDA and NOWS are given.
 pub const NAMESPACE_OPTIMAL_IO: u8 = 1 << 4;
 

@@ -33,6 +33,10 @@ pub struct Namespace {
     pub identity: NamespaceIdentity,
     /// Blocks of a chunk: I/O within one is best (NOIOB).
     pub chunk_blocks: u32,
+    /// Blocks of an atomic unit, a power of two of which a chunk is a multiple: what is written within one becomes visible in
+    /// one step and survives a loss of power whole or not at all (NAWUN, NAWUPF), unless it crosses a multiple of it (NABSN,
+    /// NABSPF).
+    pub atomic_blocks: u32,
     /// Data blocks of a stripe: writes of whole ones are best (NOWS).
     pub stripe_blocks: u32,
 }
@@ -226,7 +230,15 @@ pub(crate) mod tests {
     pub(crate) fn namespace(nsid: u32) -> Namespace {
         let identity =
             NamespaceIdentity { eui64: [nsid as u8; 8], nguid: [nsid as u8; 16], uuid: Uuid([nsid as u8; 16]) };
-        Namespace { nsid, volume: VolumeId(nsid), blocks: 1000, identity, chunk_blocks: 16, stripe_blocks: 48 }
+        Namespace {
+            nsid,
+            volume: VolumeId(nsid),
+            blocks: 1000,
+            identity,
+            chunk_blocks: 16,
+            atomic_blocks: 16,
+            stripe_blocks: 48,
+        }
     }
 
     pub(crate) fn exports() -> Exports {

@@ -29,7 +29,7 @@ pub enum Failure {
         /// What could have been.
         permitted: String,
     },
-    /// Of a write within one chunk that a crash ended, a part happened and a part did not.
+    /// Of a write within one atomic unit that a crash ended, a part happened and a part did not.
     #[error("the write of version {version} to blocks {from} to {to} happened in part: block {odd} differs")]
     Atomicity {
         /// The write.
@@ -39,6 +39,16 @@ pub enum Failure {
         /// Its last block.
         to: Lba,
         /// A block whose fate is not that of the first.
+        odd: Lba,
+    },
+    /// A read saw a part of a write within one atomic unit, and of another part what was before.
+    #[error("a read saw the write of version {version} in part: blocks {from} and {odd} differ")]
+    TornRead {
+        /// The write.
+        version: u64,
+        /// A block of it.
+        from: Lba,
+        /// One that was seen to differ.
         odd: Lba,
     },
     /// A request that had to succeed did not.

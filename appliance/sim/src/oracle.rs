@@ -6,7 +6,10 @@
 //! - What a read returned was the block's value during the read: everything that had ended before the read began lies behind
 //!   it, for ever. So a value is never taken back, neither by a crash nor otherwise.
 //!
-//! It never looks at a device. Order is that of [`Moment`]s, which count everything that happens.
+//! It never looks at a device. Order is that of [`Moment`]s, which count everything that happens. What blocks have to do with
+//! each other is judged in `torn`.
+
+mod torn;
 
 use std::collections::BTreeMap;
 
@@ -31,6 +34,8 @@ struct Value {
     began: Moment,
     /// It has taken effect by then, or never will.
     settled: Moment,
+    /// It has taken effect for certain: it was acknowledged or seen.
+    happened: bool,
     /// From then on it can no longer be the block's value; a read that began earlier may still return it.
     replaced: Moment,
 }
@@ -42,7 +47,8 @@ struct Register {
 
 impl Default for Register {
     fn default() -> Self {
-        let initial = Value { version: INITIAL, zeros: true, began: Moment(0), settled: Moment(0), replaced: NEVER };
+        let (began, settled) = (Moment(0), Moment(0));
+        let initial = Value { version: INITIAL, zeros: true, began, settled, happened: true, replaced: NEVER };
         Self { values: vec![initial] }
     }
 }
@@ -66,7 +72,7 @@ impl Oracle {
     pub fn begin_write(&mut self, lba: Lba, blocks: u32, version: Version, zeros: bool) -> Moment {
         let began = self.tick();
         for lba in run(lba, blocks) {
-            let value = Value { version, zeros, began, settled: NEVER, replaced: NEVER };
+            let value = Value { version, zeros, began, settled: NEVER, happened: false, replaced: NEVER };
             self.registers.entry(lba).or_default().values.push(value);
         }
         began
@@ -90,6 +96,7 @@ impl Oracle {
             // One that a later write has replaced already, since it was seen to have taken effect, may be forgotten.
             let Some(own) = own else { continue };
             own.settled = own.settled.min(now);
+            own.happened = true;
             let began = own.began;
             register.replace(now, |value| value.settled < began);
             register.forget(keep);
@@ -227,6 +234,7 @@ impl Register {
                 // Of several writes of zeros nobody can say which was seen.
                 if matches == 1 {
                     value.settled = value.settled.min(now);
+                    value.happened = true;
                 }
             } else if value.settled < began {
                 value.replaced = value.replaced.min(now);

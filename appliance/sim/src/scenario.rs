@@ -1,8 +1,11 @@
 //! What a run is about: the appliance, its devices, its workload and what goes wrong, all drawn from one seed. Damage stays
 //! within what the array promises to survive: one member, and all log copies but one, over the whole run.
 
+mod blocks;
+
 use base::ids::{DeviceId, Lba};
 use base::time::Span;
+use engine::limits::atomic_blocks;
 
 use crate::fault::{Fault, Landmark, PlannedFault};
 use crate::rack::DeviceOptions;
@@ -30,8 +33,8 @@ pub struct WorkloadOptions {
     pub max_blocks: u32,
     /// Of so many requests on average: reads, writes, zeroes.
     pub weights: [u64; 3],
-    /// Data blocks of a chunk: what is written within one becomes visible in one step.
-    pub chunk_blocks: u32,
+    /// Blocks of an atomic unit: what is written within one becomes visible in one step.
+    pub atomic_blocks: u32,
     /// Data blocks of a chunk row: a write of all of them fills its stripes.
     pub row_blocks: u32,
     /// One request in so many may leave the first window; with 1 no window is special.
@@ -143,7 +146,7 @@ impl Scenario {
                 depth: random.choose(&[1, 4, 16, 64]),
                 max_blocks: random.choose(&[1, 4, 16, 64]),
                 weights: random.choose(&[[2, 5, 1], [1, 8, 0], [5, 5, 0], [1, 4, 4]]),
-                chunk_blocks,
+                atomic_blocks: atomic_blocks(chunk_blocks),
                 row_blocks,
                 stray_once_in: 1,
                 write_through: false,
@@ -156,6 +159,9 @@ impl Scenario {
         scenario.faults = scenario.draw_faults(&mut random);
         if PRESSING.contains(&(seed % PRESSING_OF)) {
             scenario.press(&mut Random::named(seed, "pressure"));
+        }
+        if blocks::SEEDS.contains(&(seed % blocks::SEEDS_OF)) {
+            scenario.ask_much_of_blocks(&mut Random::named(seed, "blocks"));
         }
         scenario.workload.write_through = scenario.write_through;
         scenario
@@ -186,7 +192,7 @@ impl Scenario {
             depth: random.choose(&[16, 64, 64]),
             max_blocks: random.choose(&[16, 64]),
             weights: random.choose(&[[1, 12, 0], [2, 6, 1], [5, 5, 0]]),
-            chunk_blocks: self.chunk_blocks,
+            atomic_blocks: atomic_blocks(self.chunk_blocks),
             row_blocks,
             stray_once_in: random.choose(&[4, 32, 64]),
             write_through: self.write_through,

@@ -107,7 +107,7 @@ pub fn script(number: usize, case: Case, requests: u64) -> Scenario {
             depth: 4,
             max_blocks: 6,
             weights: [1, 6, 1],
-            chunk_blocks,
+            atomic_blocks: chunk_blocks,
             row_blocks: chunk_blocks * (u32::from(members) - 1),
             stray_once_in: 1,
             write_through: case.write_through,

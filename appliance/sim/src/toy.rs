@@ -70,7 +70,7 @@ pub(crate) fn scenario(seed: u64) -> Scenario {
     scenario.members_are_zero = true;
     scenario.probe_losses = false;
     scenario.workload.windows = vec![Window { start: Lba(0), blocks: BLOCKS as u32 - 8 }];
-    scenario.workload.chunk_blocks = 1;
+    scenario.workload.atomic_blocks = 1;
     scenario.workload.row_blocks = 8;
     scenario.workload.requests = 120;
     scenario.workload.max_blocks = 8;

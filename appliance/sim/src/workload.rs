@@ -29,7 +29,7 @@ struct Asked {
     began: Moment,
 }
 
-/// A part within one chunk of a write that a crash ended.
+/// A part within one atomic unit of a write that a crash ended.
 #[derive(Clone, Copy, Debug)]
 struct Part {
     lba: Lba,
@@ -143,6 +143,7 @@ impl Workload {
                     .map(|(offset, id)| recognise(pool.bytes(id), Lba(lba.0 + offset)))
                     .collect();
                 done.buffers.free(pool);
+                self.oracle.whole(began, lba, &found, self.options.atomic_blocks)?;
                 self.oracle.end_read(began, lba, &found)?;
             }
         }
@@ -175,7 +176,7 @@ impl Workload {
         self.verify.clear();
         self.verifying = false;
         self.crashed.clear();
-        let chunk = u64::from(self.options.chunk_blocks);
+        let unit = u64::from(self.options.atomic_blocks);
         for asked in core::mem::take(&mut self.under_way).into_values() {
             if asked.kind != IoKind::Write {
                 continue;
@@ -183,7 +184,7 @@ impl Workload {
             let end = asked.lba.0 + u64::from(asked.blocks);
             let mut at = asked.lba.0;
             while at < end {
-                let next = end.min((at / chunk + 1) * chunk);
+                let next = end.min((at / unit + 1) * unit);
                 let (version, began) = (asked.version, asked.began);
                 self.crashed.push(Part { lba: Lba(at), blocks: (next - at) as u32, version, began });
                 at = next;
@@ -210,7 +211,7 @@ impl Workload {
         self.verifying && self.verify.is_empty() && self.under_way.is_empty()
     }
 
-    /// Ends the verification: each part within one chunk of a crashed write has happened whole or not at all.
+    /// Ends the verification: each part within one atomic unit of a crashed write has happened whole or not at all.
     pub fn end_verification(&mut self) -> Result<(), Failure> {
         self.verifying = false;
         for part in core::mem::take(&mut self.crashed) {
@@ -294,7 +295,7 @@ mod tests {
             depth: 8,
             max_blocks: 8,
             weights: [1, 4, 1],
-            chunk_blocks: 4,
+            atomic_blocks: 4,
             row_blocks: 8,
             stray_once_in: 1,
             write_through: false,
@@ -329,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn a_crashed_write_that_happened_in_part_is_found_within_a_chunk_and_not_across() {
+    fn a_crashed_write_that_happened_in_part_is_found_within_a_unit_and_not_across() {
         for (happened, broken) in [
             ([true; 4], false),
             ([false; 4], false),
@@ -337,7 +338,7 @@ mod tests {
             ([true, false, true, true], true),
         ] {
             let mut workload = workload();
-            // Blocks 10 to 13: two in the chunk from 8, two in the one from 12.
+            // Blocks 10 to 13: two in the unit from 8, two in the one from 12.
             workload.begun(IoKind::Write, Lba(10), 4);
             workload.power_cut();
             for (lba, happened) in (10..).map(Lba).zip(happened) {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use base::ids::VolumeId;
 use config::schema::{Config, Hosts};
 use engine::boot::BootedArray;
+use engine::limits::atomic_blocks;
 use engine::map::Volume;
 use nvme::identify::NamespaceIdentity;
 use nvmf::subsystem::{self, Exports, Namespace, Subsystem};
@@ -76,6 +77,7 @@ pub(super) fn exports(
                     uuid: record.uuid,
                 },
                 chunk_blocks: geometry.chunk_blocks(),
+                atomic_blocks: atomic_blocks(geometry.chunk_blocks()),
                 stripe_blocks: geometry.chunk_blocks() * u32::from(geometry.data_slots()),
             });
         }

@@ -3,8 +3,13 @@
 //! others.
 //!
 //! A fragment lies in one chunk, so all its blocks are on one member at consecutive places. A read that cannot begin (no
-//! operations free, its stripe under destage while it must reconstruct, a member failing) is stalled, and begins anew from
-//! the start when it is tried again; its buffers have no other content to lose.
+//! operations free, a member failing) is stalled, and begins anew from the start when it is tried again; its buffers have no
+//! other content to lose.
+//!
+//! A read sees all its blocks at one moment, so that it never sees a part of a write (rule L11): what the cache holds at that
+//! moment is copied, and of the rest no member changes before the read has ended, since every destage that is frozen later
+//! waits for it. A read that must reconstruct goes in steps, and between them waits only for destages that were frozen
+//! before it: those never wait for it.
 
 use base::ids::{ShardId, Slot, StripeId};
 use base::slab::Key;
@@ -29,12 +34,12 @@ pub(crate) struct Read {
     unanswered: u32,
     /// Whether one of them failed.
     failed: bool,
-    /// What [`super::grace::Grace`] counts it under while operations are under way.
+    /// What [`super::grace::Grace`] counts it under from the moment at which it saw the cache.
     generation: Option<u64>,
-    /// Blocks at the front that are done, if blocks are being reconstructed.
-    reconstructed: u32,
-    /// How many blocks are being reconstructed now.
-    reconstructing: u32,
+    /// Blocks that are done, as a bit mask, if blocks are being reconstructed.
+    done: u64,
+    /// The blocks that are being reconstructed now: the first, and how many.
+    reconstructing: (u32, u32),
     /// Content of other members, in rows of `reconstructing` blocks.
     others: BufferList,
 }
@@ -52,8 +57,8 @@ impl ArrayShard {
             unanswered: 0,
             failed: false,
             generation: None,
-            reconstructed: 0,
-            reconstructing: 0,
+            done: 0,
+            reconstructing: (0, 0),
             others: BufferList::EMPTY,
         };
         let Ok(key) = self.reads.insert(read) else { unreachable!("there was a place") };
@@ -89,10 +94,13 @@ impl ArrayShard {
             return false;
         }
         match plan_read(&self.map.geometry, place.stripe, place.column, self.map.missing()) {
-            ReadPlan::Direct(_) => {}
             ReadPlan::Reconstruct => return self.reconstruct(work, key, slot),
+            ReadPlan::Direct(_) => self.forget_moment(key),
             // Only what the cache holds can be had.
-            ReadPlan::Lost => return self.read_held_only(work, key),
+            ReadPlan::Lost => {
+                self.forget_moment(key);
+                return self.read_held_only(work, key);
+            }
         }
         let (device, at) = self.map.on_member(slot, place.stripe).expect("the plan reads present members");
         if self.failing_members & 1 << slot.0 != 0 {
@@ -151,7 +159,8 @@ impl ArrayShard {
         true
     }
 
-    /// Goes on with a read whose member is missing: skips what the cache holds, then reads a few blocks of all others.
+    /// Goes on with a read whose member is missing: once copies what the cache holds, then reads a few blocks of all others
+    /// at a time.
     fn reconstruct<P: Ports>(&mut self, work: &mut Work<'_, P>, key: Key<Read>, slot: Slot) -> bool {
         if self.failing_members != 0 {
             return false;
@@ -159,52 +168,39 @@ impl ArrayShard {
         let read = &self.reads[key];
         let place = self.map.geometry.locate(read.fragment.start);
         let count = u32::from(read.fragment.count);
-        let zone_is_blank = !self.zones.is_initialised(self.map.geometry.zone_of(place.stripe));
-        let mut done = read.reconstructed;
         let mut ids = read.fragment.buffers.ids(work.ports).collect_buffers();
         let into = &mut ids[..count as usize];
         let stripe_at = |at: u32| StripeId(place.stripe.0 + u64::from(at));
-        while done < count
-            && self.copy_held(work.ports, stripe_at(done), place.column, into[done as usize], zone_is_blank)
-        {
-            done += 1;
-        }
-        self.reads[key].reconstructed = done;
-        if done == count {
-            self.finish_read(key, Ok(()));
-            return true;
-        }
-        // The run that can be reconstructed together: not held, and no destage changes the stripes meanwhile.
-        let mut length = 0;
-        while done + length < count && length < RECONSTRUCT_BLOCKS {
-            let entry = self.stripes.find(stripe_at(done + length));
-            if let Some(stripe) = entry {
-                if self.stripes.readable(stripe, place.column).is_some() {
-                    break;
-                }
-                if self.stripes.get(stripe).destage.is_some() {
-                    if length == 0 {
-                        return false;
-                    }
-                    break;
-                }
+        if read.generation.is_none() {
+            let blank = !self.zones.is_initialised(self.map.geometry.zone_of(place.stripe));
+            let mut done = 0;
+            for (at, &id) in (0..).zip(&*into) {
+                done |= u64::from(self.copy_held(work.ports, stripe_at(at), place.column, id, blank)) << at;
             }
-            length += 1;
+            if done.count_ones() == count {
+                self.finish_read(key, Ok(()));
+                return true;
+            }
+            let generation = self.grace.begin();
+            let read = &mut self.reads[key];
+            (read.done, read.generation) = (done, Some(generation));
         }
+        // Never more buffers than destages leave: some of those may be waiting for this read.
         let members = self.map.members.len();
-        let buffers_needed = (members - 2) * length as usize;
+        let room = self.scratch.len().saturating_sub(members) / (members - 2);
         let available = work.operations.available().saturating_sub(RESERVED_OPERATIONS);
-        if self.scratch.len() <= buffers_needed + members || available < members {
+        let (first, length) = self.next_run(key, room);
+        if length == 0 || available < members {
             return false;
         }
         let mut others = BufferList::EMPTY;
         let mut operations = 0;
         for other in (0..members as u8).map(Slot).filter(|&other| other != slot) {
             let (device, at) =
-                self.map.on_member(other, stripe_at(done)).expect("all others of a degraded array are there");
+                self.map.on_member(other, stripe_at(first)).expect("all others of a degraded array are there");
             let purpose = Purpose::Read { array: self.map.id, read: key, slot: other };
             if operations == 0 {
-                let blocks = into[done as usize..(done + length) as usize].iter().copied();
+                let blocks = into[first as usize..(first + length) as usize].iter().copied();
                 work.operations.start(work.ports, (device, at), DeviceOp::Read, blocks, purpose);
             } else {
                 let mut row = [BufferId(0); RECONSTRUCT_BLOCKS as usize];
@@ -218,14 +214,37 @@ impl ArrayShard {
             }
             operations += 1;
         }
-        let generation = self.grace.begin();
         let read = &mut self.reads[key];
         read.unanswered = operations;
         read.failed = false;
-        read.generation = Some(generation);
-        read.reconstructing = length;
+        read.reconstructing = (first, length);
         read.others = others;
         true
+    }
+
+    /// Blocks of a read that can be reconstructed together now, at most `room`: not done, and no destage changes their
+    /// stripes that does not wait for this read.
+    fn next_run(&self, key: Key<Read>, room: usize) -> (u32, u32) {
+        let read = &self.reads[key];
+        let place = self.map.geometry.locate(read.fragment.start);
+        let moment = read.generation.expect("a read that reconstructs has its moment");
+        let first = (!read.done).trailing_zeros();
+        let is_ready = |at: &u32| {
+            let destage = self.stripes.find(StripeId(place.stripe.0 + u64::from(*at)));
+            let destage = destage.and_then(|stripe| self.stripes.get(stripe).destage);
+            read.done & 1 << at == 0 && destage.is_none_or(|destage| self.destages[destage].grace > moment)
+        };
+        let most = RECONSTRUCT_BLOCKS.min(room as u32).min(u32::from(read.fragment.count) - first);
+        (first, (first..first + most).take_while(is_ready).count() as u32)
+    }
+
+    /// A read begins anew, if it had begun: what it saw means nothing any more.
+    fn forget_moment(&mut self, key: Key<Read>) {
+        let read = &mut self.reads[key];
+        read.done = 0;
+        if let Some(generation) = read.generation.take() {
+            self.grace.end(generation);
+        }
     }
 
     /// With more members missing than the level bears, the cache is all there is.
@@ -259,35 +278,32 @@ impl ArrayShard {
         if read.unanswered > 0 {
             return;
         }
-        let generation = read.generation.take().expect("a read under way is counted");
-        let length = core::mem::take(&mut read.reconstructing);
-        let mut others = core::mem::take(&mut read.others);
         let failed = read.failed;
-        self.grace.end(generation);
+        let (first, length) = core::mem::take(&mut read.reconstructing);
+        let mut others = core::mem::take(&mut read.others);
         if length > 0 {
-            let read = &self.reads[key];
-            let done = read.reconstructed;
-            let ids = read.fragment.buffers.ids(work.ports).collect_buffers();
+            let ids = self.reads[key].fragment.buffers.ids(work.ports).collect_buffers();
             let mut at = 0;
             while let Some(buffer) = others.pop(work.ports) {
                 if !failed {
-                    let (to, from) = work.ports.pair(ids[(done + at) as usize], buffer.id());
+                    let (to, from) = work.ports.pair(ids[(first + at) as usize], buffer.id());
                     parity::xor_into(to, from);
                 }
                 at = (at + 1) % length;
                 self.scratch.push(buffer);
             }
-            if !failed {
-                self.reads[key].reconstructed += length;
-            }
-        } else if !failed {
-            self.finish_read(key, Ok(()));
-            return;
+            let read = &mut self.reads[key];
+            read.done |= ((1 << length) - 1) << first;
         }
         if failed {
-            self.reads[key].reconstructed = 0;
+            self.forget_moment(key);
+            self.stalled.push_back(key);
+        } else if length == 0 || self.reads[key].done.count_ones() == u32::from(self.reads[key].fragment.count) {
+            self.forget_moment(key);
+            self.finish_read(key, Ok(()));
+        } else {
+            self.stalled.push_back(key);
         }
-        self.stalled.push_back(key);
     }
 
     fn finish_read(&mut self, key: Key<Read>, result: Result<(), IoError>) {
@@ -314,3 +330,5 @@ trait CollectBuffers: Iterator<Item = BufferId> + Sized {
 }
 
 impl<I: Iterator<Item = BufferId>> CollectBuffers for I {}
+
+const _: () = assert!(MAX_FRAGMENT_BLOCKS <= u64::BITS, "a read's blocks are bits of a mask");

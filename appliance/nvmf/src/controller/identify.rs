@@ -6,7 +6,8 @@ use nvme::identify::{
     self, ATTRIBUTE_HOST_ID_128, ATTRIBUTE_TRAFFIC_KEEP_ALIVE, CONTROLLER_TYPE_DISCOVERY, CONTROLLER_TYPE_IO,
     FABRICS_DISCONNECT_SUPPORTED, IDENTIFY_BYTES, IdentifyController, IdentifyControllerNvm, IdentifyNamespace,
     IdentifyNamespaceIndependent, LOG_EFFECTS, LOG_EXTENDED, MULTIPATH_CONTROLLERS, MULTIPATH_PORTS,
-    NAMESPACE_OPTIMAL_IO, OPTIONAL_TIMESTAMP, OPTIONAL_WRITE_ZEROES, SGL_ANY_ALIGNMENT, SGL_OFFSETS, SGL_TRANSPORT,
+    NAMESPACE_ATOMICITY, NAMESPACE_OPTIMAL_IO, OPTIONAL_TIMESTAMP, OPTIONAL_WRITE_ZEROES, SGL_ANY_ALIGNMENT,
+    SGL_OFFSETS, SGL_TRANSPORT,
 };
 use nvme::layout::{null_padded, padded};
 use nvme::opcode;
@@ -134,6 +135,9 @@ impl Controller {
             max_namespaces: MAX_NAMESPACES,
             optional_commands: OPTIONAL_WRITE_ZEROES | OPTIONAL_TIMESTAMP,
             volatile_write_cache: NO_CACHE_FLUSH_ALL,
+            // What every namespace keeps, whatever its chunks: one block. Namespaces say more for themselves.
+            atomic_write: 0,
+            atomic_write_power_fail: 0,
             command_capsule_16b: COMMAND_CAPSULE_16B,
             response_capsule_16b: RESPONSE_CAPSULE_16B,
             capsule_descriptors: 1,
@@ -154,9 +158,15 @@ fn namespace_page(namespace: &Namespace) -> IdentifyNamespace {
         size_blocks: namespace.blocks,
         capacity_blocks: namespace.blocks,
         used_blocks: namespace.blocks,
-        features: NAMESPACE_OPTIMAL_IO,
+        features: NAMESPACE_ATOMICITY | NAMESPACE_OPTIMAL_IO,
         shared: 1,
         deallocate_features: DEALLOCATED_READS_ZERO,
+        atomic_write: zero_based(namespace.atomic_blocks),
+        atomic_write_power_fail: zero_based(namespace.atomic_blocks),
+        // A unit of one block has no boundary within, and 0 says that there is none (NVM, figure 97).
+        atomic_boundary: zero_based(namespace.atomic_blocks),
+        atomic_boundary_offset: 0,
+        atomic_boundary_power_fail: zero_based(namespace.atomic_blocks),
         optimal_boundary_blocks: u16::try_from(namespace.chunk_blocks).unwrap_or(0),
         capacity_bytes: u128::from(namespace.blocks) * BLOCK as u128,
         write_granularity: zero_based(namespace.chunk_blocks),

@@ -171,6 +171,10 @@ fn identify_namespace_in_every_form() {
         (page.size_blocks, page.format_0, page.optimal_boundary_blocks, page.optimal_write),
         (1000, 12 << 16, 16, 47)
     );
+    assert_eq!((page.features & 2, page.atomic_write, page.atomic_write_power_fail), (2, 15, 15));
+    assert_eq!((page.atomic_boundary, page.atomic_boundary_offset, page.atomic_boundary_power_fail), (15, 0, 15));
+    let unit = u32::from(page.atomic_boundary_power_fail) + 1;
+    assert_eq!(u32::from(page.optimal_boundary_blocks) % unit, 0, "Linux takes no other boundary");
     assert_eq!(rig.data(&identify(0, 3)), Ok(vec![0; 4096]), "valid but not active");
     for nsid in [0, 257, u32::MAX] {
         assert_eq!(rig.data(&identify(0, nsid)), Err(final_error(Status::INVALID_NAMESPACE)));

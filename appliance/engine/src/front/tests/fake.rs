@@ -303,6 +303,7 @@ pub(super) fn exports(hosts: Hosts, generation: u64, nsids: &[u32]) -> Arc<Expor
         blocks: BLOCKS,
         identity: NamespaceIdentity { eui64: [1; 8], nguid: [2; 16], uuid: Uuid([3; 16]) },
         chunk_blocks: 16,
+        atomic_blocks: 16,
         stripe_blocks: 48,
     };
     let subsystem = Subsystem {

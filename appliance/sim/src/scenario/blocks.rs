@@ -1,0 +1,40 @@
+//! Runs that ask much of blocks: chunks up to the largest, so that atomic units end at the engine's own limit; long reads and
+//! writes that meet in a few units, more often than not on a degraded array, where a read is put together over time.
+
+use base::ids::{DeviceId, Lba};
+use engine::limits::atomic_blocks;
+
+use super::{Scenario, Window, ZONE_STRIPES};
+use crate::fault::{Fault, PlannedFault};
+use crate::random::Random;
+
+/// Seeds with these remainders are such runs. The others keep the runs that they had before.
+pub(super) const SEEDS: [u64; 3] = [0, 1, 4];
+pub(super) const SEEDS_OF: u64 = 16;
+
+impl Scenario {
+    pub(super) fn ask_much_of_blocks(&mut self, random: &mut Random) {
+        self.chunk_blocks = random.choose(&[4, 16, 64, 128, 256]);
+        self.lane_blocks = random.choose(&[800, 1200]);
+        self.destage_age = random.choose(&[base::time::Span::from_micros(100), base::time::Span::from_millis(2)]);
+        self.pool_blocks = 4096 + usize::from(self.shards) * 1300;
+        self.workload.atomic_blocks = atomic_blocks(self.chunk_blocks);
+        self.workload.row_blocks = self.chunk_blocks * (u32::from(self.members) - 1);
+        self.workload.depth = random.choose(&[8, 32]);
+        self.workload.max_blocks = random.choose(&[16, 64, 128]);
+        self.workload.weights = random.choose(&[[5, 5, 0], [4, 5, 1], [8, 4, 1], [2, 5, 4]]);
+        let unit = self.workload.atomic_blocks;
+        let blocks = (3 * unit).clamp(24, 160);
+        let zone_blocks = ZONE_STRIPES * (u64::from(self.members) - 1);
+        let first = random.below(4) * u64::from(unit);
+        let mut windows = vec![Window { start: Lba(first), blocks }];
+        if self.zones > 1 {
+            windows.push(Window { start: Lba(zone_blocks - 16), blocks: 32 });
+        }
+        self.workload.windows = windows;
+        let loses_member = |planned: &PlannedFault| matches!(planned.fault, Fault::Lost { device, .. } if device.0 < u16::from(self.members));
+        if !self.faults.iter().any(loses_member) && !random.once_in(3) {
+            self.degraded = Some(DeviceId(random.below(self.members.into()) as u16));
+        }
+    }
+}
