@@ -1,10 +1,13 @@
-//! Parity arithmetic: the exclusive or of equally long byte runs, as fast as the processor allows.
+//! Parity arithmetic: sums of equally long byte runs, plain and weighted, as fast as the processor allows.
 //!
-//! RAID-5 parity of a stripe row is the XOR of its data blocks, and a lost block is the XOR of all the others. This
-//! crate combines bytes and knows nothing of stripes: which buffers belong together is decided above it.
+//! P of a stripe row is the XOR of its data blocks; Q is their sum with weights, in a field of 256 elements. A lost block is a
+//! weighted sum of what is left. This crate combines bytes and knows nothing of stripes: which buffers belong together, and
+//! with which coefficients, is decided above it.
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`field`] | the field: products and quotients of single elements |
+//! | `multiply` | a run times a coefficient |
 //! | `scalar` | the plain loops: the oracle of the tests and the kernel of processors without a faster one |
 //! | `simd` | the same loops in 16, 32 and 64 byte vectors; the only file of the crate with unsafe code |
 //!
@@ -19,19 +22,29 @@
 //! // A lost block is what the parity and the remaining blocks make together.
 //! parity::xor_many_into(&mut parity, &[&a, &c]);
 //! assert_eq!(parity, b);
+//!
+//! // Q of two blocks, and the first one back from it and the second.
+//! let mut q = a;
+//! parity::multiply_into(&mut q, &b, 2);
+//! parity::multiply_into(&mut q, &b, 2);
+//! assert_eq!(q, a);
 //! ```
 #![deny(unsafe_code)]
 
+pub mod field;
+mod multiply;
 mod scalar;
 // JUSTIFICATION: vector loads and stores take raw pointers, and only the vector unit brings XOR near the speed of a
 // copy. The module checks all lengths before the first pointer is made.
 #[allow(unsafe_code)]
 mod simd;
 
+pub use multiply::{multiply_into, scale};
+
 /// Most sources that one call combines: a stripe is at most 32 members wide.
 pub const SOURCES_MAX: usize = 32;
 
-/// A way to carry out the XOR. All give the same bytes; they differ in the vector they work in.
+/// A way to carry out the sums. All give the same bytes; they differ in the vector they work in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kernel {
     /// Plain loops, vectorised as far as the compiler sees fit for the build's target.
@@ -158,19 +171,19 @@ fn check(destination: &[u8], sources: &[&[u8]]) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
 
     /// Room before a run, so that it starts at any alignment within the widest vector.
-    const SHIFT_MAX: usize = 64;
+    pub(crate) const SHIFT_MAX: usize = 64;
 
-    fn available() -> impl Iterator<Item = Kernel> {
+    pub(crate) fn available() -> impl Iterator<Item = Kernel> {
         Kernel::ALL.into_iter().filter(|kernel| kernel.is_available())
     }
 
     /// Bytes that look random but are named by a seed.
-    fn bytes(seed: u64, length: usize) -> Vec<u8> {
+    pub(crate) fn bytes(seed: u64, length: usize) -> Vec<u8> {
         let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
         (0..length)
             .map(|_| {

@@ -1,10 +1,12 @@
-//! The XOR in plain Rust: what a processor without a kernel of its own runs, what finishes the last bytes behind the
+//! The sums in plain Rust: what a processor without a kernel of its own runs, what finishes the last bytes behind the
 //! vectors, and the oracle of the kernels' tests. It never looks at the processor and contains no unsafe code.
 //!
 //! Its loops have no bounds checks inside and no dependence between bytes, so that the compiler makes vectors of them
 //! for targets whose baseline has some (NEON on 64-bit ARM).
 
 use crate::Start;
+use crate::field::NIBBLES;
+use crate::multiply::Factor;
 
 /// Bytes worked on at a time. All sources pass over one tile before the next begins, so that the tile of the
 /// destination stays in the first-level cache.
@@ -39,9 +41,32 @@ fn add(tile: &mut [u8], source: &[u8]) {
     }
 }
 
+/// Multiplies from byte `from` to the end. A source is as long as the destination: the entry points have checked it.
+pub(crate) fn multiply(destination: &mut [u8], factor: Factor<'_>, coefficient: u8, from: usize) {
+    let products = &NIBBLES[usize::from(coefficient)];
+    let product = |byte: u8| products[usize::from(byte & 15)] ^ products[16 + usize::from(byte >> 4)];
+    match factor {
+        Factor::Source(source) => {
+            for (sum, byte) in destination[from..].iter_mut().zip(&source[from..]) {
+                *sum ^= product(*byte);
+            }
+        }
+        Factor::Destination => destination[from..].iter_mut().for_each(|byte| *byte = product(*byte)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn multiplication_leaves_alone_what_is_done_already() {
+        let mut run = [1, 2, 4];
+        multiply(&mut run, Factor::Source(&[0x80, 0x80, 0x80]), 2, 1);
+        assert_eq!(run, [1, 2 ^ 0x1d, 4 ^ 0x1d]);
+        multiply(&mut run, Factor::Destination, 0, 2);
+        assert_eq!(run, [1, 2 ^ 0x1d, 0]);
+    }
 
     #[test]
     fn it_starts_from_either_side() {
