@@ -10,7 +10,7 @@ use std::path::Path;
 
 use base::BLOCK;
 use config::{Array, Config, Device, Level, Name};
-use engine::limits::DESTAGE_LOG_BLOCKS;
+use engine::limits::destage_log_blocks;
 use journal::{LogLayout, MAX_PAYLOAD_BLOCKS};
 use raid::{Geometry, MemberLayout};
 
@@ -73,10 +73,11 @@ impl Capacity {
             log = layout.rings().1;
             let lane = layout.lane_blocks().saturating_sub(LANE_RESERVE_BLOCKS);
             let lanes = u64::from(layout.lanes());
-            scattered = lanes * (lane / (2 + DESTAGE_LOG_BLOCKS));
+            let destage = destage_log_blocks(geometry.parities());
+            scattered = lanes * (lane / (2 + destage));
             let (row, full) = (u64::from(geometry.data_slots()), MAX_PAYLOAD_BLOCKS as u64);
             // A row's payload, what destaging it may need, and its share of descriptors.
-            striped = lanes * (lane * full / ((row + DESTAGE_LOG_BLOCKS) * full + row)) * row;
+            striped = lanes * (lane * full / ((row + destage) * full + row)) * row;
         }
         let bytes = |blocks: u64| blocks * BLOCK as u64;
         Ok(Self {

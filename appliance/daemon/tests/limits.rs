@@ -25,7 +25,7 @@ fn members_have_the_space_that_the_check_counts_on() {
         let counted_on = (bytes - limits::member_overhead_bytes(bytes)) / limits::ZONE_BYTES;
         assert!(layout.data.blocks / zone_stripes >= counted_on, "{bytes} bytes");
     }
-    assert_eq!(*limits::MEMBERS.end(), usize::from(raid::geometry::MAX_MEMBERS));
+    assert_eq!(*limits::MEMBERS.end(), usize::from(raid::level::MAX_MEMBERS));
     assert_eq!(*limits::CHUNK_BYTES.end(), u64::from(raid::geometry::MAX_CHUNK_BLOCKS) * BLOCK as u64);
     assert_eq!(limits::ZONE_BYTES, raid::geometry::MIN_ZONE_STRIPES * BLOCK as u64);
 }

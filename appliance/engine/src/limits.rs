@@ -56,9 +56,11 @@ pub const RECORD_WORTH_BLOCKS: usize = 32;
 /// Destaged entries that make a record worth writing although nothing else waits for it.
 pub const DESTAGED_WORTH_ENTRIES: usize = 64;
 
-/// Log blocks that destaging a stripe may need at most: a parity record of its own (descriptor and parity) and a destaged
-/// record of its own (descriptor).
-pub const DESTAGE_LOG_BLOCKS: u64 = 3;
+/// Log blocks that destaging a stripe with so many parities may need at most: a destaged record of its own (descriptor), and
+/// if there is parity a record of its own for it (descriptor and parities).
+pub const fn destage_log_blocks(parities: u8) -> u64 {
+    if parities == 0 { 1 } else { 2 + parities as u64 }
+}
 
 const _: () = assert!(MAX_FRAGMENT_BLOCKS.is_power_of_two(), "fragments end at multiples of it");
 const _: () = assert!(MAX_FRAGMENT_BLOCKS as usize <= journal::MAX_PAYLOAD_BLOCKS);

@@ -77,6 +77,11 @@ impl ArrayMap {
             .fold(0, |mask, (slot, _): (u32, _)| mask | 1 << slot)
     }
 
+    /// Log blocks that destaging a stripe may need at most.
+    pub const fn destage_log_blocks(&self) -> u64 {
+        crate::limits::destage_log_blocks(self.geometry.parities())
+    }
+
     /// The lane that logs a zone.
     pub fn lane_of(&self, zone: ZoneId) -> LaneId {
         LaneId((zone.0 % u64::from(self.log_layout.lanes())) as u16)

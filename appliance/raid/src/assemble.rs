@@ -19,6 +19,8 @@ use base::ids::DeviceId;
 use base::uuid::Uuid;
 use thiserror::Error;
 
+use crate::geometry::slots;
+use crate::level::Level;
 use crate::superblock::{MAX_EPOCH, State, Superblock};
 use truth::{Truth, truth};
 
@@ -157,16 +159,18 @@ pub enum AssembleError {
     },
     /// Too few to read.
     #[error(
-        "array {array}: members {missing:?} are missing or excluded; the level bears the loss of {tolerated}. Attach one of \
-         them that was not excluded"
+        "array {array}: members {missing:?} are missing or excluded; {} bears the loss of {}. Attach one of them that was \
+         not excluded",
+        level,
+        level.bears_in_words()
     )]
     TooManyMissing {
         /// The array's name.
         array: String,
         /// Slots.
         missing: Vec<u8>,
-        /// How many may be.
-        tolerated: u8,
+        /// The array's.
+        level: Level,
     },
     /// The log is needed and not there.
     #[error(
@@ -243,10 +247,10 @@ pub fn assemble(
             (State::Excluded { .. }, None) | (State::Active, Some(_)) => {}
         }
     }
-    let missing: Vec<u8> = (0u8..).zip(&members).filter(|(_, there)| there.is_none()).map(|(slot, _)| slot).collect();
-    let tolerated = superblock.geometry.parities();
-    if missing.len() > usize::from(tolerated) {
-        return Err(AssembleError::TooManyMissing { array, missing, tolerated });
+    let missing = (0..).zip(&members).filter(|(_, there)| there.is_none()).fold(0, |mask, (slot, _)| mask | 1 << slot);
+    if !superblock.geometry.bears(missing) {
+        let missing = slots(missing).map(|slot| slot.0).collect();
+        return Err(AssembleError::TooManyMissing { array, missing, level: superblock.geometry.level() });
     }
     let log_candidates = known_logs(&superblock, candidates, log_candidates, &mut notes);
     let (copies, newly_missing_copies) = copies(&superblock, &log_candidates, &mut notes)?;

@@ -1,69 +1,48 @@
 //! Where blocks lie. A *stripe* is one block of each member at the same place; a *chunk* is a run of blocks on one member
 //! before the next member's turn; a *zone* is a run of stripes with one owner, at least 4 MiB of each member.
 //!
-//! RAID-5 is laid out left-symmetric, as Linux MD does by default: parity moves one member down with each chunk row, and
-//! data begins behind it, so that consecutive chunks visit all members in turn.
+//! A stripe has *columns* of data and perhaps *parities*: P, the sum of the columns, and Q, their sum weighted by powers of 2
+//! (see [`crate::recipe`](mod@crate::recipe)). Each of these *parts* lies on one member, or, mirrored, on several. Linux MD lays
+//! the same levels out alike by default, so that its tools can check ours:
+//!
+//! | level | columns | where |
+//! |---|---|---|
+//! | RAID-0 | *n* | column *c* on member *c* |
+//! | RAID-1 | 1 | on all members |
+//! | RAID-4 | *n* - 1 | column *c* on member *c*, P on the last |
+//! | RAID-5 | *n* - 1 | left-symmetric: P moves one member down with each chunk row, and data begins behind it |
+//! | RAID-6 | *n* - 2 | P as in RAID-5, Q on the member behind it, and data begins behind Q |
+//! | RAID-10 | *n* / 2 | column *c* on members 2*c* and 2*c* + 1 |
 
 use base::ids::{ArrayBlock, Slot, StripeId, ZoneId};
 use thiserror::Error;
 
+use crate::level::{Level, MAX_MEMBERS};
+
 /// Stripes of a zone, unless a chunk is larger: 4 MiB of member space.
 pub const MIN_ZONE_STRIPES: u64 = 1024;
 
-/// Most members of an array.
-pub const MAX_MEMBERS: u8 = 32;
-
 /// Largest chunk: 1 MiB.
 pub const MAX_CHUNK_BLOCKS: u32 = 256;
-
-/// How redundancy is arranged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Level {
-    /// One parity block a stripe, rotating over the members.
-    Raid5,
-}
-
-impl Level {
-    /// Parity blocks of a stripe.
-    pub const fn parities(self) -> u8 {
-        match self {
-            Self::Raid5 => 1,
-        }
-    }
-
-    /// Fewest members.
-    pub const fn min_members(self) -> u8 {
-        match self {
-            Self::Raid5 => 3,
-        }
-    }
-
-    /// The number that superblocks store.
-    pub const fn code(self) -> u8 {
-        match self {
-            Self::Raid5 => 5,
-        }
-    }
-
-    /// The level of a number.
-    pub const fn from_code(code: u8) -> Option<Self> {
-        match code {
-            5 => Some(Self::Raid5),
-            _ => None,
-        }
-    }
-}
 
 /// Why numbers are no geometry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum GeometryError {
     /// Too few or too many.
-    #[error("{level:?} takes {min} to {MAX_MEMBERS} members, not {members}")]
+    #[error("{level} takes {min} to {MAX_MEMBERS} members, not {members}")]
     Members {
         /// The level.
         level: Level,
         /// Its fewest.
         min: u8,
+        /// How many were given.
+        members: u8,
+    },
+    /// One without a partner.
+    #[error("{level} takes pairs of members, not {members}")]
+    Unpaired {
+        /// The level.
+        level: Level,
         /// How many were given.
         members: u8,
     },
@@ -89,6 +68,20 @@ pub struct Place {
     pub column: u8,
 }
 
+/// What a member holds of a stripe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The data block of this column.
+    Data(u8),
+    /// The parity of this index: 0 is P, 1 is Q.
+    Parity(u8),
+}
+
+/// The slots of a bit mask, lowest first.
+pub fn slots(mask: u32) -> impl Iterator<Item = Slot> {
+    (0..MAX_MEMBERS).filter(move |slot| mask & 1 << slot != 0).map(Slot)
+}
+
 /// The arrangement of an array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Geometry {
@@ -104,6 +97,9 @@ impl Geometry {
         let min = level.min_members();
         if members < min || members > MAX_MEMBERS {
             return Err(GeometryError::Members { level, min, members });
+        }
+        if !members.is_multiple_of(level.members_step()) {
+            return Err(GeometryError::Unpaired { level, members });
         }
         if !chunk_blocks.is_power_of_two() || chunk_blocks > MAX_CHUNK_BLOCKS {
             return Err(GeometryError::Chunk(chunk_blocks));
@@ -136,14 +132,51 @@ impl Geometry {
         self.stripes
     }
 
-    /// Parity blocks of a stripe, which is how many members may be lost.
+    /// Parity blocks of a stripe.
     pub const fn parities(&self) -> u8 {
         self.level.parities()
     }
 
-    /// Data blocks of a stripe.
+    /// Data blocks of a stripe: its columns.
     pub const fn data_slots(&self) -> u8 {
-        self.members - self.level.parities()
+        match self.level {
+            Level::Raid0 | Level::Raid4 | Level::Raid5 | Level::Raid6 => self.members - self.level.parities(),
+            Level::Raid1 => 1,
+            Level::Raid10 => self.members / 2,
+        }
+    }
+
+    /// Whether every block can still be had with these members (a bit mask) gone. Whoever asks whether a loss is too much
+    /// asks here.
+    pub const fn bears(&self, missing: u32) -> bool {
+        let missing = missing & self.all_members();
+        match self.level {
+            Level::Raid0 | Level::Raid4 | Level::Raid5 | Level::Raid6 => {
+                missing.count_ones() <= self.level.parities() as u32
+            }
+            Level::Raid1 => missing != self.all_members(),
+            // The lower member of each pair is at an even place.
+            Level::Raid10 => missing & missing >> 1 & 0x5555_5555 == 0,
+        }
+    }
+
+    /// The fewest members that can hold everything there is: more are never lost within what the level bears.
+    pub const fn fewest_members(&self) -> u8 {
+        match self.level {
+            Level::Raid0 | Level::Raid4 | Level::Raid5 | Level::Raid6 => self.members - self.level.parities(),
+            Level::Raid1 => 1,
+            Level::Raid10 => self.members / 2,
+        }
+    }
+
+    /// All members, as a bit mask.
+    pub const fn all_members(&self) -> u32 {
+        u32::MAX >> (32 - self.members)
+    }
+
+    /// All columns of a stripe, as a bit mask.
+    pub const fn all_columns(&self) -> u32 {
+        u32::MAX >> (32 - self.data_slots())
     }
 
     /// Data blocks of the array.
@@ -188,26 +221,76 @@ impl Geometry {
         ArrayBlock((block.0 / chunk_blocks + 1) * chunk_blocks)
     }
 
-    /// The member that holds a stripe's parity; `index` 0 is P.
+    /// The member that holds a stripe's parity; `index` 0 is P, 1 is Q.
     pub fn parity_member(&self, stripe: StripeId, index: u8) -> Slot {
         assert!(index < self.parities(), "the level has {} parities", self.parities());
-        let members = u64::from(self.members);
-        let row = stripe.0 / u64::from(self.chunk_blocks);
-        Slot((members - 1 - row % members) as u8)
+        Slot((self.first_parity(stripe) + index) % self.members)
     }
 
-    /// The member that holds a column of a stripe.
+    /// Where P lies, on levels that have it.
+    const fn first_parity(&self, stripe: StripeId) -> u8 {
+        let members = self.members as u64;
+        let row = stripe.0 / self.chunk_blocks as u64;
+        match self.level {
+            Level::Raid5 | Level::Raid6 => (members - 1 - row % members) as u8,
+            Level::Raid0 | Level::Raid1 | Level::Raid4 | Level::Raid10 => self.members - 1,
+        }
+    }
+
+    /// The member that holds a column of a stripe; of a mirrored one the first.
     pub fn member_of(&self, stripe: StripeId, column: u8) -> Slot {
         assert!(column < self.data_slots(), "a stripe has {} data blocks", self.data_slots());
-        let parity = self.parity_member(stripe, 0);
-        Slot((parity.0 + 1 + column) % self.members)
+        Slot(match self.level {
+            Level::Raid0 => column,
+            Level::Raid1 => 0,
+            Level::Raid10 => 2 * column,
+            Level::Raid4 | Level::Raid5 | Level::Raid6 => {
+                (self.first_parity(stripe) + self.parities() + column) % self.members
+            }
+        })
+    }
+
+    /// All members that hold a column of a stripe, as a bit mask.
+    pub fn homes(&self, stripe: StripeId, column: u8) -> u32 {
+        let first = 1 << self.member_of(stripe, column).0;
+        match self.level {
+            Level::Raid0 | Level::Raid4 | Level::Raid5 | Level::Raid6 => first,
+            Level::Raid1 => self.all_members(),
+            Level::Raid10 => first | first << 1,
+        }
+    }
+
+    /// All members that hold a part of a stripe, as a bit mask.
+    pub fn homes_of(&self, stripe: StripeId, part: Part) -> u32 {
+        match part {
+            Part::Data(column) => self.homes(stripe, column),
+            Part::Parity(index) => 1 << self.parity_member(stripe, index).0,
+        }
+    }
+
+    /// What a member holds of a stripe.
+    pub fn part_of(&self, stripe: StripeId, slot: Slot) -> Part {
+        assert!(slot.0 < self.members, "there are {} members", self.members);
+        match self.level {
+            Level::Raid0 => Part::Data(slot.0),
+            Level::Raid1 => Part::Data(0),
+            Level::Raid10 => Part::Data(slot.0 / 2),
+            Level::Raid4 | Level::Raid5 | Level::Raid6 => {
+                let behind = (slot.0 + self.members - self.first_parity(stripe)) % self.members;
+                match behind.checked_sub(self.parities()) {
+                    Some(column) => Part::Data(column),
+                    None => Part::Parity(behind),
+                }
+            }
+        }
     }
 
     /// The column that a member holds of a stripe; none if that is parity.
     pub fn column_of(&self, stripe: StripeId, slot: Slot) -> Option<u8> {
-        let parity = self.parity_member(stripe, 0);
-        let behind = (slot.0 + self.members - parity.0) % self.members;
-        behind.checked_sub(1)
+        match self.part_of(stripe, slot) {
+            Part::Data(column) => Some(column),
+            Part::Parity(_) => None,
+        }
     }
 }
 
@@ -218,52 +301,104 @@ const fn zone_stripes(chunk_blocks: u32) -> u64 {
 const _: () = assert!(MIN_ZONE_STRIPES.is_multiple_of(MAX_CHUNK_BLOCKS as u64), "a zone is whole chunk rows");
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
-    use std::collections::BTreeSet;
+    use std::collections::BTreeMap;
+
+    /// Every level with every number of members up to this.
+    pub(crate) fn geometries(chunk_blocks: u32, most_members: u8, stripes: u64) -> impl Iterator<Item = Geometry> {
+        let all = Level::ALL.into_iter().flat_map(move |level| (1..=most_members).map(move |members| (level, members)));
+        all.filter_map(move |(level, members)| Geometry::new(level, members, chunk_blocks, stripes).ok())
+    }
 
     #[test]
-    fn every_block_has_a_place_of_its_own_and_every_place_a_block_or_parity() {
-        for members in 3..=6 {
-            for chunk_blocks in [1, 2, 16, 256] {
-                let geometry = Geometry::new(Level::Raid5, members, chunk_blocks, 2048 + 7).expect("a geometry");
+    fn every_block_has_places_of_its_own_and_every_place_a_block_or_parity() {
+        for chunk_blocks in [1, 2, 16, 256] {
+            let mut tried = 0;
+            for geometry in geometries(chunk_blocks, 6, 2048 + 7) {
+                tried += 1;
                 assert_eq!(geometry.stripes(), 2048);
-                let mut taken = BTreeSet::new();
+                let mut taken = BTreeMap::new();
+                let mut take = |stripe, part| {
+                    for slot in slots(geometry.homes_of(stripe, part)) {
+                        assert_eq!(taken.insert((stripe, slot), part), None, "{geometry:?} {stripe:?} {slot:?}");
+                        assert_eq!(geometry.part_of(stripe, slot), part, "{geometry:?} {stripe:?} {slot:?}");
+                    }
+                };
                 for block in (0..geometry.blocks()).map(ArrayBlock) {
                     let place = geometry.locate(block);
-                    let slot = geometry.member_of(place.stripe, place.column);
-                    assert!(taken.insert((place.stripe, slot)), "{block:?} shares its place");
                     assert_eq!(geometry.array_block(place.stripe, place.column), block);
-                    assert_eq!(geometry.column_of(place.stripe, slot), Some(place.column));
                     assert_eq!(geometry.locate(ArrayBlock(geometry.chunk_end(block).0 - 1)).column, place.column);
+                    let slot = geometry.member_of(place.stripe, place.column);
+                    assert_eq!(slots(geometry.homes(place.stripe, place.column)).next(), Some(slot));
+                    assert_eq!(geometry.column_of(place.stripe, slot), Some(place.column));
+                    take(place.stripe, Part::Data(place.column));
                 }
                 for stripe in (0..geometry.stripes()).map(StripeId) {
-                    let slot = geometry.parity_member(stripe, 0);
-                    assert!(taken.insert((stripe, slot)), "parity of {stripe:?} shares its place");
-                    assert_eq!(geometry.column_of(stripe, slot), None);
+                    for index in 0..geometry.parities() {
+                        assert_eq!(geometry.column_of(stripe, geometry.parity_member(stripe, index)), None);
+                        take(stripe, Part::Parity(index));
+                    }
                 }
-                assert_eq!(taken.len() as u64, 2048 * u64::from(members));
+                assert_eq!(taken.len() as u64, 2048 * u64::from(geometry.members()), "{geometry:?}");
             }
+            assert_eq!(tried, 6 + 5 + 4 + 4 + 3 + 2);
+        }
+    }
+
+    /// The members that hold the first blocks of an array with chunks of one block, up to the end of a stripe.
+    fn first_slots(level: Level, members: u8, blocks: u64) -> Vec<u8> {
+        let geometry = Geometry::new(level, members, 1, 1024).expect("a geometry");
+        let place = |block| geometry.locate(ArrayBlock(block));
+        (0..blocks).map(|block| geometry.member_of(place(block).stripe, place(block).column).0).collect()
+    }
+
+    #[test]
+    fn the_layouts_are_those_of_linux_md() {
+        // Four members, as md(4) draws left-symmetric: D0 D1 D2 P / D4 D5 P D3 / D8 P D6 D7 / P D9 D10 D11.
+        assert_eq!(first_slots(Level::Raid5, 4, 12), [0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3]);
+        // D0 D1 D2 P.
+        assert_eq!(first_slots(Level::Raid4, 4, 6), [0, 1, 2, 0, 1, 2]);
+        // Five members, raid5_compute_sector with ALGORITHM_LEFT_SYMMETRIC: Q D0 D1 D2 P / D4 D5 D3' ... :
+        // stripe 0 has P on 4, Q on 0, data from 1; stripe 1 has P on 3, Q on 4, data from 0; stripe 2 P on 2, Q on 3.
+        assert_eq!(first_slots(Level::Raid6, 5, 9), [1, 2, 3, 0, 1, 2, 4, 0, 1]);
+        let six = Geometry::new(Level::Raid6, 5, 1, 1024).expect("a geometry");
+        let parities = |stripe| [0, 1].map(|index| six.parity_member(StripeId(stripe), index).0);
+        assert_eq!([0, 1, 2, 3, 4, 5].map(parities), [[4, 0], [3, 4], [2, 3], [1, 2], [0, 1], [4, 0]]);
+        // Near layout with two copies: D0 D0 D1 D1 / D2 D2 D3 D3.
+        assert_eq!(first_slots(Level::Raid10, 4, 4), [0, 2, 0, 2]);
+        assert_eq!(first_slots(Level::Raid0, 3, 4), [0, 1, 2, 0]);
+    }
+
+    #[test]
+    fn a_loss_is_borne_if_every_part_has_a_home_left_or_can_be_solved_for() {
+        for geometry in geometries(1, 8, 1024) {
+            let mut fewest = geometry.members();
+            for missing in 0..=geometry.all_members() {
+                let stripe = StripeId(3);
+                let is_gone = |part| geometry.homes_of(stripe, part) & !missing == 0;
+                let columns = (0..geometry.data_slots()).filter(|&column| is_gone(Part::Data(column))).count();
+                let parities = (0..geometry.parities()).filter(|&index| is_gone(Part::Parity(index))).count();
+                let borne = columns + parities <= usize::from(geometry.parities());
+                assert_eq!(geometry.bears(missing), borne, "{geometry:?} without {missing:#b}");
+                assert_eq!(geometry.bears(missing | 1 << 31), borne, "what does not exist is not missed");
+                if borne {
+                    fewest = fewest.min(geometry.members() - missing.count_ones() as u8);
+                }
+            }
+            assert_eq!(geometry.fewest_members(), fewest, "{geometry:?}");
         }
     }
 
     #[test]
-    fn the_layout_is_left_symmetric() {
-        // Four members, chunks of one block, as md(4) draws it: D0 D1 D2 P / D4 D5 P D3 / D8 P D6 D7 / P D9 D10 D11.
-        let geometry = Geometry::new(Level::Raid5, 4, 1, 1024).expect("a geometry");
-        let slots: Vec<u8> = (0..12)
-            .map(|block| {
-                let place = geometry.locate(ArrayBlock(block));
-                geometry.member_of(place.stripe, place.column).0
-            })
-            .collect();
-        assert_eq!(slots, [0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3]);
-    }
-
-    #[test]
     fn what_is_no_geometry_is_refused() {
-        assert!(matches!(Geometry::new(Level::Raid5, 2, 16, 4096), Err(GeometryError::Members { .. })));
-        assert!(matches!(Geometry::new(Level::Raid5, 33, 16, 4096), Err(GeometryError::Members { .. })));
+        for level in Level::ALL {
+            let (few, many) = (level.min_members() - 1, MAX_MEMBERS + 1);
+            assert!(matches!(Geometry::new(level, few, 16, 4096), Err(GeometryError::Members { .. })));
+            assert!(matches!(Geometry::new(level, many, 16, 4096), Err(GeometryError::Members { .. })));
+            assert!(Geometry::new(level, MAX_MEMBERS, 16, 4096).is_ok_and(|all| all.all_members() == u32::MAX));
+        }
+        assert!(matches!(Geometry::new(Level::Raid10, 5, 16, 4096), Err(GeometryError::Unpaired { .. })));
         assert!(matches!(Geometry::new(Level::Raid5, 3, 12, 4096), Err(GeometryError::Chunk(12))));
         assert!(matches!(Geometry::new(Level::Raid5, 3, 512, 4096), Err(GeometryError::Chunk(512))));
         assert!(matches!(Geometry::new(Level::Raid5, 3, 16, 1023), Err(GeometryError::TooSmall { .. })));

@@ -3,7 +3,9 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`geometry`] | levels, members, chunks, stripes, zones |
+//! | [`level`] | how redundancy is arranged, and what it bears |
+//! | [`geometry`] | members, chunks, stripes, zones: where blocks lie |
+//! | [`recipe`](mod@recipe) | how a block is had from those members that are there |
 //! | [`plan`] | what to read, to compute and to write for a stripe |
 //! | [`superblock`] | what each member says of itself and of the array |
 //! | [`layout`] | the regions of a member |
@@ -27,16 +29,20 @@ pub mod assemble;
 pub mod geometry;
 pub mod initialised;
 pub mod layout;
+pub mod level;
 pub mod metadata;
 pub mod plan;
+pub mod recipe;
 pub mod signature;
 pub mod superblock;
 
 pub use assemble::{AssembleError, Assembly, Candidate, LogCandidate, Wanted, assemble};
-pub use geometry::{Geometry, GeometryError, Level, Place};
+pub use geometry::{Geometry, GeometryError, Part, Place, slots};
 pub use initialised::Initialised;
 pub use layout::MemberLayout;
+pub use level::Level;
 pub use metadata::{ExtentRecord, Metadata, MetadataError, Origin, VolumeRecord};
 pub use plan::{DestageKind, DestagePlan, ReadPlan, plan_destage, plan_read};
+pub use recipe::{Lost, Recipe, Term, recipe, weight};
 pub use signature::{Signature, foreign_signature};
 pub use superblock::{CopyEntry, MemberEntry, State, Superblock, SuperblockError, Tables, superblock_block};

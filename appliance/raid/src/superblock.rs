@@ -11,8 +11,9 @@ use base::uuid::Uuid;
 use journal::superblock::LaterRegion;
 use thiserror::Error;
 
-use crate::geometry::{Geometry, GeometryError, Level, MAX_MEMBERS};
+use crate::geometry::{Geometry, GeometryError};
 use crate::layout::{LayoutError, MemberLayout, Region, SUPERBLOCK_START};
+use crate::level::{Level, MAX_MEMBERS};
 
 /// What the block begins with.
 pub const MAGIC: [u8; 8] = *b"BRINDLEM";

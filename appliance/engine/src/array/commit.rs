@@ -205,7 +205,7 @@ impl ArrayShard {
                 Item::Data { version, through, .. } | Item::Zeros { version, through, .. } => {
                     self.version_durable(work, id, version, through);
                 }
-                Item::Parity { destage, .. } => self.parity_logged(destage),
+                Item::Parity { destage, index, .. } => self.parity_logged(destage, index),
                 Item::Covers { .. } => {}
                 Item::Destaged { destage, .. } => self.destage_recorded(work, destage),
             }

@@ -1,10 +1,12 @@
 //! From the log to the members, one stripe at a time.
 //!
 //! A destage freezes the stripe's durable versions and goes through these steps: the zone is made ready; old content is read
-//! where the plan asks for it; parity is computed; parity that cannot be recomputed from the log is logged, with what it
-//! covers (rule L5); reads that began before the freeze end; data and parity go to the members; the members are flushed,
-//! many stripes at a time; the *destaged* record is logged (rule L4). Only when that is durable are the frozen versions
-//! forgotten and their log records no longer needed.
+//! where the plan asks for it; the parities are computed; parities that cannot be recomputed from the log are logged, with
+//! what they cover (rule L5); reads that began before the freeze end; data and parities go to the members; the members are
+//! flushed, many stripes at a time; the *destaged* record is logged (rule L4). Only when that is durable are the frozen
+//! versions forgotten and their log records no longer needed.
+//!
+//! A destage takes all its buffers when it is planned, so that none waits for buffers with others in its hands.
 //!
 //! When a member fails on the way the destage parks until the coordinator has made its exclusion durable. If old content was
 //! being read, it is planned anew; if new content was being written, the present members have or get all of theirs, parity
@@ -16,25 +18,29 @@ use base::slab::Key;
 use base::time::Time;
 use journal::payload_crc;
 use ports::{Buffer, DeviceOp, Ports};
-use raid::plan::{DestageKind, DestagePlan, plan_destage};
+use raid::plan::{DestageKind, DestagePlan, MAX_PARITIES, plan_destage};
+use raid::{Part, slots, weight};
 
 use super::lane::Item;
 use super::stripes::StripeRef;
+use super::sum::Sum;
 use super::{ArrayShard, Purpose, Work};
-use crate::limits::{DESTAGE_LOG_BLOCKS, DESTAGES_A_TURN};
+use crate::limits::{DESTAGES_A_TURN, RECORDS_IN_FLIGHT};
 
 /// How far a destage is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// Its zone is being made ready.
     Zone,
+    /// It waits for buffers and operations, to be planned then.
+    Room,
     /// Old content is being read.
     Reading,
     /// A member failed while old content was being read: to be planned anew with the next map.
     Replan,
-    /// Its parity waits for room in the open transaction.
+    /// Its parities wait for room in the open transaction.
     ToLog,
-    /// Its parity is on its way into the log.
+    /// Its parities are on their way into the log.
     Logging,
     /// It waits for reads that began before the freeze.
     Grace,
@@ -50,8 +56,12 @@ pub(crate) enum Phase {
     Recording,
 }
 
-/// The place of parity in the list of what was read.
-const PARITY: u8 = u8::MAX;
+/// Operations that destages leave to others.
+const OPERATIONS_LEFT: usize = 64;
+
+/// Buffers that destages leave to the log: descriptors of records, and anchors. Beside these they leave what a read takes that
+/// must reconstruct, for they may have to wait for one (see [`super::grace`]).
+const BUFFERS_LEFT: usize = 4 * RECORDS_IN_FLIGHT;
 
 /// One stripe on its way.
 #[derive(Debug)]
@@ -61,10 +71,10 @@ pub(crate) struct Destage {
     plan: Option<DestagePlan>,
     /// The highest sequence among the frozen versions.
     upto: u64,
-    /// What was read, by column.
-    old: Vec<(u8, Buffer)>,
-    /// The new parity.
-    pub(super) parity: Option<Buffer>,
+    /// What is read, by member.
+    old: Vec<(Slot, Buffer)>,
+    /// The new parities by index; until they are computed, buffers for them.
+    pub(super) parities: [Option<Buffer>; MAX_PARITIES],
     pub(super) unanswered: u32,
     pub(super) failed: bool,
     /// A point in [`super::grace::Grace`].
@@ -141,8 +151,8 @@ impl ArrayShard {
     fn may_start<P: Ports>(&self, work: &Work<'_, P>) -> bool {
         let members = self.map.members.len();
         !self.destages.is_full()
-            && self.scratch.len() > 2 * (members + 1) + 4 * crate::limits::RECORDS_IN_FLIGHT
-            && work.operations.available() > 4 * members + 64
+            && self.scratch.len() > 3 * (members + 1) + BUFFERS_LEFT
+            && work.operations.available() > 4 * members + OPERATIONS_LEFT
     }
 
     fn start_destage<P: Ports>(&mut self, work: &mut Work<'_, P>, stripe: StripeRef) -> bool {
@@ -163,11 +173,11 @@ impl ArrayShard {
             plan: None,
             upto,
             old: self.old_lists.pop().unwrap_or_default(),
-            parity: None,
+            parities: [const { None }; MAX_PARITIES],
             unanswered: 0,
             failed: false,
             grace: self.grace.point(),
-            reserved: DESTAGE_LOG_BLOCKS,
+            reserved: self.map.destage_log_blocks(),
         };
         let Ok(key) = self.destages.insert(destage) else { unreachable!("room was looked for") };
         self.stripes.get_mut(stripe).destage = Some(key);
@@ -213,36 +223,51 @@ impl ArrayShard {
             self.destages[key].phase = Phase::Replan;
             return;
         };
-        self.destages[key].plan = Some(plan);
-        let parity_slot = self.map.geometry.parity_member(id, 0);
-        let mut reads = [(0u8, Slot(0)); 33];
-        let mut count = 0;
-        for column in (0..self.map.geometry.data_slots()).filter(|column| plan.read_columns & 1 << column != 0) {
-            reads[count] = (column, self.map.geometry.member_of(id, column));
-            count += 1;
-        }
-        if plan.read_parity {
-            reads[count] = (PARITY, parity_slot);
-            count += 1;
-        }
-        let reads = &reads[..count];
-        if reads.iter().any(|&(_, slot)| missing & 1 << slot.0 != 0) {
+        let reads = plan.reads();
+        if reads & missing != 0 {
             self.destages[key].phase = Phase::Replan;
             return;
         }
+        let (count, parities) = (reads.count_ones(), plan.parities.count_ones());
+        // One parity comes about in a buffer that was read into.
+        let buffers = if count == 0 { parities } else { count + parities - 1 } as usize;
+        if self.scratch.len() < buffers + 2 * self.map.members.len() + BUFFERS_LEFT
+            || work.operations.available() < count as usize + OPERATIONS_LEFT
+        {
+            self.destages[key].phase = Phase::Room;
+            self.to_plan.push_back(key);
+            return;
+        }
         let destage = &mut self.destages[key];
+        destage.plan = Some(plan);
         destage.phase = Phase::Reading;
         destage.failed = false;
-        destage.unanswered = count as u32;
-        for &(column, slot) in reads {
-            let buffer = self.scratch.pop().expect("no destage starts without its buffers");
-            let (device, at) = self.map.on_member(slot, id).expect("the plan reads present members");
-            let purpose = Purpose::DestageRead { array: self.map.id, destage: key, slot };
-            work.operations.start(work.ports, (device, at), DeviceOp::Read, core::iter::once(buffer.id()), purpose);
-            self.destages[key].old.push((column, buffer));
+        destage.unanswered = count;
+        let last = plan.parity_indices().last().filter(|_| count > 0);
+        for index in plan.parity_indices().filter(|index| Some(*index) != last) {
+            destage.parities[usize::from(index)] = self.scratch.pop();
+        }
+        let geometry = self.map.geometry;
+        let columns = (0..geometry.data_slots()).map(Part::Data);
+        for part in columns.chain((0..geometry.parities()).map(Part::Parity)) {
+            for slot in slots(geometry.homes_of(id, part) & reads) {
+                let buffer = self.scratch.pop().expect("enough were counted");
+                let (device, at) = self.map.on_member(slot, id).expect("the plan reads present members");
+                let purpose = Purpose::DestageRead { array: self.map.id, destage: key, slot };
+                work.operations.start(work.ports, (device, at), DeviceOp::Read, core::iter::once(buffer.id()), purpose);
+                self.destages[key].old.push((slot, buffer));
+            }
         }
         if count == 0 {
             self.compute(work, key);
+        }
+    }
+
+    /// Plans destages that waited for room, each once.
+    pub(crate) fn plan_waiting<P: Ports>(&mut self, work: &mut Work<'_, P>) {
+        for _ in 0..self.to_plan.len() {
+            let key = self.to_plan.pop_front().expect("as many as there were");
+            self.plan(work, key);
         }
     }
 
@@ -265,7 +290,8 @@ impl ArrayShard {
         }
         if destage.failed {
             destage.phase = Phase::Replan;
-            while let Some((_, buffer)) = self.destages[key].old.pop() {
+            self.keep_old(key);
+            for buffer in core::mem::take(&mut self.destages[key].parities).into_iter().flatten() {
                 self.keep(buffer);
             }
             // The exclusion may have come while the last answers were outstanding.
@@ -277,9 +303,8 @@ impl ArrayShard {
         }
     }
 
-    /// Computes the new parity, as the plan says.
+    /// Computes the new parities, as the plan says.
     fn compute<P: Ports>(&mut self, work: &mut Work<'_, P>, key: Key<Destage>) {
-        let stripe = self.destages[key].stripe;
         let plan = self.destages[key].plan.expect("a planned destage");
         work.metrics.stripe_write(match plan.kind {
             DestageKind::Full => StripeWrite::Full,
@@ -287,35 +312,20 @@ impl ArrayShard {
             DestageKind::ReconstructWrite => StripeWrite::Reconstruct,
             DestageKind::DataOnly => StripeWrite::DataOnly,
         });
-        if plan.kind != DestageKind::DataOnly {
-            let mut sum_is_empty = false;
-            let parity = self.take_sum(key).unwrap_or_else(|| {
-                sum_is_empty = true;
-                self.scratch.pop().expect("no destage starts without its buffers")
-            });
-            // Old parity with old and new data out of and into it, or all columns together: always one sum.
-            for (_, old) in &self.destages[key].old {
-                let (sum, old) = work.ports.pair(parity.id(), old.id());
-                parity::xor_into(sum, old);
+        for index in plan.parity_indices() {
+            let mut sum = self.begin_sum(work, key, &plan, index);
+            for (slot, old) in &self.destages[key].old {
+                sum.add(work.ports, plan.old(index, *slot), old.id());
             }
+            let stripe = self.destages[key].stripe;
             for column in 0..self.map.geometry.data_slots() {
                 if let Some(buffer) = self.stripes.frozen(stripe, column).and_then(|version| version.buffer.as_ref()) {
-                    let (sum, new) = work.ports.pair(parity.id(), buffer.id());
-                    if core::mem::take(&mut sum_is_empty) {
-                        sum.copy_from_slice(new);
-                    } else {
-                        parity::xor_into(sum, new);
-                    }
+                    sum.add(work.ports, weight(index, column), buffer.id());
                 }
             }
-            if sum_is_empty {
-                work.ports.bytes_mut(parity.id()).fill(0);
-            }
-            self.destages[key].parity = Some(parity);
+            self.destages[key].parities[usize::from(index)] = Some(sum.end(work.ports));
         }
-        while let Some((_, buffer)) = self.destages[key].old.pop() {
-            self.keep(buffer);
-        }
+        self.keep_old(key);
         if plan.log_parity {
             self.destages[key].phase = Phase::ToLog;
             self.to_log.push_back(key);
@@ -325,9 +335,26 @@ impl ArrayShard {
         }
     }
 
-    /// What the sum begins with: any of the blocks that were read, since all of them go into it.
-    fn take_sum(&mut self, key: Key<Destage>) -> Option<Buffer> {
-        self.destages[key].old.pop().map(|(_, buffer)| buffer)
+    /// What the sum of a parity begins with: nothing, in a buffer that was kept for it; that of the last parity any of the
+    /// blocks that were read and go into it, since nobody needs them afterwards.
+    fn begin_sum<P: Ports>(&mut self, work: &mut Work<'_, P>, key: Key<Destage>, plan: &DestagePlan, index: u8) -> Sum {
+        if let Some(buffer) = self.destages[key].parities[usize::from(index)].take() {
+            return Sum::of_nothing(buffer);
+        }
+        loop {
+            let (slot, buffer) = self.destages[key].old.pop().expect("a parity without a buffer has old content");
+            match plan.old(index, slot) {
+                0 if self.destages[key].old.is_empty() => return Sum::of_nothing(buffer),
+                0 => self.keep(buffer),
+                coefficient => return Sum::of(work.ports, coefficient, buffer),
+            }
+        }
+    }
+
+    fn keep_old(&mut self, key: Key<Destage>) {
+        while let Some((_, buffer)) = self.destages[key].old.pop() {
+            self.keep(buffer);
+        }
     }
 
     /// Puts parity records and notes into open transactions, as far as they fit.
@@ -349,13 +376,18 @@ impl ArrayShard {
         let destage = &self.destages[key];
         let entry = self.stripes.get(destage.stripe);
         let (id, lane, stripe, frozen) = (entry.id, entry.lane, destage.stripe, entry.frozen);
-        if !self.lane_fits(lane, 1 + frozen.count_ones() as usize, 1) {
+        let plan = destage.plan.expect("a planned destage");
+        let parities = plan.parities.count_ones() as usize;
+        if !self.lane_fits(lane, parities + frozen.count_ones() as usize, parities) {
             return false;
         }
-        let buffer = destage.parity.as_ref().expect("parity was computed").id();
-        let crc = payload_crc(&self.map.log, work.ports.bytes(buffer));
-        self.spend(lane, key, 2);
-        self.log(lane, Item::Parity { destage: key, stripe: id, crc, buffer }, work.now);
+        self.spend(lane, key, 1 + parities as u64);
+        for index in plan.parity_indices() {
+            let parity = self.destages[key].parities[usize::from(index)].as_ref();
+            let buffer = parity.expect("parity was computed").id();
+            let crc = payload_crc(&self.map.log, work.ports.bytes(buffer));
+            self.log(lane, Item::Parity { destage: key, stripe: id, index, crc, buffer }, work.now);
+        }
         for column in (0..self.map.geometry.data_slots()).filter(|column| frozen & 1 << column != 0) {
             let sequence = self.stripes.frozen(stripe, column).expect("the mask tells the truth").sequence;
             let block = self.map.geometry.array_block(id, column);
@@ -372,9 +404,12 @@ impl ArrayShard {
         self.lane(lane).release(blocks);
     }
 
-    /// The parity record is durable on every copy.
-    pub(crate) fn parity_logged(&mut self, key: Key<Destage>) {
+    /// A parity is durable in the log, on every copy; with the last one all of them are.
+    pub(crate) fn parity_logged(&mut self, key: Key<Destage>, index: u8) {
         let destage = &mut self.destages[key];
+        if destage.plan.is_some_and(|plan| plan.parity_indices().last() != Some(index)) {
+            return;
+        }
         assert_eq!(destage.phase, Phase::Logging, "parity is logged once");
         destage.phase = Phase::Grace;
         self.in_grace.push_back(key);

@@ -19,7 +19,7 @@ use ports::{Buffer, BufferId};
 
 use super::destage::Destage;
 use super::stripes::{DirtyList, VersionRef};
-use crate::limits::{DESTAGE_LOG_BLOCKS, DESTAGED_WORTH_ENTRIES, RECORD_WORTH_BLOCKS, RECORDS_IN_FLIGHT};
+use crate::limits::{DESTAGED_WORTH_ENTRIES, RECORD_WORTH_BLOCKS, RECORDS_IN_FLIGHT};
 use crate::message::Fragment;
 
 /// Records of a lane that the table has room for from the start. More than that are in a log only after very many that
@@ -49,6 +49,8 @@ pub(crate) enum Item {
     Parity {
         destage: Key<Destage>,
         stripe: StripeId,
+        /// 0 is P, 1 is Q.
+        index: u8,
         crc: u32,
         buffer: BufferId,
     },
@@ -169,6 +171,8 @@ pub(crate) struct Lane {
     pub(crate) anchor_write: Option<AnchorWrite>,
     /// Log space set aside for destaging.
     pub(crate) reserve: u64,
+    /// Log space that is set aside for a stripe.
+    destage_blocks: u64,
     /// Fragments that found no room, oldest first.
     pub(crate) waiting: VecDeque<(ShardId, Fragment)>,
     /// Stripes with durable versions and no destage, oldest first.
@@ -193,7 +197,8 @@ pub(crate) enum Closing {
 }
 
 impl Lane {
-    pub(crate) fn new(start: LaneStart, live: impl Fn(u64) -> u32, waiting: usize) -> Self {
+    /// A lane as start-up left it; destaging a stripe takes up to `destage_blocks` of it, and so many fragments may wait.
+    pub(crate) fn new(start: LaneStart, live: impl Fn(u64) -> u32, destage_blocks: u64, waiting: usize) -> Self {
         let mut records = VecDeque::with_capacity(RECORDS_EXPECTED);
         for (sequence, position, incarnation, previous_crc) in start.records {
             records.push_back(Record {
@@ -223,6 +228,7 @@ impl Lane {
             anchor: start.anchor,
             anchor_write: None,
             reserve: 0,
+            destage_blocks,
             waiting: VecDeque::with_capacity(waiting),
             dirty: DirtyList::default(),
             closing: Closing::No,
@@ -250,11 +256,16 @@ impl Lane {
 
     /// Sets log space aside for destaging a stripe, if host data leaves that much.
     pub(crate) fn reserve(&mut self) -> bool {
-        if self.room() < DESTAGE_LOG_BLOCKS {
+        if self.room() < self.destage_blocks {
             return false;
         }
-        self.reserve += DESTAGE_LOG_BLOCKS;
+        self.reserve += self.destage_blocks;
         true
+    }
+
+    /// Sets log space aside for destaging a stripe that recovery found dirty: it was set aside before the crash, too.
+    pub(crate) fn reserve_again(&mut self) {
+        self.reserve += self.destage_blocks;
     }
 
     /// Gives back log space that was set aside.
@@ -349,7 +360,7 @@ pub(crate) fn entry_of(item: &Item, sequence: u64) -> Entry {
     match *item {
         Item::Data { block, crc, .. } => Entry::Data { block, crc },
         Item::Zeros { block, .. } => Entry::Zeros { block, count: 1 },
-        Item::Parity { stripe, crc, .. } => Entry::Parity { stripe, index: 0, crc },
+        Item::Parity { stripe, index, crc, .. } => Entry::Parity { stripe, index, crc },
         Item::Covers { block, sequence: covered } => Entry::Covers { block, lag: lag(covered) },
         Item::Destaged { stripe, upto, .. } => Entry::Destaged { stripe, lag: lag(upto) },
     }

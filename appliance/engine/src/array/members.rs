@@ -4,6 +4,7 @@
 use base::ids::{DeviceBlock, DeviceId, Slot};
 use base::slab::Key;
 use ports::{Buffer, BufferId, DeviceOp, Ports};
+use raid::slots;
 
 use super::destage::{Destage, Phase};
 use super::{ArrayShard, Purpose, Work};
@@ -103,7 +104,7 @@ impl ArrayShard {
         let (id, frozen) = (entry.id, entry.frozen);
         let zero = self.zero.as_ref().expect("it was set aside").id();
         let before = self.writes.due.len();
-        // A member that has gone since the plan was made is skipped; the parity, if there is one, stands in for it.
+        // A member that has gone since the plan was made is skipped; parities or mirrors, if there are any, stand in for it.
         let map = &self.map;
         let due = &mut self.writes.due;
         let mut write = |slot: Slot, buffer: BufferId| {
@@ -113,10 +114,13 @@ impl ArrayShard {
         };
         for column in (0..map.geometry.data_slots()).filter(|column| frozen & 1 << column != 0) {
             let version = self.stripes.frozen(stripe, column).expect("the mask tells the truth");
-            write(map.geometry.member_of(id, column), version.buffer.as_ref().map_or(zero, Buffer::id));
+            let buffer = version.buffer.as_ref().map_or(zero, Buffer::id);
+            slots(map.geometry.homes(id, column)).for_each(|home| write(home, buffer));
         }
-        if let Some(parity) = &destage.parity {
-            write(map.geometry.parity_member(id, 0), parity.id());
+        for (index, parity) in (0..).zip(&destage.parities) {
+            if let Some(parity) = parity {
+                write(map.geometry.parity_member(id, index), parity.id());
+            }
         }
         let unanswered = (self.writes.due.len() - before) as u32;
         let destage = &mut self.destages[key];
@@ -148,9 +152,9 @@ impl ArrayShard {
     fn written(&mut self, key: Key<Destage>) {
         let destage = &mut self.destages[key];
         destage.phase = Phase::Written;
-        let parity = destage.parity.take();
+        let parities = core::mem::take(&mut destage.parities);
         self.flushing.next.push(key);
-        if let Some(parity) = parity {
+        for parity in parities.into_iter().flatten() {
             self.keep(parity);
         }
     }

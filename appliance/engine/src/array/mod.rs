@@ -10,6 +10,7 @@
 //! | [`commit`] | records and anchors on their way to the copies |
 //! | [`read`] | reads from cache and members, degraded reads |
 //! | [`destage`] | from the log to the members: plan, parity, notes |
+//! | [`sum`] | weighted sums of blocks: parity, and what is lost |
 //! | [`members`] | the members' writes and flushes |
 //! | [`zones`] | zones that were never written |
 //! | [`grace`] | when all reads of an earlier time have ended |
@@ -25,6 +26,7 @@ pub(crate) mod lane;
 pub(crate) mod members;
 pub(crate) mod read;
 pub(crate) mod stripes;
+pub(crate) mod sum;
 pub(crate) mod write;
 pub(crate) mod zones;
 
@@ -38,7 +40,7 @@ use base::time::{Span, Time};
 use ports::{Buffer, DeviceError, Ports};
 
 use crate::io::IoError;
-use crate::limits::{DESTAGE_LOG_BLOCKS, FRAGMENT_CREDITS, LOCAL_FRAGMENTS, MAX_DESTAGES};
+use crate::limits::{FRAGMENT_CREDITS, LOCAL_FRAGMENTS, MAX_DESTAGES};
 use crate::map::{ArrayMap, LogMode, Service};
 use crate::message::{Fragment, FragmentDone, FragmentKind, Message};
 use crate::operations::Operations;
@@ -122,7 +124,9 @@ pub(crate) struct ArrayShard {
     full: VecDeque<StripeRef>,
     destages: Slab<Destage>,
     /// Empty lists for what destages read.
-    old_lists: Vec<Vec<(u8, Buffer)>>,
+    old_lists: Vec<Vec<(Slot, Buffer)>>,
+    /// Destages that wait for buffers and operations to be planned.
+    to_plan: VecDeque<Key<Destage>>,
     /// Destages whose parity or note found no room in the open transaction.
     to_log: VecDeque<Key<Destage>>,
     /// Destages that wait for reads which began before their freeze.
@@ -195,7 +199,7 @@ impl ArrayShard {
             let id = start.lane;
             assert_eq!(map.owner_of(id), shard, "a lane goes to its owner");
             let live = |sequence| live.get(&(id, sequence)).copied().unwrap_or(0);
-            lanes[id.index()] = Some(Lane::new(start, live, fragments));
+            lanes[id.index()] = Some(Lane::new(start, live, map.destage_log_blocks(), fragments));
         }
         let cache_blocks = part.cache_blocks.max(part.recovered.len() + MIN_CACHE_BLOCKS);
         let mut awake = Vec::with_capacity(lanes.len());
@@ -207,6 +211,7 @@ impl ArrayShard {
             full: VecDeque::with_capacity(cache_blocks),
             destages: Slab::new(MAX_DESTAGES),
             old_lists: (0..MAX_DESTAGES).map(|_| Vec::with_capacity(map.members.len())).collect(),
+            to_plan: VecDeque::with_capacity(MAX_DESTAGES),
             to_log: VecDeque::with_capacity(2 * MAX_DESTAGES),
             in_grace: VecDeque::with_capacity(MAX_DESTAGES),
             writes: Writes::new(map.members.len()),
@@ -248,8 +253,7 @@ impl ArrayShard {
         let lane = self.map.lane_of(self.map.geometry.zone_of(place.stripe));
         let stripe = self.stripes.find_or_add(place.stripe, lane);
         if !core::mem::replace(&mut self.stripes.get_mut(stripe).reserved, true) {
-            // It was set aside before the crash, too.
-            self.lane(lane).reserve += DESTAGE_LOG_BLOCKS;
+            self.lane(lane).reserve_again();
         }
         let version = self.stripes.add(stripe, place.column, buffer);
         self.stripes.version_mut(version).sequence = sequence;
@@ -320,6 +324,7 @@ impl ArrayShard {
         self.retry_reads(work);
         self.admit_waiting(work);
         if !self.halted {
+            self.plan_waiting(work);
             self.start_destages(work);
             self.log_destages(work);
             self.start_writes(work);

@@ -1,6 +1,6 @@
 //! Reads. Blocks that the cache holds are copied at once; the rest is read from the members straight into the host's
-//! buffers, in as few operations as there are runs. Where the member is missing, each block is put together from the
-//! others.
+//! buffers, in as few operations as there are runs. Where no member that holds them is there, each block is put together
+//! from the others, as a recipe of `raid` says.
 //!
 //! A fragment lies in one chunk, so all its blocks are on one member at consecutive places. A read that cannot begin (no
 //! operations free, a member failing) is stalled, and begins anew from the start when it is tried again; its buffers have no
@@ -14,9 +14,11 @@
 use base::ids::{ShardId, Slot, StripeId};
 use base::slab::Key;
 use ports::{Buffer, BufferId, BufferList, DeviceOp, Ports};
-use raid::{ReadPlan, plan_read};
+use raid::level::MAX_MEMBERS;
+use raid::{ReadPlan, Recipe, plan_read};
 
 use super::stripes::Version;
+use super::sum::carry_out;
 use super::{ArrayShard, Purpose, Work};
 use crate::io::IoError;
 use crate::limits::{MAX_FRAGMENT_BLOCKS, RESERVED_OPERATIONS};
@@ -40,7 +42,10 @@ pub(crate) struct Read {
     done: u64,
     /// The blocks that are being reconstructed now: the first, and how many.
     reconstructing: (u32, u32),
-    /// Content of other members, in rows of `reconstructing` blocks.
+    /// How they are put together.
+    recipe: Recipe,
+    /// Content of the recipe's members behind the first, whose content goes to the host's buffers: rows of `reconstructing`
+    /// blocks.
     others: BufferList,
 }
 
@@ -59,6 +64,7 @@ impl ArrayShard {
             generation: None,
             done: 0,
             reconstructing: (0, 0),
+            recipe: Recipe::EMPTY,
             others: BufferList::EMPTY,
         };
         let Ok(key) = self.reads.insert(read) else { unreachable!("there was a place") };
@@ -88,20 +94,21 @@ impl ArrayShard {
         let (start, count) = (fragment.start, u32::from(fragment.count));
         let first = fragment.buffers.first().expect("a read brings buffers");
         let place = self.map.geometry.locate(start);
-        let slot = self.map.geometry.member_of(place.stripe, place.column);
         let available = work.operations.available().saturating_sub(RESERVED_OPERATIONS);
         if available < count as usize {
             return false;
         }
-        match plan_read(&self.map.geometry, place.stripe, place.column, self.map.missing()) {
-            ReadPlan::Reconstruct => return self.reconstruct(work, key, slot),
-            ReadPlan::Direct(_) => self.forget_moment(key),
+        let plan = plan_read(&self.map.geometry, place.stripe, place.column, self.map.missing());
+        let slot = match plan {
+            ReadPlan::Reconstruct(recipe) => return self.reconstruct(work, key, &recipe),
+            ReadPlan::Direct(slot) => slot,
             // Only what the cache holds can be had.
             ReadPlan::Lost => {
                 self.forget_moment(key);
                 return self.read_held_only(work, key);
             }
-        }
+        };
+        self.forget_moment(key);
         let (device, at) = self.map.on_member(slot, place.stripe).expect("the plan reads present members");
         if self.failing_members & 1 << slot.0 != 0 {
             return false;
@@ -159,9 +166,9 @@ impl ArrayShard {
         true
     }
 
-    /// Goes on with a read whose member is missing: once copies what the cache holds, then reads a few blocks of all others
-    /// at a time.
-    fn reconstruct<P: Ports>(&mut self, work: &mut Work<'_, P>, key: Key<Read>, slot: Slot) -> bool {
+    /// Goes on with a read that no member can answer alone: once copies what the cache holds, then reads a few blocks at a
+    /// time of each member of the recipe. All blocks of a fragment lie in one chunk, so the recipe is that of each of them.
+    fn reconstruct<P: Ports>(&mut self, work: &mut Work<'_, P>, key: Key<Read>, recipe: &Recipe) -> bool {
         if self.failing_members != 0 {
             return false;
         }
@@ -187,7 +194,7 @@ impl ArrayShard {
         }
         // Never more buffers than destages leave: some of those may be waiting for this read.
         let members = self.map.members.len();
-        let room = self.scratch.len().saturating_sub(members) / (members - 2);
+        let room = self.scratch.len().saturating_sub(members) / (recipe.len() - 1);
         let available = work.operations.available().saturating_sub(RESERVED_OPERATIONS);
         let (first, length) = self.next_run(key, room);
         if length == 0 || available < members {
@@ -195,10 +202,10 @@ impl ArrayShard {
         }
         let mut others = BufferList::EMPTY;
         let mut operations = 0;
-        for other in (0..members as u8).map(Slot).filter(|&other| other != slot) {
+        for slot in recipe.terms().map(|term| term.slot) {
             let (device, at) =
-                self.map.on_member(other, stripe_at(first)).expect("all others of a degraded array are there");
-            let purpose = Purpose::Read { array: self.map.id, read: key, slot: other };
+                self.map.on_member(slot, stripe_at(first)).expect("a recipe names members that are there");
+            let purpose = Purpose::Read { array: self.map.id, read: key, slot };
             if operations == 0 {
                 let blocks = into[first as usize..(first + length) as usize].iter().copied();
                 work.operations.start(work.ports, (device, at), DeviceOp::Read, blocks, purpose);
@@ -218,6 +225,7 @@ impl ArrayShard {
         read.unanswered = operations;
         read.failed = false;
         read.reconstructing = (first, length);
+        read.recipe = *recipe;
         read.others = others;
         true
     }
@@ -280,20 +288,9 @@ impl ArrayShard {
         }
         let failed = read.failed;
         let (first, length) = core::mem::take(&mut read.reconstructing);
-        let mut others = core::mem::take(&mut read.others);
         if length > 0 {
-            let ids = self.reads[key].fragment.buffers.ids(work.ports).collect_buffers();
-            let mut at = 0;
-            while let Some(buffer) = others.pop(work.ports) {
-                if !failed {
-                    let (to, from) = work.ports.pair(ids[(first + at) as usize], buffer.id());
-                    parity::xor_into(to, from);
-                }
-                at = (at + 1) % length;
-                self.scratch.push(buffer);
-            }
-            let read = &mut self.reads[key];
             read.done |= ((1 << length) - 1) << first;
+            self.put_together(work, key, first as usize, length as usize, failed);
         }
         if failed {
             self.forget_moment(key);
@@ -303,6 +300,36 @@ impl ArrayShard {
             self.finish_read(key, Ok(()));
         } else {
             self.stalled.push_back(key);
+        }
+    }
+
+    /// All members of the recipe have answered: puts the blocks together in the host's buffers, unless one failed.
+    fn put_together<P: Ports>(
+        &mut self,
+        work: &mut Work<'_, P>,
+        key: Key<Read>,
+        first: usize,
+        length: usize,
+        failed: bool,
+    ) {
+        let read = &mut self.reads[key];
+        let mut others = core::mem::take(&mut read.others);
+        let ids = read.fragment.buffers.ids(work.ports).collect_buffers();
+        let mut rows = [[BufferId(0); MAX_MEMBERS as usize]; RECONSTRUCT_BLOCKS as usize];
+        for (row, &into) in rows.iter_mut().zip(&ids[first..first + length]) {
+            row[0] = into;
+        }
+        let mut at = length;
+        // They are free again at once: nobody takes one before their content has been used.
+        while let Some(buffer) = others.pop(work.ports) {
+            rows[at % length][at / length] = buffer.id();
+            at += 1;
+            self.scratch.push(buffer);
+        }
+        if !failed {
+            for row in &rows[..length] {
+                carry_out(work.ports, &read.recipe, &row[..read.recipe.len()]);
+            }
         }
     }
 

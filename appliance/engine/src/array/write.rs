@@ -10,7 +10,6 @@ use ports::{Buffer, BufferList, Ports};
 use super::lane::{Acknowledgement, Item};
 use super::{ArrayShard, Work};
 use crate::io::IoError;
-use crate::limits::DESTAGE_LOG_BLOCKS;
 use crate::map::Service;
 use crate::message::{Fragment, FragmentDone, FragmentKind};
 
@@ -63,7 +62,7 @@ impl ArrayShard {
             .blocks(fragment)
             .filter(|&(stripe, _)| self.stripes.find(stripe).is_none_or(|stripe| !self.stripes.get(stripe).reserved));
         let descriptor = u64::from(lane.open.items.is_empty());
-        lane.room() >= descriptor + payload as u64 + DESTAGE_LOG_BLOCKS * stripes.count() as u64
+        lane.room() >= descriptor + payload as u64 + self.map.destage_log_blocks() * stripes.count() as u64
     }
 
     /// The stripes and columns of a fragment's blocks.

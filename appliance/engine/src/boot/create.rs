@@ -156,7 +156,7 @@ fn plan<D: SyncDevice>(
     let impossible = |what: String| BootError::Impossible { array: spec.name.clone(), what };
     if spec.copies.is_empty() || spec.copies.len() > raid::superblock::MAX_COPIES {
         return Err(impossible(format!(
-            "a parity array needs a log of 1 to {} devices; without one a crash could leave stripes whose parity is wrong",
+            "an array needs a log of 1 to {} devices; without one a crash could leave parity or mirrors that do not match",
             raid::superblock::MAX_COPIES
         )));
     }
@@ -173,7 +173,7 @@ fn plan<D: SyncDevice>(
         )));
     }
     let members = u8::try_from(spec.members.len()).map_err(|_| {
-        impossible(format!("it has at most {} members, not {}", raid::geometry::MAX_MEMBERS, spec.members.len()))
+        impossible(format!("it has at most {} members, not {}", raid::level::MAX_MEMBERS, spec.members.len()))
     })?;
     // The zone's size follows from the chunk alone.
     let probe = Geometry::new(spec.level, members, spec.chunk_blocks, u64::MAX)

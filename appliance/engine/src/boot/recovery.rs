@@ -18,6 +18,7 @@ use journal::{
     RecordHeader, RecordKind, RecoveryError, fold, open_record, payload_crc, scan_lane, seal_record, slot_of,
 };
 use ports::SyncDevice;
+use raid::slots;
 
 use super::BootError;
 use crate::array::{LaneStart, RecoveredBlock};
@@ -117,6 +118,12 @@ pub(super) fn recover_lane<D: SyncDevice>(
     let blocks_end = map.geometry.blocks();
     let stripe_of = |block: ArrayBlock| (block.0 < blocks_end).then(|| map.geometry.locate(block).stripe);
     let plan = fold(scan, stripe_of).map_err(damaged)?;
+    for covered in plan.stripes.values().filter_map(|replay| replay.covered.as_ref()) {
+        if covered.parity.iter().any(|(index, _)| *index >= map.geometry.parities()) {
+            let what = "it logs a parity that the array's level does not have";
+            return Err(damaged(RecoveryError::Inconsistent { lane, sequence: covered.sequence, what }));
+        }
+    }
 
     let mut report = LaneReport {
         clean: scan.is_clean_stop(),
@@ -234,7 +241,9 @@ fn replay_stripe<D: SyncDevice>(
             Content::Payload(at) => copies.payload(map, lane, at)?,
         };
         let place = map.geometry.locate(*block);
-        write_member(copies, map, map.geometry.member_of(place.stripe, place.column), stripe, &content)?;
+        for home in slots(map.geometry.homes(place.stripe, place.column)) {
+            write_member(copies, map, home, stripe, &content)?;
+        }
     }
     for &(index, at) in &covered.parity {
         let content = copies.payload(map, lane, at)?;

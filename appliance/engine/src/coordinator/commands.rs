@@ -45,7 +45,7 @@ impl Coordinator {
         let gone = map.missing() | array.pending.members | members;
         let copies_gone = array.pending.copies | copies;
         let copies_left = (0..map.copies.len()).filter(|&at| copy_is_there(at) && copies_gone & 1 << at == 0).count();
-        if gone.count_ones() > u32::from(map.geometry.parities()) || copies_left == 0 {
+        if !map.geometry.bears(gone) || copies_left == 0 {
             return Err(Refusal::Needed);
         }
         if array.waiting.len() >= MAX_COMMANDS {

@@ -295,7 +295,7 @@ impl Coordinator {
 
 /// What an array with such a map can do.
 pub(crate) fn service(map: &ArrayMap) -> Service {
-    if map.missing().count_ones() > u32::from(map.geometry.parities()) {
+    if !map.geometry.bears(map.missing()) {
         Service::Failed
     } else if map.copies.iter().all(Option::is_none) {
         Service::ReadOnly

@@ -121,15 +121,15 @@ fn unite(ours: &mut State, theirs: State) {
 
 /// Whether too few are active: a copy of the log and all members but what the level bears.
 fn is_too_few(superblock: &Superblock) -> bool {
-    let excluded = superblock.members.iter().filter(|member| member.state != State::Active).count();
-    excluded > usize::from(superblock.geometry.parities())
-        || superblock.copies.iter().all(|copy| copy.state != State::Active)
+    let excluded = (0..32).zip(&superblock.members).filter(|(_, member)| member.state != State::Active);
+    let excluded = excluded.fold(0, |mask, (slot, _): (u32, _)| mask | 1 << slot);
+    !superblock.geometry.bears(excluded) || superblock.copies.iter().all(|copy| copy.state != State::Active)
 }
 
 /// Takes back what fewer members exclude than stay when as many are lost as the level bears: all who stay had to know of
 /// it before it took effect.
 fn disregard(superblock: &mut Superblock, peers: &[&Candidate]) {
-    let least = superblock.members.len() - usize::from(superblock.geometry.parities());
+    let least = usize::from(superblock.geometry.fewest_members());
     for (at, member) in superblock.members.iter_mut().enumerate() {
         if knowing(peers, |table| table.members[at].state != State::Active) < least {
             member.state = State::Active;
