@@ -20,6 +20,7 @@
 //! | [`scenario`] | what a run is about, drawn from its seed |
 //! | [`subject`] | what is put to the test |
 //! | [`production`] | the engine's shards as that |
+//! | [`image`] | arrays as earlier versions left them |
 //! | [`machine`] | one appliance between power-on and power-off |
 //! | [`world`] | a run from beginning to end |
 //! | [`audit`] | what must lie on the devices after a clean stop |
@@ -41,6 +42,7 @@ pub mod device;
 pub mod exposed;
 pub mod failure;
 pub mod fault;
+pub mod image;
 pub mod machine;
 pub mod mesh;
 pub mod oracle;

@@ -11,6 +11,7 @@ use sim::random::scramble;
 use sim::sweep::{Cut, SweepOptions, cases, repeat, sweep_case};
 use sim::world::mangle::{Met, mangle_seed};
 use sim::world::run_seed;
+use sim::world::snapshot::snapshot;
 
 /// Seeds that once failed.
 const KEPT_SEEDS: &str = include_str!("../seeds.txt");
@@ -28,6 +29,7 @@ usage: sim SEED                          run one seed, saying each event aloud w
                                          repeat one cut
        sim mangle [--seed N] [--count N | --seconds S]
                                          damage what arrays keep about themselves, then start them
+       sim image --case N [--cut N]      print an image of an array, for the golden ones
        sim seeds                         run all seeds that once failed";
 
 thread_local! {
@@ -118,6 +120,15 @@ fn command(mut arguments: Arguments) -> Result<(), String> {
             }
             let chosen = case.map_or(all, |case| case..case + 1);
             sweep(chosen, SweepOptions { requests, stride, second_every })
+        }
+        "image" => {
+            let case = arguments.number("--case")?.unwrap_or(0) as usize;
+            let cut = arguments.number("--cut")?;
+            arguments.end()?;
+            let how = cut.map_or("a clean stop".to_owned(), |cut| format!("a power cut at effect {cut}"));
+            let image = snapshot::<Production>(case, cut).map_err(broken)?;
+            print!("{}", image.to_text(&format!("case {case} ({}), {how}", cases()[case])));
+            Ok(())
         }
         "seeds" => {
             arguments.end()?;

@@ -234,6 +234,11 @@ impl Workload {
         self.told.as_ref()
     }
 
+    /// What is known of every block.
+    pub fn oracle(&self) -> &Oracle {
+        &self.oracle
+    }
+
     /// Whether nothing is under way and nothing is left to ask.
     pub fn is_finished(&self) -> bool {
         self.under_way.is_empty() && !self.verifying && self.left == 0

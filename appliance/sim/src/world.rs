@@ -3,6 +3,7 @@
 //! what is right is the oracles' to say.
 
 pub mod mangle;
+pub mod snapshot;
 
 use std::cell::RefCell;
 use std::rc::Rc;
