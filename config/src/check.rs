@@ -6,7 +6,7 @@ mod exports;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::limits::{MAX_SOCKET_PATH_BYTES, MIN_MEMORY_BYTES};
+use crate::limits::{MAX_SOCKET_PATH_BYTES, MIN_EVENTS_BYTES, MIN_MEMORY_BYTES};
 use crate::problem::Problems;
 use crate::schema::default_memory;
 use crate::tree::{Node, Value};
@@ -22,6 +22,7 @@ pub(crate) fn check(root: &Node, problems: &mut Problems<'_>) {
     checker.listeners();
     checker.subsystems();
     checker.control();
+    checker.events();
 }
 
 struct Checker<'a, 'p, 't> {
@@ -135,6 +136,15 @@ impl<'a> Checker<'a, '_, '_> {
             self.error(socket, "control.socket", "the system takes no socket of so long a path", expected);
         }
     }
+
+    fn events(&mut self) {
+        if let Some(events) = self.root.get("events")
+            && let (Some(node), Some(size)) = (events.get("max_size"), events.meaning_of::<Size>("max_size"))
+            && size.bytes() < MIN_EVENTS_BYTES
+        {
+            self.error(node, "events.max_size", "this is too little", format!("at least {}", Size(MIN_EVENTS_BYTES)));
+        }
+    }
 }
 
 /// Names of the items of a list, for people.
@@ -186,6 +196,7 @@ mod tests {
             ("a0/v0", "a0/v9", "subsystems[0].namespaces[0].volume", "no such volume"),
             ("nqn.2026-01.io.brindle:demo", super::exports::DISCOVERY_NQN, "subsystems[0].nqn", "name of discovery"),
             ("socket: brindle-demo/control.sock", &long_path, "control.socket", "so long a path"),
+            ("version: 1\n", "version: 1\nevents: {max_size: 63KiB}\n", "events.max_size", "too little"),
             (
                 "{nsid: 1, volume: a0/v0}",
                 "{nsid: 1, volume: a0/v0}\n      - {nsid: 1, volume: a0/v0}",

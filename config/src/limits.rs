@@ -62,6 +62,9 @@ pub const MAX_NQN_BYTES: usize = 223;
 /// Longest path of a unix socket: `sockaddr_un` has 108 bytes, the last of them zero.
 pub const MAX_SOCKET_PATH_BYTES: usize = 107;
 
+/// Least space of the history of events: some hundred events.
+pub const MIN_EVENTS_BYTES: u64 = 64 << 10;
+
 /// Highest namespace identifier: FFFFFFFFh means all namespaces, and hosts number them densely.
 pub const MAX_NSID: u32 = 1024;
 

@@ -39,6 +39,9 @@ pub struct Config {
     /// The control socket. Left out: there is none, and `brindle status` has nobody to ask.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub control: Option<Control>,
+    /// The history of what happened and of who changed what.
+    #[serde(default)]
+    pub events: Events,
 }
 
 /// Version 1, the only one there is.
@@ -337,6 +340,26 @@ pub struct Control {
     pub socket: PathBuf,
 }
 
+/// The history of what happened to arrays, drives, logs and hosts, and of who changed what: `brindle events`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Events {
+    /// The folder that keeps it, relative to the working directory; better one that outlives a restart of the machine. Left
+    /// out: beside the control socket, under its name with the ending `.events`; without a control socket none is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+    /// How much is kept at most, from 64KiB on. At least the newer half of it is always there.
+    #[serde(default = "default_events_size")]
+    pub max_size: Size,
+}
+
+impl Config {
+    /// The folder of the history, if there is one. `socket` is the control socket.
+    pub fn events_folder(&self, socket: Option<&Path>) -> Option<PathBuf> {
+        self.events.path.clone().or_else(|| socket.map(|socket| socket.with_extension("events")))
+    }
+}
+
 impl Reactors {
     /// How many reactors.
     pub fn count(&self) -> u16 {
@@ -399,6 +422,16 @@ impl Default for Destage {
     fn default() -> Self {
         Self { age: default_age(), high_watermark: default_high_watermark() }
     }
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Self { path: None, max_size: default_events_size() }
+    }
+}
+
+const fn default_events_size() -> Size {
+    Size::from_mib(16)
 }
 
 const fn default_spin() -> TimeSpan {

@@ -102,6 +102,34 @@ impl StripeWrite {
     }
 }
 
+/// How much an event of the history matters to an operator, in rising order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// It belongs to an ordinary day.
+    Info,
+    /// Somebody wanted it so: what an operator asked for, starts and stops.
+    Notice,
+    /// Something is amiss, and all is still there.
+    Warning,
+    /// Something does not work, or the next loss would lose data.
+    Error,
+}
+
+impl Severity {
+    /// All of them, in rising order, which is that of [`Metrics::events`].
+    pub const ALL: [Self; 4] = [Self::Info, Self::Notice, Self::Warning, Self::Error];
+
+    /// The value of label `severity`.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Notice => "notice",
+            Self::Warning => "warning",
+            Self::Error => "error",
+        }
+    }
+}
+
 /// One operation on one volume or device.
 #[derive(Debug, Default)]
 pub struct OpMetrics {
@@ -286,13 +314,14 @@ pub struct ReactorTimes {
 pub struct Metrics {
     names: Names,
     shards: Vec<ShardMetrics>,
+    events: [Counter; Severity::ALL.len()],
 }
 
 impl Metrics {
     /// Counters at zero for `shards` reactors.
     pub fn new(names: Names, shards: u16) -> Self {
         let shards = (0..shards).map(|_| ShardMetrics::new(&names)).collect();
-        Self { names, shards }
+        Self { names, shards, events: Default::default() }
     }
 
     /// What one reactor writes to.
@@ -306,6 +335,11 @@ impl Metrics {
     /// All shards in order.
     pub fn shards(&self) -> &[ShardMetrics] {
         &self.shards
+    }
+
+    /// Events of the history by severity, in the order of [`Severity::ALL`]. Whoever writes the history is the one writer.
+    pub const fn events(&self) -> &[Counter; Severity::ALL.len()] {
+        &self.events
     }
 
     /// The label values.

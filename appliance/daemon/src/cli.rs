@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use config::TimeSpan;
 
+use crate::events::{self, Severity};
+
 /// A storage appliance: RAID with a write log, served over NVMe/TCP, from one YAML file.
 #[derive(Debug, Parser)]
 #[command(name = "brindle", version, max_term_width = 100, arg_required_else_help = true)]
@@ -33,6 +35,8 @@ pub enum Command {
     /// Drives: members of arrays and log copies.
     #[command(subcommand)]
     Drive(DriveCommand),
+    /// What happened, and who changed what.
+    Events(EventsOptions),
     /// Print the version.
     Version,
 }
@@ -51,6 +55,45 @@ pub enum DriveCommand {
         #[command(flatten)]
         server: Server,
     },
+}
+
+/// Which events to show, and how.
+#[derive(Clone, Debug, Args)]
+pub struct EventsOptions {
+    /// Go on showing events as they happen.
+    #[arg(long, short)]
+    pub follow: bool,
+    /// From then on: how long ago, such as 2h, or a time in UTC, such as 2026-01-31 or 2026-01-31T12:00:00Z.
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    pub since: Option<String>,
+    /// Only of this array.
+    #[arg(long, value_name = "ARRAY")]
+    pub array: Option<String>,
+    /// At least so severe: info, notice, warning or error.
+    #[arg(long, value_name = "SEVERITY", value_parser = severity)]
+    pub severity: Option<Severity>,
+    /// The newest so many.
+    #[arg(long, value_name = "COUNT", default_value_t = crate::events::book::LISTED as u32,
+          value_parser = clap::value_parser!(u32).range(1..=crate::events::book::MAX_LISTED as i64))]
+    pub limit: u32,
+    /// Whom to ask. With --json each event is an object on a line of its own.
+    #[command(flatten)]
+    pub server: Server,
+}
+
+/// A time ago or a time, as events have it.
+fn since(text: &str) -> Result<String, String> {
+    if events::clock::is_time(text) {
+        return Ok(text.to_owned());
+    }
+    let ago = time_span(text)
+        .map_err(|_| "neither a time in UTC, such as 2026-01-31T12:00:00Z, nor a time ago, such as 2h")?;
+    let ago = std::time::Duration::from_nanos(ago.0.0);
+    Ok(events::clock::text(std::time::SystemTime::now().checked_sub(ago).unwrap_or(std::time::UNIX_EPOCH)))
+}
+
+fn severity(text: &str) -> Result<Severity, String> {
+    events::severity_of(text).ok_or_else(|| "one of info, notice, warning and error".to_owned())
 }
 
 /// The serving process that is meant.
@@ -144,6 +187,21 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn events_are_asked_for_by_time_and_severity() {
+        let parse = |words: &[&str]| CommandLine::try_parse_from(["brindle", "events"].iter().chain(words));
+        let Ok(CommandLine { command: Command::Events(options) }) = parse(&["--since", "2h", "--severity", "warning"])
+        else {
+            panic!("it is understood");
+        };
+        assert_eq!(options.severity, Some(Severity::Warning));
+        assert!(events::clock::is_time(&options.since.unwrap()));
+        assert!(parse(&["--since", "2026-01-31T12:00Z", "--limit", "10000", "-f"]).is_ok());
+        for wrong in [["--since", "yesterday"], ["--severity", "dire"], ["--limit", "0"], ["--limit", "10001"]] {
+            assert!(parse(&wrong).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

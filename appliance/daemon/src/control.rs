@@ -40,8 +40,17 @@ pub struct ControlSetup {
     pub socket: Option<PathBuf>,
 }
 
+/// Who is at the other end of the control socket, as the system says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Caller {
+    /// The user.
+    pub uid: u32,
+    /// The process, if it could be told.
+    pub pid: Option<i32>,
+}
+
 /// What carries out methods.
-pub type Call = dyn Fn(&str, Value) -> Option<Result<Value, String>> + Send + Sync;
+pub type Call = dyn Fn(Caller, &str, Value) -> Option<Result<Value, String>> + Send + Sync;
 
 /// Why the control side did not start.
 #[derive(Debug, Error)]
@@ -191,7 +200,7 @@ pub(crate) mod tests {
             metrics,
             reactor_times: Box::new(|| vec![ReactorTimes { turns: 7, ..Default::default() }]),
             status: Box::new(crate::status::tests::example),
-            call: Box::new(|method, params| (method == "echo").then_some(Ok(params))),
+            call: Box::new(|_, method, params| (method == "echo").then_some(Ok(params))),
             ready: Box::new(move || ready.load(Ordering::Relaxed)),
             stop: Box::new(|| {}),
             metrics_address: Some(SocketAddr::from(([127, 0, 0, 1], 0))),

@@ -16,7 +16,7 @@ use thiserror::Error;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::sync::Semaphore;
 
-use crate::control::ControlSetup;
+use crate::control::{Caller, ControlSetup};
 
 /// Longest request in bytes.
 const MAX_REQUEST_BYTES: usize = 4096;
@@ -159,6 +159,8 @@ pub async fn serve(mut socket: ControlSocket, setup: Arc<ControlSetup>) {
 
 /// Answers the requests of one connection.
 async fn converse(mut stream: tokio::net::UnixStream, setup: &Arc<ControlSetup>) -> io::Result<()> {
+    let peer = stream.peer_cred()?;
+    let caller = Caller { uid: peer.uid(), pid: peer.pid() };
     let (receive, mut send) = stream.split();
     let mut receive = BufReader::new(receive);
     let mut line = Vec::with_capacity(MAX_REQUEST_BYTES);
@@ -171,7 +173,7 @@ async fn converse(mut stream: tokio::net::UnixStream, setup: &Arc<ControlSetup>)
         }
         let is_whole = line.ends_with(b"\n");
         let mut answer = if is_whole {
-            answer(&line, setup).await
+            answer(&line, caller, setup).await
         } else {
             error(format!("a request is one line of at most {MAX_REQUEST_BYTES} bytes"))
         };
@@ -188,7 +190,7 @@ async fn within<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     tokio::time::timeout(IDLE_LIMIT, work).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-async fn answer(line: &[u8], setup: &Arc<ControlSetup>) -> Vec<u8> {
+async fn answer(line: &[u8], caller: Caller, setup: &Arc<ControlSetup>) -> Vec<u8> {
     let request: Request = match serde_json::from_slice(line) {
         Ok(request) => request,
         Err(fault) => return error(format!("this is no request: {fault}")),
@@ -207,7 +209,7 @@ async fn answer(line: &[u8], setup: &Arc<ControlSetup>) -> Vec<u8> {
             let setup = Arc::clone(setup);
             let Request { method, params } = request;
             let name = method.clone();
-            match tokio::task::spawn_blocking(move || (setup.call)(&method, params)).await {
+            match tokio::task::spawn_blocking(move || (setup.call)(caller, &method, params)).await {
                 Ok(Some(Ok(result))) => encode(&Answer::Result(result)),
                 Ok(Some(Err(refusal))) => error(refusal),
                 Ok(None) => error(format!("there is no method '{name}'")),

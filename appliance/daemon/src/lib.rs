@@ -10,6 +10,7 @@
 //! | [`status`] | how the appliance is, as JSON and as tables |
 //! | [`control`] | the control thread: what it tells, and signals |
 //! | [`control_socket`], [`control_client`] | both ends of the control socket |
+//! | [`events`] | the history of what happened, and of who changed what |
 //! | [`verbs`] | what the command line asks of a serving process |
 //! | [`demo`] | the main job in one command, with a host of its own |
 //! | [`metrics_http`], [`exposition`] | the metrics endpoint and its text |
@@ -28,6 +29,7 @@ pub mod control;
 pub mod control_client;
 pub mod control_socket;
 pub mod demo;
+pub mod events;
 pub mod exposition;
 pub mod logging;
 pub mod metrics_http;

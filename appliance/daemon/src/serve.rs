@@ -4,6 +4,7 @@
 //! the devices. Then arrays are assembled and recovered, reactors start, and only then are connections accepted.
 
 mod arrays;
+mod audit;
 mod devices;
 mod error;
 mod exports;
@@ -40,12 +41,15 @@ use crate::budget::Budget;
 use crate::check;
 use crate::cli::{LogFormat, ServeOptions};
 use crate::control::{ControlPlane, ControlSetup};
+use crate::events::store::Found;
+use crate::events::{self, Events, Severity, Store, Told};
 use crate::logging;
 use crate::status::Status;
 use devices::Devices;
 pub use error::ServeError;
 use exports::{Volumes, exports};
 use fixed::fixed;
+pub(crate) use methods::Listed;
 use new_files::NewFiles;
 use report::Reporter;
 use shards::Shards;
@@ -95,11 +99,16 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
     if let Some(socket) = &socket {
         new_files.make_folder_for(socket, "the control socket")?;
     }
+    let store = open_history(&config, socket.as_deref(), &mut new_files)?;
+    let events = Events::new(Arc::clone(&metrics));
+    if let Some((_, found)) = &store {
+        events::book::tell_found(&events, found);
+    }
     let plane = ControlPlane::start(control_setup(&config, &metrics, &late, socket.clone()))?;
     // Before any array is touched: what the machine cannot give is refused while nothing has changed.
     let pool = pool(&config, pool_blocks)?;
 
-    let mut booted = arrays::boot(&config, &devices, options, shards, budget.cache_blocks)?;
+    let mut booted = arrays::boot(&config, &devices, options, shards, budget.cache_blocks, &events)?;
     let volumes = Volumes::of(&config, &booted)?;
     let exports = Arc::new(exports(&config, &booted, &volumes, &addresses)?);
     let pool = enlarged(pool, &config, &budget, &booted)?;
@@ -118,11 +127,19 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
         tracing::warn!("{note}");
     }
     new_files.keep()?;
+    let text =
+        format!("brindle {} serves {} as process {}", env!("CARGO_PKG_VERSION"), config.name, std::process::id());
+    let told = Told::new("appliance.started", Severity::Notice, text).with("version", env!("CARGO_PKG_VERSION"));
+    events.tell(
+        told.with("process", std::process::id()).with("configuration", options.file.display().to_string()).unlogged(),
+    );
+    // Only now: a start that is refused leaves the history as it was.
+    let book = events.write(store.map(|(store, _)| store)).map_err(ServeError::Thread)?;
     let stats = runtime.stats();
     let control = runtime.take_control().expect("the control side is taken once");
-    let news = news::to_log(&fixed);
+    let news = news::to_history(&fixed, events.clone());
     let shards = Shards::start(control, news).map_err(ServeError::Thread)?;
-    let reporter = Reporter { fixed, shards, stats: stats.clone() };
+    let reporter = Reporter { fixed, shards, stats: stats.clone(), events: events.clone() };
     if late.0.set(Running { reporter, stats }).is_err() {
         unreachable!("it is set once");
     }
@@ -130,17 +147,43 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
     late.1.ready.store(true, Ordering::Release);
     greet(&config, &addresses, plane.metrics_address(), socket.as_deref());
 
-    if let Err(error) = wait(&mut runtime, &late, Duration::from_nanos(options.stop_limit.0.0)) {
-        abandon(runtime);
-        return Err(error);
-    }
+    let stopped = wait(&mut runtime, &late, &events, Duration::from_nanos(options.stop_limit.0.0));
+    let stopped = match stopped {
+        Ok(()) => stop(runtime, plane),
+        Err(error) => {
+            abandon(runtime);
+            Err(error)
+        }
+    };
+    // What is said last is the error, or that all is well.
+    let text = "stopped cleanly: everything is on the members, the log is empty";
+    events.tell(match &stopped {
+        Ok(()) => Told::new("appliance.stopped", Severity::Notice, text),
+        Err(error) => Told::new("appliance.stop_failed", Severity::Error, error.to_string()).unlogged(),
+    });
+    drop(book);
+    stopped
+}
+
+/// Takes what has ended apart.
+fn stop(runtime: Runtime<Message, Shard>, plane: ControlPlane) -> Result<(), ServeError> {
     let clean = runtime.join().iter().all(Shard::is_clean);
     drop(plane);
-    if !clean {
-        return Err(ServeError::NotClean("an array could not be written to its members before the stop".to_owned()));
+    if clean {
+        return Ok(());
     }
-    tracing::info!("stopped cleanly: everything is on the members, the log is empty");
-    Ok(())
+    Err(ServeError::NotClean("an array could not be written to its members before the stop".to_owned()))
+}
+
+/// The history of an earlier process, if one is to be kept.
+fn open_history(
+    config: &Config,
+    socket: Option<&Path>,
+    new_files: &mut NewFiles,
+) -> Result<Option<(Store, Found)>, ServeError> {
+    let Some(folder) = config.events_folder(socket) else { return Ok(None) };
+    new_files.make_folder_for(&folder.join("events"), "the history of events")?;
+    Ok(Some(Store::open(&folder, config.events.max_size.bytes())?))
 }
 
 /// Reads the configuration. Its warnings go where the log goes, in the log's form if that is for machines.
@@ -197,8 +240,8 @@ fn control_setup(config: &Config, metrics: &Arc<Metrics>, late: &Arc<Late>, sock
                 ..Status::default()
             },
         }),
-        call: Box::new(move |method, params| match asked.0.get() {
-            Some(running) => methods::call(&running.reporter, method, params),
+        call: Box::new(move |caller, method, params| match asked.0.get() {
+            Some(running) => audit::call(&running.reporter, caller, method, params),
             None => Some(Err("the appliance is still starting: try again".to_owned())),
         }),
         ready: Box::new(move || ready.1.ready.load(Ordering::Acquire)),
@@ -350,12 +393,18 @@ fn greet(config: &Config, addresses: &[SocketAddr], metrics: Option<SocketAddr>,
 }
 
 /// Waits for a stop to be asked for, then for it to be done within the limit.
-fn wait(runtime: &mut Runtime<Message, Shard>, late: &Late, limit: Duration) -> Result<(), ServeError> {
+fn wait(
+    runtime: &mut Runtime<Message, Shard>,
+    late: &Late,
+    events: &Events,
+    limit: Duration,
+) -> Result<(), ServeError> {
     let stops = || late.1.stops.load(Ordering::Acquire);
     while stops() == 0 && runtime.is_running() {
         std::thread::sleep(LOOK);
     }
     late.1.ready.store(false, Ordering::Release);
+    events.tell(Told::new("appliance.stopping", Severity::Notice, "a stop was asked for").unlogged());
     runtime.stop_accepting();
     let begun = Instant::now();
     let mut told = false;

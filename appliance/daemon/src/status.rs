@@ -247,7 +247,7 @@ fn row<const N: usize>(cells: [&dyn fmt::Display; N]) -> Vec<String> {
 }
 
 /// What hosts sent is shown on terminals: control characters are replaced.
-fn printable(cell: &str) -> String {
+pub(crate) fn printable(cell: &str) -> String {
     cell.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 

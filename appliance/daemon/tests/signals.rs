@@ -16,7 +16,7 @@ fn each_signal_to_stop_is_passed_on() {
         metrics: Arc::new(Metrics::new(Names::default(), 1)),
         reactor_times: Box::new(Vec::new),
         status: Box::new(Status::default),
-        call: Box::new(|_, _| None),
+        call: Box::new(|_, _, _| None),
         ready: Box::new(|| true),
         stop: Box::new(move || heard.send(()).unwrap()),
         metrics_address: None,

@@ -73,9 +73,31 @@ pub enum Event {
         /// The epoch since which.
         epoch: u64,
     },
+    /// A host has a controller now.
+    HostConnected(HostNews),
+    /// Its controller has ended.
+    HostDisconnected(HostNews),
+    /// A host wanted to connect and may not.
+    HostRefused {
+        /// Who.
+        who: HostNews,
+        /// Why not.
+        why: &'static str,
+    },
     /// News were lost, because nobody took them in time.
     Lost {
         /// How many.
         count: u64,
     },
+}
+
+/// A host, as it says it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostNews {
+    /// Its NQN.
+    pub host: String,
+    /// What it wants to use.
+    pub subsystem: String,
+    /// Its end of the admin connection.
+    pub peer: String,
 }

@@ -286,6 +286,13 @@ impl Shard {
         }
         // The answers go out in this turn.
         front.send(ports);
+        while let Some(news) = front.news() {
+            let control = ports.control();
+            if let Err(Message::Event(news)) = ports.post(control, Message::Event(Box::new(news))) {
+                front.take_back(*news);
+                break;
+            }
+        }
         worked
     }
 

@@ -116,6 +116,8 @@ families! {
         "Turns of a reactor's loop.";
     REACTOR_SLEEPS, "reactor_sleeps_total", Counter, None, ["reactor"],
         "How often a reactor went to sleep in the kernel.";
+    EVENTS, "events_total", Counter, None, ["severity"],
+        "What happened and what operators asked for since the start, as brindle events tells it.";
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 
 use super::families::*;
 use super::{
-    ArrayMetrics, Counter, DeviceOp, Gauge, Histogram, Metrics, OpMetrics, ReactorTimes, ShardMetrics, StripeWrite,
-    VolumeOp,
+    ArrayMetrics, Counter, DeviceOp, Gauge, Histogram, Metrics, OpMetrics, ReactorTimes, Severity, ShardMetrics,
+    StripeWrite, VolumeOp,
 };
 use crate::BLOCK;
 
@@ -62,6 +62,9 @@ impl Metrics {
         self.array_samples(&mut visit);
         self.shard_samples(&mut visit);
         self.reactor_samples(reactors, &mut visit);
+        for (severity, counter) in Severity::ALL.iter().zip(self.events()) {
+            visit(&EVENTS, &[severity.label()], Value::Number(count(counter.get())));
+        }
     }
 
     fn volume_samples(&self, visit: &mut impl FnMut(&'static Family, &[&str], Value)) {

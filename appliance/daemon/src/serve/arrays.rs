@@ -11,6 +11,7 @@ use journal::LogMode;
 use super::devices::{Devices, parts};
 use super::{ServeError, entropy};
 use crate::cli::ServeOptions;
+use crate::events::{Events, Severity, Told};
 
 /// Assembles every array of the configuration, makes those that are declared and not there.
 pub(super) fn boot(
@@ -19,11 +20,12 @@ pub(super) fn boot(
     options: &ServeOptions,
     shards: u16,
     cache_blocks: usize,
+    events: &Events,
 ) -> Result<Vec<BootedArray>, ServeError> {
     let mut booted = Vec::new();
     for (index, array) in config.arrays.iter().enumerate() {
         if !is_there(array, devices, options.force)? {
-            create(array, config, devices, options)?;
+            create(array, config, devices, options, events)?;
         }
         let assemble_options = AssembleOptions {
             id: ArrayId(index as u16),
@@ -42,7 +44,7 @@ pub(super) fn boot(
         let mut handles = of_array(array, devices);
         let found =
             assemble(&mut handles, &assemble_options, &mut entropy).map_err(|error| name(error, array, devices))?;
-        report(array, &found, devices);
+        report(array, &found, devices, events);
         booted.push(found);
     }
     Ok(booted)
@@ -97,7 +99,13 @@ fn is_there(array: &schema::Array, devices: &Devices, force: bool) -> Result<boo
 }
 
 /// Makes an array, after everything has been looked at that might speak against it.
-fn create(array: &schema::Array, config: &Config, devices: &Devices, options: &ServeOptions) -> Result<(), ServeError> {
+fn create(
+    array: &schema::Array,
+    config: &Config,
+    devices: &Devices,
+    options: &ServeOptions,
+    events: &Events,
+) -> Result<(), ServeError> {
     let mut ids = Vec::new();
     for name in parts(array) {
         let Some(&Some(id)) = devices.by_name.get(&name) else {
@@ -136,6 +144,9 @@ fn create(array: &schema::Array, config: &Config, devices: &Devices, options: &S
     let uuid =
         create_array(&mut devices.handles(), &spec, &mut entropy).map_err(|error| name(error, array, devices))?;
     tracing::info!(array = spec.name, %uuid, members = members.len(), log_copies = copies.len(), "array created");
+    let told =
+        Told::new("array.created", Severity::Notice, format!("{} members, {} log copies", members.len(), copies.len()));
+    events.tell(told.of_array(&spec.name).with("uuid", uuid.to_string()).unlogged());
     Ok(())
 }
 
@@ -152,8 +163,11 @@ const fn mode(mode: schema::LogMode) -> LogMode {
 }
 
 /// Says what start-up found and did.
-fn report(array: &schema::Array, booted: &BootedArray, devices: &Devices) {
+fn report(array: &schema::Array, booted: &BootedArray, devices: &Devices, events: &Events) {
     let name = array.name.to_string();
+    for told in found(booted, devices) {
+        events.tell(told.of_array(&name).unlogged());
+    }
     for note in &booted.report.notes {
         tracing::warn!(array = name, "{}", names_in(note, devices));
     }
@@ -182,6 +196,37 @@ fn report(array: &schema::Array, booted: &BootedArray, devices: &Devices) {
         let _: &Option<DeviceId> = copy;
         tracing::warn!(array = name, "log copy {at} takes no part; the loss of the last copy would lose data");
     }
+}
+
+/// The same as events.
+fn found(booted: &BootedArray, devices: &Devices) -> Vec<Told> {
+    let lanes = &booted.report.lanes;
+    let mut all = vec![if lanes.clean {
+        Told::new("array.started", Severity::Info, "the log was left in good order")
+    } else {
+        let text = format!(
+            "recovered from the log: {} records, {} dirty blocks, {} stripes replayed, {} records repaired",
+            lanes.records, lanes.dirty_blocks, lanes.replayed_stripes, lanes.repaired_records
+        );
+        Told::new("array.recovered", Severity::Notice, text)
+            .with("records", lanes.records)
+            .with("dirty_blocks", lanes.dirty_blocks)
+            .with("replayed_stripes", lanes.replayed_stripes)
+            .with("repaired_records", lanes.repaired_records)
+    }];
+    let note = |note: &String| Told::new("array.noted", Severity::Warning, names_in(note, devices));
+    all.extend(booted.report.notes.iter().map(note));
+    for slot in (0..32u32).filter(|slot| booted.map.missing() & 1 << slot != 0) {
+        all.push(
+            Told::new("member.missing", Severity::Error, format!("member {slot} takes no part")).with("member", slot),
+        );
+    }
+    for (copy, _) in booted.map.copies.iter().enumerate().filter(|(_, copy)| copy.is_none()) {
+        all.push(
+            Told::new("log.missing", Severity::Error, format!("log copy {copy} takes no part")).with("copy", copy),
+        );
+    }
+    all
 }
 
 /// What of an array is fixed when it is made, and declared otherwise: what it is, and what is declared.

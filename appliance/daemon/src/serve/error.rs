@@ -13,6 +13,7 @@ use thiserror::Error;
 use crate::budget::BudgetError;
 use crate::check::LoadError;
 use crate::control::ControlError;
+use crate::events::StoreError;
 
 /// Why the appliance does not serve, or did not stop cleanly. Each says what, where, why, and what to do.
 #[derive(Debug, Error)]
@@ -29,7 +30,7 @@ pub enum ServeError {
         error: ListenError,
     },
     /// The system gives no thread.
-    #[error("cannot start the thread that hears the reactors: {0}")]
+    #[error("cannot start a thread of the control side: {0}")]
     Thread(#[source] io::Error),
     /// A device cannot be opened.
     #[error(transparent)]
@@ -191,6 +192,9 @@ pub enum ServeError {
     /// Huge pages are required.
     #[error("reactors.hugepages is `require`, and {0}. Or set it to `try`")]
     HugePages(String),
+    /// The history cannot be kept.
+    #[error(transparent)]
+    Events(#[from] StoreError),
     /// Reactors do not start.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),

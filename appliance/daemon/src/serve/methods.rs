@@ -1,13 +1,16 @@
 //! What can be asked for over the control socket beside the status: each method names things as the configuration does;
 //! here they become commands of the engine.
 
+use std::time::Duration;
+
 use engine::command::Verb;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::fixed::{Place, Placed};
 use super::report::Reporter;
+use crate::events::{Filter, Record, book};
 
 /// A device by its name.
 #[derive(Deserialize)]
@@ -16,16 +19,49 @@ struct OfDevice {
     name: String,
 }
 
+/// Events.
+#[derive(Deserialize)]
+struct OfEvents {
+    #[serde(flatten)]
+    filter: Filter,
+    /// Whether to wait for one.
+    #[serde(default)]
+    wait: bool,
+}
+
+/// Events of the history.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Listed {
+    /// Oldest first.
+    pub(crate) events: Vec<Record>,
+    /// The number behind which there may be more.
+    pub(crate) last: u64,
+}
+
+/// Whether a method changes nothing. Such ones end alike; the others are events of the history.
+pub(super) fn only_asks(method: &str) -> bool {
+    [".list", ".show", ".status"].iter().any(|end| method.ends_with(end))
+}
+
 /// Carries out a method; none if there is none of this name.
 pub(super) fn call(reporter: &Reporter, method: &str, params: Value) -> Option<Result<Value, String>> {
     Some(match method {
         "drive.fail" => fail_drive(reporter, params),
+        "events.list" => list_events(reporter, params),
         _ => return None,
     })
 }
 
 fn take<T: DeserializeOwned>(params: Value) -> Result<T, String> {
     serde_json::from_value(params).map_err(|error| format!("these parameters do not fit: {error}"))
+}
+
+/// The history, as far as it is asked for.
+fn list_events(reporter: &Reporter, params: Value) -> Result<Value, String> {
+    let OfEvents { filter, wait } = take(params)?;
+    let wait = if wait { book::MAX_WAIT } else { Duration::ZERO };
+    let (events, last) = reporter.events.list(&filter, wait)?;
+    Ok(json!(Listed { events, last }))
 }
 
 /// Uses a drive no longer.

@@ -1,26 +1,87 @@
-//! What happened in the engine, in words for the log: with the names that the configuration has.
+//! What happens in the engine as events of the history: here each gets its name, its severity, its words and its fields.
 
-use engine::command::Event;
+use engine::command::{Event, HostNews};
 
 use super::report::Fixed;
+use crate::events::{Events, Severity, Told};
 
-/// Tells news to the log.
-pub(super) fn to_log(fixed: &Fixed) -> impl Fn(Event) + Send + 'static {
+/// Tells the engine's news to the history, and so to the log.
+pub(super) fn to_history(fixed: &Fixed, events: Events) -> impl Fn(Event) + Send + 'static {
     let arrays: Vec<String> = fixed.maps.iter().map(|map| map.name.clone()).collect();
-    move |event| match event {
+    move |event| told(&arrays, event).into_iter().for_each(|told| events.tell(told))
+}
+
+/// The events that a piece of news is. Names are a public interface.
+fn told(arrays: &[String], event: Event) -> Vec<Told> {
+    match event {
         Event::Excluded { array, members, copies, epoch } => {
-            let array = &arrays[array.index()];
-            for slot in bits(members) {
-                tracing::warn!(array, member = slot, epoch, "a member was excluded");
-            }
-            for copy in bits(copies) {
-                tracing::warn!(array, log_copy = copy, epoch, "a log copy was excluded");
-            }
+            let excluded = |name, what: &str, field, at: u32| {
+                let text = format!("{what} {at} is used no longer: it failed, or an operator wanted it so");
+                Told::new(name, Severity::Error, text)
+                    .of_array(&arrays[array.index()])
+                    .with(field, at)
+                    .with("epoch", epoch)
+            };
+            let members = bits(members).map(|slot| excluded("member.excluded", "member", "member", slot));
+            let copies = bits(copies).map(|copy| excluded("log.excluded", "log copy", "copy", copy));
+            members.chain(copies).collect()
         }
-        Event::Lost { count } => tracing::warn!(count, "news came faster than they could be told"),
+        Event::HostConnected(who) => vec![host("host.connected", Severity::Info, "connected", &who)],
+        Event::HostDisconnected(who) => vec![host("host.disconnected", Severity::Info, "disconnected", &who)],
+        Event::HostRefused { who, why } => {
+            vec![host("host.refused", Severity::Warning, &format!("was refused: {why}"), &who).with("why", why)]
+        }
+        Event::Lost { count } => {
+            let text = format!("{count} pieces of news came faster than they could be told");
+            vec![Told::new("events.lost", Severity::Warning, text).with("count", count)]
+        }
     }
+}
+
+fn host(name: &'static str, severity: Severity, what: &str, who: &HostNews) -> Told {
+    let HostNews { host, subsystem, peer } = who;
+    let told = Told::new(name, severity, format!("host {host} at {peer} {what} (subsystem {subsystem})"));
+    told.with("host", host.as_str()).with("subsystem", subsystem.as_str()).with("peer", peer.as_str()).rationed()
 }
 
 fn bits(mask: u32) -> impl Iterator<Item = u32> {
     (0..u32::BITS).filter(move |at| mask & 1 << at != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base::ids::ArrayId;
+
+    #[test]
+    fn each_member_and_copy_that_is_excluded_is_an_event_of_its_array() {
+        let arrays = ["a0".to_owned(), "a1".to_owned()];
+        let all = told(&arrays, Event::Excluded { array: ArrayId(1), members: 0b100, copies: 0b11, epoch: 7 });
+        let said: Vec<_> = all.iter().map(|told| (told.name, told.array.as_deref(), told.rationed)).collect();
+        assert_eq!(
+            said,
+            [
+                ("member.excluded", Some("a1"), false),
+                ("log.excluded", Some("a1"), false),
+                ("log.excluded", Some("a1"), false)
+            ]
+        );
+        assert_eq!(
+            (&all[0].fields["member"], &all[2].fields["copy"], &all[2].fields["epoch"]),
+            (&2.into(), &1.into(), &7.into())
+        );
+    }
+
+    #[test]
+    fn what_hosts_do_is_rationed() {
+        let who = HostNews { host: "h".into(), subsystem: "s".into(), peer: "p".into() };
+        for event in [
+            Event::HostConnected(who.clone()),
+            Event::HostDisconnected(who.clone()),
+            Event::HostRefused { who, why: "no" },
+        ] {
+            let all = told(&[], event);
+            assert!(all[0].rationed && all[0].name.starts_with("host.") && all[0].fields["host"] == "h");
+        }
+    }
 }

@@ -10,6 +10,7 @@ use runtime::StatsReader;
 
 use super::fixed::{Place, Placed};
 use super::shards::Shards;
+use crate::events::Events;
 use crate::status::{
     ArrayStatus, ConnectionStatus, DeviceStatus, ListenerStatus, LogStatus, ReactorStatus, Status, VolumeStatus,
 };
@@ -29,6 +30,7 @@ pub(super) struct Reporter {
     pub(super) fixed: Fixed,
     pub(super) shards: Shards,
     pub(super) stats: StatsReader,
+    pub(super) events: Events,
 }
 
 impl Reporter {

@@ -3,6 +3,7 @@
 
 pub mod consent;
 pub mod drive;
+pub mod events;
 
 use std::error::Error;
 use std::path::{Path, PathBuf};

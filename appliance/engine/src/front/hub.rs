@@ -19,9 +19,10 @@ use nvmf::subsystem::{Exports, Subsystem};
 use ports::{Address, Ports, Segment};
 
 use super::connection::{Connection, ConnectionKey, Role, Stage};
-use super::limits::ADMIN_IN_CAPSULE_BLOCKS;
+use super::limits::{ADMIN_IN_CAPSULE_BLOCKS, MAX_NEWS};
 use super::message::{Attach, FrontMessage};
 use super::space::Space;
+use crate::command::{Event, HostNews};
 
 /// An I/O queue of a controller of this shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +59,9 @@ pub(super) struct Hub {
     pub(super) closing: VecDeque<ConnectionKey>,
     pub(super) now: Time,
     pub(super) stopping: bool,
+    /// What the control side is told, and how much of that found no place.
+    pub(super) news: VecDeque<Event>,
+    pub(super) lost_news: u64,
     pub(super) staging: Vec<u8>,
     pub(super) segments: Vec<Segment>,
 }
@@ -66,6 +70,15 @@ impl Hub {
     /// What this shard counts.
     pub(super) fn metrics(&self) -> &ShardMetrics {
         self.metrics.shard(self.shard)
+    }
+
+    /// Has news told to the control side, unless too many wait.
+    fn tell(&mut self, event: Event) {
+        if self.news.len() < MAX_NEWS {
+            self.news.push_back(event);
+        } else {
+            self.lost_news += 1;
+        }
     }
 
     /// Judges a Connect whose data is there, and answers it or asks the controller's home.
@@ -123,6 +136,9 @@ impl Hub {
             let local = connection.local;
             self.controllers.insert(id, Entry { controller, connection: key, local, queues: Vec::new() });
             connection.role = Role::Admin { controller: id };
+            if kind == Kind::Io {
+                self.tell(Event::HostConnected(who(connection)));
+            }
             return Ok(Some(id));
         }
         // Only controllers of subsystems have I/O queues, and those only where the subsystem is.
@@ -212,6 +228,7 @@ impl Hub {
         refusal: Refusal,
     ) {
         self.metrics().connections_refused.increment();
+        self.tell(Event::HostRefused { who: who(connection), why: why(refusal.status) });
         connection.role = Role::None;
         self.space.unreserve(ports, core::mem::take(&mut connection.reserved));
         connection.queue.refused();
@@ -308,6 +325,9 @@ impl Hub {
             Role::None => {}
             Role::Admin { controller } => {
                 let entry = self.controllers.remove(&controller).expect("a controller lives as long as its connection");
+                if entry.controller.kind() == Kind::Io {
+                    self.tell(Event::HostDisconnected(who(connection)));
+                }
                 self.close_queues(&entry.queues);
             }
             Role::Io { controller, home, .. } if home == self.shard => {
@@ -388,6 +408,24 @@ impl Hub {
         smart.units_read += data_units(read);
         smart.units_written += data_units(written);
         smart
+    }
+}
+
+/// A connection's host, for news.
+fn who(connection: &Connection) -> HostNews {
+    HostNews {
+        host: connection.host_nqn.clone(),
+        subsystem: connection.subsystem_nqn.clone(),
+        peer: connection.peer.to_string(),
+    }
+}
+
+/// Why a Connect is refused, for people.
+fn why(status: Status) -> &'static str {
+    match Status(status.code()) {
+        Status::CONNECT_INVALID_HOST => "the subsystem does not admit it",
+        Status::CONNECT_CONTROLLER_BUSY => "there is no room for more, or the appliance is stopping",
+        _ => "it asks for something that is not there at this listener",
     }
 }
 

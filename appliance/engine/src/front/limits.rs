@@ -60,6 +60,9 @@ impl FrontLimits {
 /// In-capsule blocks set aside for an admin queue: its commands are carried out as they come.
 pub(super) const ADMIN_IN_CAPSULE_BLOCKS: usize = IN_CAPSULE_BLOCKS as usize;
 
+/// News that wait for the control side; what comes beyond is counted.
+pub(super) const MAX_NEWS: usize = 64;
+
 const _: () = {
     assert!(MAX_TRANSFER_BLOCKS <= MAX_REQUEST_BLOCKS, "what hosts may ask for must fit a request");
     // A read of the longest transfer: head, blocks, digest and response.

@@ -48,6 +48,7 @@ use self::execute::from_token;
 use self::hub::Hub;
 use self::limits::{CONNECT_TIMEOUT, EVENTS_A_TURN, HOUSEKEEPING, RETRY, SEND_TIMEOUT, STAGING_BYTES};
 use self::space::Space;
+use crate::command::Event;
 use crate::io::{IoDone, IoRequest};
 use crate::status::ConnectionStatus;
 
@@ -113,6 +114,8 @@ impl Front {
                 closing: VecDeque::with_capacity(limits.connections),
                 now: Time(0),
                 stopping: false,
+                news: VecDeque::with_capacity(self::limits::MAX_NEWS),
+                lost_news: 0,
                 staging: vec![0; STAGING_BYTES],
                 segments: Vec::with_capacity(MAX_STREAM_PIECES),
             },
@@ -206,6 +209,20 @@ impl Front {
             FrontMessage::Seen { controller } => self.hub.seen(controller),
             FrontMessage::Close { connection } => self.hub.closing.push_back(Key::from_bits(connection)),
         }
+    }
+
+    /// What the control side is to be told next.
+    pub fn news(&mut self) -> Option<Event> {
+        let lost = core::mem::take(&mut self.hub.lost_news);
+        if lost > 0 {
+            return Some(Event::Lost { count: lost });
+        }
+        self.hub.news.pop_front()
+    }
+
+    /// The control side takes no more now: this is the next one again.
+    pub fn take_back(&mut self, news: Event) {
+        self.hub.news.push_front(news);
     }
 
     /// The latest time of the next turn.
