@@ -62,6 +62,8 @@ pub struct LogSuperblock {
     pub copy_count: u16,
     /// The array epoch that this copy last saw.
     pub epoch: u64,
+    /// The members that take part at that epoch, as a bit mask by slot; none where an older version wrote it.
+    pub members: u32,
     /// The epoch of the array's geometry.
     pub geometry_epoch: u32,
     /// The latest start of the array. Made durable *before* an opening record carries it, so that none is used twice.
@@ -124,6 +126,7 @@ impl LogSuperblock {
         to.u64_le(self.epoch).u64_le(self.incarnation).u64_le(self.update);
         to.u16_le(self.layout.lanes()).u8(self.mode as u8).u8(u8::from(self.clean));
         to.u16_le(self.later_regions.len() as u16 + 2).u16_le(0).u64_le(self.layout.lane_blocks());
+        to.u32_le(self.members);
         to.pad_to(REGIONS_AT);
         let (anchors, rings) = (self.layout.anchors(), self.layout.rings());
         let known = [(REGION_ANCHORS, 0, anchors.0, anchors.1), (REGION_RINGS, 0, rings.0, rings.1)];
@@ -171,6 +174,7 @@ impl LogSuperblock {
         let regions = usize::from(from.u16_le()?);
         from.skip(2)?;
         let (layout, later_regions) = regions_from(block, regions, lanes, from.u64_le()?)?;
+        let members = from.u32_le()?;
         Ok(Self {
             identity,
             compatible,
@@ -178,6 +182,7 @@ impl LogSuperblock {
             copy_index,
             copy_count,
             epoch,
+            members,
             geometry_epoch,
             incarnation,
             mode,
@@ -261,6 +266,7 @@ mod tests {
             copy_index: 1,
             copy_count: 2,
             epoch: 7,
+            members: 0b1011,
             geometry_epoch: 8,
             incarnation: 9,
             mode: LogMode::WriteBack,

@@ -68,6 +68,7 @@ fn superblock() {
         copy_index: 1,
         copy_count: 2,
         epoch: 0x11,
+        members: 0x0a0b_0c0d,
         geometry_epoch: 0x31,
         incarnation: 0x21,
         mode: LogMode::WriteBack,

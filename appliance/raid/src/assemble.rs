@@ -4,8 +4,12 @@
 //! Who is a member is decided by the tables of all superblocks together, in `truth`: what any member excludes that is
 //! not itself excluded by most is out, because an exclusion that anything relied upon was durable on every member and log
 //! copy that stayed (rule L6). A member that is active and missed the last update itself is used: an update that excluded it
-//! would have said so. A member or copy that is excluded is never used, whatever it says of itself. Without a majority of
-//! members the operator must say so.
+//! would have said so. A member or copy that is excluded is never used, whatever it says of itself.
+//!
+//! All that rests on somebody being there who would know. Where the level bears the loss of all members that are there, the
+//! others may have gone on without them, and *none* of these would have been told. Then the copies of the log are witnesses:
+//! each says which members take part at its epoch, and all that stay are told of every exclusion. If one says that others went
+//! on alone, or those who may have gone on could have taken all log copies that know of it with them, the operator must say so.
 //!
 //! Whenever what is used does not agree to the byte about epoch and tables, all of it is to be written anew at an epoch above
 //! all that were seen anywhere, so that no epoch ever has two meanings.
@@ -46,6 +50,8 @@ pub struct LogCandidate {
     pub generation: u128,
     /// The epoch that it says.
     pub epoch: u64,
+    /// The members that take part at that epoch, as a bit mask; none if it does not say.
+    pub members: u32,
 }
 
 /// Which array is wanted.
@@ -157,6 +163,32 @@ pub enum AssembleError {
         /// How many there are.
         members: usize,
     },
+    /// Left behind.
+    #[error(
+        "array {array}: device {device}, a copy of its log, says that members {alone:?} went on without the others, and none of \
+         them can be used here: the rest is old. Attach one of them, or start with --force to take the rest for the truth"
+    )]
+    LeftBehind {
+        /// The array's name.
+        array: String,
+        /// The log copy.
+        device: DeviceId,
+        /// Who went on.
+        alone: Vec<u8>,
+    },
+    /// Perhaps left behind.
+    #[error(
+        "array {array}: members {members:?} and log copies {copies:?} are missing and may have gone on without those that are \
+         here, who would not know. Attach one of them, or start with --force to take what is here for the truth"
+    )]
+    Undecided {
+        /// The array's name.
+        array: String,
+        /// Active members that are not there.
+        members: Vec<u8>,
+        /// Active log copies that are not there.
+        copies: Vec<u8>,
+    },
     /// Too few to read.
     #[error(
         "array {array}: members {missing:?} are missing or excluded; {} bears the loss of {}. Attach one of them that was \
@@ -185,6 +217,11 @@ pub enum AssembleError {
 }
 
 impl Assembly {
+    /// The members to be used, as a bit mask.
+    pub fn members_used(&self) -> u32 {
+        used(&self.members)
+    }
+
     /// The epoch at which the array is served.
     pub const fn epoch(&self) -> u64 {
         if self.renew { self.highest_epoch + 1 } else { self.superblock.epoch }
@@ -228,9 +265,6 @@ pub fn assemble(
     for stranger in &strangers {
         notes.push(why_left_out(&superblock, stranger)?);
     }
-    if 2 * peers.len() <= count && !force {
-        return Err(AssembleError::NoMajority { array, found: peers.len(), members: count });
-    }
     let mut members: Vec<Option<Candidate>> = vec![None; count];
     for peer in &peers {
         members[usize::from(peer.superblock.slot)] = Some((*peer).clone());
@@ -247,13 +281,19 @@ pub fn assemble(
             (State::Excluded { .. }, None) | (State::Active, Some(_)) => {}
         }
     }
-    let missing = (0..).zip(&members).filter(|(_, there)| there.is_none()).fold(0, |mask, (slot, _)| mask | 1 << slot);
+    let missing = superblock.geometry.all_members() & !used(&members);
     if !superblock.geometry.bears(missing) {
+        if 2 * peers.len() <= count && !force {
+            return Err(AssembleError::NoMajority { array, found: peers.len(), members: count });
+        }
         let missing = slots(missing).map(|slot| slot.0).collect();
         return Err(AssembleError::TooManyMissing { array, missing, level: superblock.geometry.level() });
     }
     let log_candidates = known_logs(&superblock, candidates, log_candidates, &mut notes);
     let (copies, newly_missing_copies) = copies(&superblock, &log_candidates, &mut notes)?;
+    if !force {
+        refuse_left_behind(&superblock, !missing, &log_candidates, newly_missing, newly_missing_copies)?;
+    }
     let member_epochs = own.iter().map(|candidate| candidate.superblock.epoch);
     let log_epochs = log_candidates.iter().map(|log| log.epoch);
     let highest_epoch = member_epochs.chain(log_epochs).fold(superblock.epoch, u64::max);
@@ -269,6 +309,46 @@ pub fn assemble(
     };
     assembly.renew = newly_missing != 0 || newly_missing_copies != 0 || differs(&assembly, &own, &log_candidates);
     Ok(assembly)
+}
+
+/// The places that are taken, as a bit mask.
+fn used(members: &[Option<Candidate>]) -> u32 {
+    (0..).zip(members).filter(|(_, there)| there.is_some()).fold(0, |mask, (slot, _): (u32, _)| mask | 1 << slot)
+}
+
+/// Refuses members (`there`, a bit mask) of whom all may have been left behind by others, unless someone is there who would
+/// know. An exclusion that was relied upon is known to every member and every log copy that stayed. So it is unknown here only
+/// if it left out all members that are here; a log copy that stayed then names none of them. And if every active log copy is
+/// here, one that stayed is among them, whoever else was left out before: that was durable before it was relied upon, too.
+fn refuse_left_behind(
+    superblock: &Superblock,
+    there: u32,
+    logs: &[LogCandidate],
+    newly_missing: u32,
+    newly_missing_copies: u32,
+) -> Result<(), AssembleError> {
+    let geometry = &superblock.geometry;
+    let there = there & geometry.all_members();
+    if !geometry.bears(there) {
+        return Ok(());
+    }
+    let went_on = |log: &&LogCandidate| {
+        let is_of_this = log.array == superblock.array && log.generation == superblock.log_generation;
+        is_of_this && log.epoch >= superblock.epoch && log.members != 0 && log.members & there == 0
+    };
+    if let Some(log) = logs.iter().find(went_on) {
+        let alone = slots(log.members & geometry.all_members()).map(|slot| slot.0).collect();
+        return Err(AssembleError::LeftBehind { array: superblock.name.clone(), device: log.device, alone });
+    }
+    if newly_missing_copies != 0 && geometry.bears(!newly_missing) {
+        let numbers = |mask| slots(mask).map(|slot| slot.0).collect();
+        return Err(AssembleError::Undecided {
+            array: superblock.name.clone(),
+            members: numbers(newly_missing),
+            copies: numbers(newly_missing_copies),
+        });
+    }
+    Ok(())
 }
 
 /// Whether anything that is used says otherwise than the superblock that counts, or anything that is left out could be taken

@@ -163,6 +163,7 @@ fn attempt<D: SyncDevice>(
             uuid: log.copy,
             generation: log.identity.generation,
             epoch: log.epoch,
+            members: log.members,
         })
         .collect();
     let assembly = raid::assemble(Wanted::Named(&options.name), &candidates, &log_candidates, options.force)?;
@@ -299,6 +300,7 @@ fn make_durable<D: SyncDevice>(
         let (Some(log), &Some(device)) = (log, device) else { continue };
         assert!(log.epoch <= assembly.epoch(), "a log's epoch never goes down");
         log.epoch = assembly.epoch();
+        log.members = assembly.members_used();
         log.incarnation = incarnation;
         log.clean = false;
         log.mode = options.mode.unwrap_or(log.mode);

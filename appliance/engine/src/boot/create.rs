@@ -76,6 +76,7 @@ pub fn create_array<D: SyncDevice>(
             copy_index: at as u16,
             copy_count: spec.copies.len() as u16,
             epoch: 1,
+            members: plan.geometry.all_members(),
             geometry_epoch: 0,
             incarnation: 1,
             mode: spec.mode,

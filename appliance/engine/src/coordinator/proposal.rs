@@ -42,9 +42,10 @@ impl Proposal {
         tables
     }
 
-    /// What a log copy is to say; its next update is due.
-    pub(super) fn log(&self, superblock: &mut LogSuperblock, epoch: u64) {
-        superblock.epoch = epoch;
+    /// What a log copy is to say of an array whose map will be this; its next update is due.
+    pub(super) fn log(&self, superblock: &mut LogSuperblock, map: &ArrayMap) {
+        superblock.epoch = map.epoch;
+        superblock.members = map.geometry.all_members() & !map.missing();
         superblock.update += 1;
     }
 

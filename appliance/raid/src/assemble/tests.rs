@@ -42,6 +42,7 @@ fn world(fates: [Fate; 3], logs: [Fate; 2]) -> (Vec<Candidate>, Vec<LogCandidate
                 uuid: newest.copies[at].uuid,
                 generation: newest.log_generation,
                 epoch: if *fate == Fate::Stale { 7 } else { newest.epoch },
+                members: 0,
             });
         }
     }

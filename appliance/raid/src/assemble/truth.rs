@@ -10,7 +10,8 @@
 //! 2. What any other member excludes is excluded: too much rather than too little, since a superblock that has decayed shows
 //!    the one before it, which may lack an exclusion that counts.
 //! 3. Should that leave too few although every member is there, exclusions that never took effect are among them. Then the
-//!    operator may have the ones disregarded that fewer members know than can have been relied upon.
+//!    operator may have the ones disregarded that fewer members know than can have been relied upon; where one member's word may
+//!    be enough, as with mirrors, that of the highest epoch is taken.
 
 use super::{AssembleError, Candidate};
 use crate::superblock::{State, Superblock};
@@ -67,6 +68,10 @@ pub(super) fn truth<'a>(own: &[&'a Candidate], force: bool) -> Result<Truth<'a>,
     if peers.len() == count && is_too_few(&superblock) {
         let mut fewer = superblock.clone();
         disregard(&mut fewer, &peers);
+        if is_too_few(&fewer) {
+            let highest = peers.iter().max_by_key(|peer| (peer.superblock.epoch, peer.superblock.update));
+            fewer = highest.expect("all are there").superblock.clone();
+        }
         if !is_too_few(&fewer) {
             if !force {
                 return Err(AssembleError::Forked { array: superblock.name });
