@@ -9,6 +9,7 @@
 //! | [`cursor`] | bounded little- and big-endian readers and writers |
 //! | [`slab`] | a bounded table with generational keys |
 //! | [`ring`] | a bounded first-in first-out queue |
+//! | [`snapshot`] | immutable values that several shards hold at once |
 //! | [`metrics`] | every metric family, declared once, and the counters behind them |
 //!
 //! ```
@@ -24,6 +25,7 @@ pub mod ids;
 pub mod metrics;
 pub mod ring;
 pub mod slab;
+pub mod snapshot;
 pub mod time;
 pub mod uuid;
 

@@ -20,6 +20,8 @@
 //! | [`listener`] | listening sockets and the thread that accepts |
 //! | `stream`, `socket_sys` | a reactor's streams by readiness |
 //! | `event_sys`, `map_sys` | epoll, eventfd, anonymous memory |
+//! | [`sealed`] | memory that is read-only once the program is initialised |
+//! | `signal_sys` | handlers of faults, and their stacks |
 //!
 //! Unsafe code is allowed in `pool` and in the files named `*_sys`, and nowhere else.
 //!
@@ -65,6 +67,8 @@ pub mod queues;
 mod ram;
 pub mod reactor;
 pub mod runtime;
+pub mod sealed;
+mod signal_sys;
 mod socket_sys;
 mod stream;
 pub mod sync_device;
@@ -81,4 +85,5 @@ pub use mesh::{Control, Poster};
 pub use pool::{LocalPool, Pool, PoolError};
 pub use reactor::{Polling, ReactorPorts, ReactorStats};
 pub use runtime::{AcceptStats, Backend, Runtime, RuntimeError, RuntimeOptions, StatsReader};
+pub use signal_sys::SignalStack;
 pub use sync_device::{SignatureAreas, SyncHandle};

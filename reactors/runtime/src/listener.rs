@@ -15,6 +15,7 @@ use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 use crate::event_sys::{EventFd, wait_readable};
 use crate::mesh::Doorbell;
+use crate::signal_sys::SignalStack;
 
 /// Connections that the kernel keeps until they are accepted.
 const BACKLOG: i32 = 1024;
@@ -191,6 +192,7 @@ impl Drop for Acceptor {
 
 impl Acceptance {
     fn run(&self) {
+        let _signals = SignalStack::new();
         let mut fds: Vec<BorrowedFd<'_>> = vec![self.stop.fd()];
         fds.extend(self.listeners.iter().map(|listener| listener.socket.as_fd()));
         loop {

@@ -18,6 +18,7 @@ use crate::mesh::{Control, MAX_SHARDS, Mesh, MeshEnd, Poster};
 use crate::pool::Pool;
 use crate::queues::DeviceQueues;
 use crate::reactor::{Counters, Polling, Reactor, ReactorPorts, ReactorStats};
+use crate::signal_sys::SignalStack;
 use crate::stream::StreamTable;
 use crate::threads::Helpers;
 use crate::uring::Uring;
@@ -232,6 +233,7 @@ impl<M: Send + 'static, P: Program<ReactorPorts<M>> + Send + 'static> Runtime<M,
         };
         let body = move || {
             let _guard = AbortOnPanic;
+            let _signals = SignalStack::new();
             match make(program) {
                 Ok((reactor, notes)) => {
                     // If the starter has gone, it has also set the stop flag.

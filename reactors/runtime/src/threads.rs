@@ -13,6 +13,7 @@ use crate::device::DeviceSet;
 use crate::map_sys::BlockPointer;
 use crate::mesh::Doorbell;
 use crate::pool::Pool;
+use crate::signal_sys::SignalStack;
 
 /// Helper threads of a process.
 pub(crate) const HELPER_THREADS: usize = 4;
@@ -120,6 +121,7 @@ impl HelperQueue {
 }
 
 fn serve(work: &Receiver<Job>, set: &DeviceSet, pool: &Pool) {
+    let _signals = SignalStack::new();
     let mut blocks: Vec<BlockPointer> = Vec::with_capacity(MAX_DEVICE_BLOCKS);
     while let Ok(job) = work.recv() {
         blocks.clear();
