@@ -42,6 +42,22 @@ pub struct Config {
     /// The history of what happened and of who changed what.
     #[serde(default)]
     pub events: Events,
+    /// What a stray write leads to: a write to memory that is read-only once the appliance serves.
+    #[serde(default)]
+    pub sealed: SealedMemory,
+}
+
+/// What a stray write leads to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SealedMemory {
+    /// It is reported, and the process aborts. Nothing that was acknowledged is lost.
+    #[default]
+    Kill,
+    /// It is reported and counted, and that page becomes writable: for developers.
+    Warn,
+    /// Nothing: no memory is made read-only.
+    Off,
 }
 
 /// Version 1, the only one there is.

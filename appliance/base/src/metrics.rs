@@ -309,19 +309,33 @@ pub struct ReactorTimes {
     pub sleeps: u64,
 }
 
+/// What is counted of the process as a whole. The control side is the only writer, before it tells.
+#[derive(Debug, Default)]
+pub struct ProcessMetrics {
+    /// Bytes of memory that are read-only while serving.
+    pub sealed_bytes: Gauge,
+    /// Regions of it.
+    pub sealed_regions: Gauge,
+    /// Regions since the start, those that are gone included.
+    pub seals: Gauge,
+    /// Writes to them.
+    pub sealed_violations: Gauge,
+}
+
 /// All metrics of an appliance, to be shared by `Arc`.
 #[derive(Debug)]
 pub struct Metrics {
     names: Names,
     shards: Vec<ShardMetrics>,
     events: [Counter; Severity::ALL.len()],
+    process: ProcessMetrics,
 }
 
 impl Metrics {
     /// Counters at zero for `shards` reactors.
     pub fn new(names: Names, shards: u16) -> Self {
         let shards = (0..shards).map(|_| ShardMetrics::new(&names)).collect();
-        Self { names, shards, events: Default::default() }
+        Self { names, shards, events: Default::default(), process: ProcessMetrics::default() }
     }
 
     /// What one reactor writes to.
@@ -340,6 +354,11 @@ impl Metrics {
     /// Events of the history by severity, in the order of [`Severity::ALL`]. Whoever writes the history is the one writer.
     pub const fn events(&self) -> &[Counter; Severity::ALL.len()] {
         &self.events
+    }
+
+    /// What is counted of the process as a whole.
+    pub const fn process(&self) -> &ProcessMetrics {
+        &self.process
     }
 
     /// The label values.

@@ -134,7 +134,7 @@ mod tests {
     fn an_ordinary_one_is_shared_too() {
         let value = Arc::new(7);
         let snapshot = Snapshot::from(Arc::clone(&value));
-        assert!(!snapshot.is_kept() && *snapshot.clone() == 7);
+        assert!(!snapshot.is_kept() && *snapshot == 7);
         drop(snapshot);
         assert_eq!(Arc::strong_count(&value), 1);
     }

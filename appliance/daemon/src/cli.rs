@@ -135,9 +135,23 @@ pub struct ServeOptions {
     /// How long a stop may take until everything is on the members. Past it the log is left as it is, which loses nothing.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = time_span)]
     pub stop_limit: TimeSpan,
+    /// What a stray write to memory leads to that is read-only while serving, instead of what the configuration says.
+    #[arg(long, value_enum, value_name = "POLICY")]
+    pub sealed: Option<SealedPolicy>,
     /// How log lines look.
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     pub log_format: LogFormat,
+}
+
+/// What a stray write leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SealedPolicy {
+    /// It is reported, and the process aborts.
+    Kill,
+    /// It is reported and counted, and that page becomes writable. Cannot go with mseal(2), which is left out.
+    Warn,
+    /// Nothing: no memory is made read-only.
+    Off,
 }
 
 /// A time as configurations have it.
@@ -153,6 +167,9 @@ pub struct StatusOptions {
     /// The control socket to ask.
     #[arg(long, value_name = "SOCKET", conflicts_with = "file")]
     pub control: Option<PathBuf>,
+    /// Show which memory is read-only, and how the process is confined.
+    #[arg(long)]
+    pub memory: bool,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
@@ -222,6 +239,9 @@ mod tests {
         assert_eq!(all.stop_limit.0, base::time::Span::from_millis(5));
         assert!(parse(&["a.yaml", "--stop-limit", "5"]).is_err(), "a time has a unit");
         assert!(all.create && all.force && all.control == Some("x.sock".into()));
+        assert_eq!(plain.sealed, None, "as configured");
+        assert_eq!(parse(&["a.yaml", "--sealed", "warn"]).unwrap().sealed, Some(SealedPolicy::Warn));
+        assert!(parse(&["a.yaml", "--sealed", "maybe"]).is_err());
         assert_eq!(all.log_format, LogFormat::Json);
         assert!(parse(&[]).is_err(), "a file is needed");
         assert!(parse(&["a.yaml", "--log-format", "xml"]).is_err());

@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use base::metrics::{Metrics, ReactorTimes};
+use runtime::SignalStack;
 use serde_json::Value;
 use thiserror::Error;
 use tokio::runtime::Runtime;
@@ -134,6 +135,7 @@ fn run(
     signals: [Signal; 2],
     ended: oneshot::Receiver<()>,
 ) {
+    let _signals = SignalStack::new();
     runtime.block_on(async {
         if let Some(listener) = metrics {
             tokio::spawn(metrics_http::serve(listener, Arc::clone(setup)));

@@ -7,7 +7,7 @@
 //! | [`logging`] | log lines |
 //! | [`check`] | reading a configuration and showing what is wrong with it |
 //! | [`budget`], [`capacity`] | how memory is shared out, and what arrays hold |
-//! | [`status`] | how the appliance is, as JSON and as tables |
+//! | [`status`], [`memory_status`] | how the appliance is, as JSON and as tables |
 //! | [`control`] | the control thread: what it tells, and signals |
 //! | [`control_socket`], [`control_client`] | both ends of the control socket |
 //! | [`events`] | the history of what happened, and of who changed what |
@@ -32,6 +32,7 @@ pub mod demo;
 pub mod events;
 pub mod exposition;
 pub mod logging;
+pub mod memory_status;
 pub mod metrics_http;
 pub mod serve;
 pub mod status;

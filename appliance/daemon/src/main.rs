@@ -6,9 +6,14 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
+use runtime::sealed::SealingAllocator;
 
 use brindle::cli::{Command, CommandLine, LogFormat, StatusOptions};
 use brindle::{check, control_client, demo, serve, verbs};
+
+/// Takes from pages of its own what is sealed.
+#[global_allocator]
+static ALLOCATOR: SealingAllocator = SealingAllocator;
 
 fn main() -> ExitCode {
     let command = CommandLine::parse().command;
@@ -52,6 +57,10 @@ fn say(text: &str) -> io::Result<()> {
 fn status_of(options: &StatusOptions) -> Result<String, Box<dyn Error>> {
     let socket = verbs::socket(options.control.as_deref(), options.file.as_deref())?;
     let status = control_client::status(&socket)?;
+    if options.memory {
+        let memory = &status.memory;
+        return Ok(if options.json { serde_json::to_string_pretty(memory)? + "\n" } else { memory.to_string() });
+    }
     if options.json {
         return Ok(serde_json::to_string_pretty(&status)? + "\n");
     }

@@ -14,6 +14,7 @@ mod methods;
 mod new_files;
 mod news;
 mod report;
+mod sealing;
 mod shards;
 
 use std::io::{self, Write};
@@ -25,6 +26,7 @@ use std::time::{Duration, Instant};
 
 use base::ids::ShardId;
 use base::metrics::{Metrics, Names, ReactorTimes, VolumeName};
+use base::snapshot::Snapshot;
 use base::time::Span;
 use config::schema::{Config, Hugepages, Polling as ConfiguredPolling};
 use engine::boot::BootedArray;
@@ -35,7 +37,8 @@ use engine::message::Message;
 use engine::{Shard, ShardSetup};
 use nvme::log_page::SmartLog;
 use nvmf::subsystem::Exports;
-use runtime::{Listener, Polling, Pool, Runtime, RuntimeError, RuntimeOptions, StatsReader};
+use runtime::sealed::seal_or_share;
+use runtime::{Listener, Polling, Pool, Runtime, RuntimeError, RuntimeOptions, SignalStack, StatsReader};
 
 use crate::budget::Budget;
 use crate::check;
@@ -79,6 +82,9 @@ fn entropy() -> u64 {
 pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
     logging::start(options.log_format);
     let config = load(options)?;
+    let mut token = sealing::begin(&config, options)?;
+    let config = token.keep("configuration", &config)?;
+    let _signals = SignalStack::new();
     let started = Instant::now();
     let cores = cores(&config)?;
     let shards = cores.len() as u16;
@@ -93,6 +99,8 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
     for note in &devices.notes {
         tracing::warn!("{note}");
     }
+    // Before there are other threads: from here on the program's own tables stay as they are.
+    token.seal()?;
     let metrics = Arc::new(Metrics::new(names(&config, &devices), shards));
     let late = Arc::new(Late::default());
     let socket = options.control.clone().or_else(|| config.control.as_ref().map(|control| control.socket.clone()));
@@ -110,7 +118,8 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
 
     let mut booted = arrays::boot(&config, &devices, options, shards, budget.cache_blocks, &events)?;
     let volumes = Volumes::of(&config, &booted)?;
-    let exports = Arc::new(exports(&config, &booted, &volumes, &addresses)?);
+    let exports = seal_or_share("exports", exports(&config, &booted, &volumes, &addresses)?);
+    sealing::maps(&mut booted);
     let pool = enlarged(pool, &config, &budget, &booted)?;
     let runtime_options = RuntimeOptions {
         polling: match config.reactors.polling {
@@ -145,6 +154,7 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
     }
     runtime.accept(listeners)?;
     late.1.ready.store(true, Ordering::Release);
+    sealing::note();
     greet(&config, &addresses, plane.metrics_address(), socket.as_deref());
 
     let stopped = wait(&mut runtime, &late, &events, Duration::from_nanos(options.stop_limit.0.0));
@@ -223,6 +233,7 @@ fn control_setup(config: &Config, metrics: &Arc<Metrics>, late: &Arc<Late>, sock
         reactor_times: Box::new(move || {
             let Some(running) = times.0.get() else { return Vec::new() };
             count_buffers(&pool_of, &running.stats);
+            sealing::count(&pool_of);
             let times = running.stats.reactors().map(|reactor| ReactorTimes {
                 busy: Span(reactor.busy_ns),
                 idle: Span(reactor.idle_ns),
@@ -319,7 +330,7 @@ fn enlarged(
     booted: &[BootedArray],
 ) -> Result<Arc<Pool>, ServeError> {
     let recovered: usize = booted.iter().flat_map(|array| &array.parts).map(|part| part.recovered.len()).sum();
-    let maps: Vec<_> = booted.iter().map(|array| Arc::clone(&array.map)).collect();
+    let maps: Vec<_> = booted.iter().map(|array| array.map.clone()).collect();
     let blocks = budget.pool_blocks + recovered + Coordinator::set_aside_blocks(&maps);
     if blocks <= pool.blocks() {
         return Ok(pool);
@@ -340,25 +351,25 @@ fn health() -> SmartLog {
 fn shard_programs(
     booted: &mut [BootedArray],
     volumes: &Volumes,
-    exports: &Arc<Exports>,
+    exports: &Snapshot<Exports>,
     metrics: &Arc<Metrics>,
     budget: &Budget,
     shards: u16,
 ) -> Vec<Shard> {
-    let table = Arc::new(volumes.table.clone());
+    let table = seal_or_share("volume map", volumes.table.clone());
     let mut parts: Vec<_> = booted.iter_mut().map(|array| core::mem::take(&mut array.parts).into_iter()).collect();
     let mut coordinated = Some(booted.iter().map(|array| array.coordinated.clone()).collect());
     let shard = |shard: u16| {
         Shard::new(ShardSetup {
             shard: ShardId(shard),
             shards,
-            volumes: Arc::clone(&table),
+            volumes: table.clone(),
             arrays: parts.iter_mut().map(|parts| parts.next().expect("a part for each shard")).collect(),
             coordinator: coordinated.take().map(|arrays| CoordinatorSetup { shards, arrays }),
             front: Some(FrontSetup {
                 shard: ShardId(shard),
                 shards,
-                exports: Arc::clone(exports),
+                exports: exports.clone(),
                 limits: budget.front,
                 metrics: Arc::clone(metrics),
                 firmware: env!("CARGO_PKG_VERSION").to_owned(),

@@ -5,6 +5,8 @@ use std::fmt::{self, Write as _};
 
 use serde::{Deserialize, Serialize};
 
+use crate::memory_status::MemoryStatus;
+
 /// The whole appliance.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -30,6 +32,9 @@ pub struct Status {
     pub listeners: Vec<ListenerStatus>,
     /// Hosts' connections.
     pub connections: Vec<ConnectionStatus>,
+    /// Memory that is read-only while serving.
+    #[serde(default)]
+    pub memory: MemoryStatus,
 }
 
 /// A reactor.
@@ -237,7 +242,7 @@ impl Status {
     }
 }
 
-fn row<const N: usize>(cells: [&dyn fmt::Display; N]) -> Vec<String> {
+pub(crate) fn row<const N: usize>(cells: [&dyn fmt::Display; N]) -> Vec<String> {
     // An empty cell would look like a shifted row.
     cells
         .iter()
@@ -252,7 +257,7 @@ pub(crate) fn printable(cell: &str) -> String {
 }
 
 /// A title and aligned columns.
-fn table(title: &str, heads: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+pub(crate) fn table(title: &str, heads: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     let rows: Vec<_> = rows.collect();
     let mut out = format!("\n{title}\n");
     if rows.is_empty() {
@@ -354,6 +359,7 @@ pub(crate) mod tests {
                 age_seconds: 61.0,
                 ..Default::default()
             }],
+            memory: crate::memory_status::tests::example(),
         }
     }
 

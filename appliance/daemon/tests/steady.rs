@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use base::ids::{ArrayId, DeviceId, ShardId, VolumeId};
 use base::metrics::{Metrics, Names, VolumeName};
+use base::snapshot::Snapshot;
 use base::time::Span;
 use base::uuid::Uuid;
 use engine::array::DestageSettings;
@@ -158,13 +159,13 @@ fn appliance(watch: &Arc<AtomicBool>) -> (Runtime<Message, Watched>, SocketAddr)
     let shard = Shard::new(ShardSetup {
         shard: ShardId(0),
         shards: 1,
-        volumes: Arc::new(booted.volumes()),
+        volumes: Snapshot::new(booted.volumes()),
         arrays: booted.parts.drain(..).collect(),
         coordinator: Some(CoordinatorSetup { shards: 1, arrays: vec![booted.coordinated] }),
         front: Some(FrontSetup {
             shard: ShardId(0),
             shards: 1,
-            exports,
+            exports: exports.into(),
             limits: FrontLimits::of_pool(pool.blocks()),
             metrics: Arc::clone(&metrics),
             firmware: "1".into(),

@@ -1,9 +1,8 @@
 //! Immutable snapshots that every shard holds: which devices make up an array at which epoch, and where volumes lie. The
 //! coordinator alone makes new ones; a shard swaps its pointer when it is told to.
 
-use std::sync::Arc;
-
 use base::ids::{ArrayBlock, ArrayId, DeviceBlock, DeviceId, LaneId, Lba, ShardId, Slot, StripeId, ZoneId};
+use base::snapshot::Snapshot;
 use base::uuid::Uuid;
 use journal::{LogIdentity, LogLayout};
 use raid::Geometry;
@@ -137,4 +136,4 @@ impl Volume {
 }
 
 /// All volumes, by [`base::ids::VolumeId`].
-pub type VolumeMap = Arc<Vec<Volume>>;
+pub type VolumeMap = Snapshot<Vec<Volume>>;

@@ -1,9 +1,8 @@
 //! What shards, the coordinator and the control side say to each other. A message is at most 64 bytes; buffers travel with
 //! it by ownership.
 
-use std::sync::Arc;
-
 use base::ids::{ArrayBlock, ArrayId, Slot, ZoneId};
+use base::snapshot::Snapshot;
 use ports::BufferList;
 
 use crate::command::{Answer, Command, Event};
@@ -93,7 +92,7 @@ pub enum Message {
         zone: ZoneId,
     },
     /// From the coordinator: an array's new epoch, durable.
-    Map(Arc<ArrayMap>),
+    Map(Snapshot<ArrayMap>),
     /// From the control side: stop cleanly; passed on by the coordinator.
     Stop,
     /// To the coordinator: all lanes of this shard rest at an empty transaction.

@@ -5,10 +5,10 @@
 //! always has room, because its credit was taken with the fragment.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use base::ids::{ArrayBlock, ArrayId, Lba, ShardId};
 use base::slab::{Key, Slab};
+use base::snapshot::Snapshot;
 use ports::{BufferId, BufferList, Ports};
 
 use crate::io::{IoDone, IoError, IoKind, IoRequest, MAX_REQUEST_BLOCKS};
@@ -39,7 +39,7 @@ struct Request {
 pub(crate) struct Router {
     shard: ShardId,
     volumes: VolumeMap,
-    arrays: Vec<Arc<ArrayMap>>,
+    arrays: Vec<Snapshot<ArrayMap>>,
     requests: Slab<Request>,
     /// Requests with fragments still to be sent, oldest first.
     sending: VecDeque<Key<Request>>,
@@ -58,7 +58,7 @@ const NO_IDS: usize = usize::MAX;
 const SPLIT_READS: usize = 512;
 
 impl Router {
-    pub(crate) fn new(shard: ShardId, shards: u16, volumes: VolumeMap, arrays: Vec<Arc<ArrayMap>>) -> Self {
+    pub(crate) fn new(shard: ShardId, shards: u16, volumes: VolumeMap, arrays: Vec<Snapshot<ArrayMap>>) -> Self {
         let credits = (0..shards).map(|to| if to == shard.0 { LOCAL_FRAGMENTS } else { FRAGMENT_CREDITS }).collect();
         Self {
             shard,

@@ -80,7 +80,7 @@ impl<P: Ports<Message = Message>> VolumeIo<P> for Requests<'_> {
 impl Shard {
     /// A shard that has not turned yet.
     pub fn new(setup: ShardSetup) -> Self {
-        let maps = setup.arrays.iter().map(|part| Arc::clone(&part.map)).collect();
+        let maps = setup.arrays.iter().map(|part| part.map.clone()).collect();
         let arrays = setup.arrays.into_iter().map(|part| ArrayShard::new(setup.shard, setup.shards, part)).collect();
         Self {
             shard: setup.shard,

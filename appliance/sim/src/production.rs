@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use base::ids::{ArrayId, ShardId};
 use base::metrics::{Metrics, Names, VolumeName};
+use base::snapshot::Snapshot;
 use engine::array::DestageSettings;
 use engine::boot::{AssembleOptions, CreateArray, CreateVolume, assemble, create_array};
 use engine::coordinator::CoordinatorSetup;
@@ -81,7 +82,7 @@ impl Subject for Production {
             settings: settings(scenario),
         };
         let booted = assemble(devices, &options, &mut || random.bits()).map_err(|error| error.to_string())?;
-        let volumes = Arc::new(booted.volumes());
+        let volumes = Snapshot::new(booted.volumes());
         let names = Names {
             version: String::new(),
             volumes: vec![VolumeName { array: ARRAY.into(), volume: VOLUME.into() }],
@@ -94,7 +95,7 @@ impl Subject for Production {
             let setup = ShardSetup {
                 shard: ShardId(index),
                 shards: scenario.shards,
-                volumes: Arc::clone(&volumes),
+                volumes: volumes.clone(),
                 arrays: vec![part],
                 coordinator: coordinator.take(),
                 front: None,

@@ -15,6 +15,7 @@ pub use buffers::{Buffer, BufferId, BufferList, Buffers};
 
 use base::Block;
 use base::ids::{DeviceBlock, DeviceId, ShardId};
+use base::snapshot::{Plain, Snapshot};
 use base::time::Time;
 
 /// Everything a shard may use.
@@ -24,6 +25,13 @@ pub trait Ports: Buffers + Devices + Streams + Mesh {
 
     /// Unpredictable bits (production) or bits drawn from the seed (simulator).
     fn entropy(&mut self) -> u64;
+
+    /// Makes a value that all shards are to hold; production puts it where nobody can write to it. For what changes
+    /// rarely: it allocates and may take some microseconds.
+    fn seal<T: Plain>(&mut self, name: &'static str, value: T) -> Snapshot<T> {
+        let _ = name;
+        Snapshot::new(value)
+    }
 }
 
 /// What a reactor turns.

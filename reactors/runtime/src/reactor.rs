@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use base::Block;
 use base::ids::ShardId;
+use base::snapshot::{Plain, Snapshot};
 use base::time::{Span, Time};
 use crossbeam::utils::CachePadded;
 use ports::buffers::HEADROOM;
@@ -18,6 +19,7 @@ use crate::event_sys::{Epoll, Watch, random};
 use crate::mesh::{Doorbell, MeshEnd};
 use crate::pool::LocalPool;
 use crate::queues::DeviceQueues;
+use crate::sealed::seal_or_share;
 use crate::stream::StreamTable;
 
 /// Longest sleep, whatever the program's deadline: a bound on what a mistake in waking could cost.
@@ -274,6 +276,10 @@ impl<M> Ports for ReactorPorts<M> {
 
     fn entropy(&mut self) -> u64 {
         self.entropy.next()
+    }
+
+    fn seal<T: Plain>(&mut self, name: &'static str, value: T) -> Snapshot<T> {
+        seal_or_share(name, value)
     }
 }
 

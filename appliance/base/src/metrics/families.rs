@@ -118,6 +118,14 @@ families! {
         "How often a reactor went to sleep in the kernel.";
     EVENTS, "events_total", Counter, None, ["severity"],
         "What happened and what operators asked for since the start, as brindle events tells it.";
+    SEALED_MEMORY, "sealed_memory_bytes", Gauge, Bytes, [],
+        "Memory that is read-only while serving.";
+    SEALED_REGIONS, "sealed_regions", Gauge, None, [],
+        "Regions of memory that are read-only while serving.";
+    SEALED_SEALS, "sealed_seals_total", Counter, None, [],
+        "Regions of memory that were made read-only, those that are gone included.";
+    SEALED_VIOLATIONS, "sealed_violations_total", Counter, None, [],
+        "Writes to memory that is read-only while serving.";
 }
 
 #[cfg(test)]

@@ -65,6 +65,7 @@ impl Metrics {
         for (severity, counter) in Severity::ALL.iter().zip(self.events()) {
             visit(&EVENTS, &[severity.label()], Value::Number(count(counter.get())));
         }
+        self.process_samples(&mut visit);
     }
 
     fn volume_samples(&self, visit: &mut impl FnMut(&'static Family, &[&str], Value)) {
@@ -169,6 +170,19 @@ impl Metrics {
         }
         for i in 0..self.shards().len() {
             visit(&REACTOR_SLEEPS, &[&i.to_string()], Value::Number(times(i).sleeps as f64));
+        }
+    }
+
+    fn process_samples(&self, visit: &mut impl FnMut(&'static Family, &[&str], Value)) {
+        let process = self.process();
+        let cells: [(&'static Family, &Gauge); 4] = [
+            (&SEALED_MEMORY, &process.sealed_bytes),
+            (&SEALED_REGIONS, &process.sealed_regions),
+            (&SEALED_SEALS, &process.seals),
+            (&SEALED_VIOLATIONS, &process.sealed_violations),
+        ];
+        for (family, cell) in cells {
+            visit(family, &[], Value::Number(cell.get() as f64));
         }
     }
 

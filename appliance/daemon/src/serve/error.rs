@@ -29,6 +29,9 @@ pub enum ServeError {
         /// Why.
         error: ListenError,
     },
+    /// Memory cannot be made read-only.
+    #[error("sealed memory: {0}. Or do without, by --sealed off")]
+    Sealed(#[from] runtime::sealed::SealError),
     /// The system gives no thread.
     #[error("cannot start a thread of the control side: {0}")]
     Thread(#[source] io::Error),

@@ -1,7 +1,6 @@
 //! What of the status does not change while serving, gathered once: what each device is for, volumes and listeners.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Instant;
 
 use base::BLOCK;
@@ -52,7 +51,7 @@ pub(super) fn fixed(
         name: config.name.to_string(),
         started,
         devices: config.devices.iter().map(|device| placed(device, config, devices, booted)).collect(),
-        maps: booted.iter().map(|array| Arc::clone(&array.map)).collect(),
+        maps: booted.iter().map(|array| array.map.clone()).collect(),
         volumes: volumes.named.iter().map(|named| volume(named, config, booted)).collect(),
         listeners: listeners.collect(),
     }

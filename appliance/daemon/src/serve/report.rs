@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use base::BLOCK;
 use base::ids::ShardId;
+use base::snapshot::Snapshot;
 use engine::map::ArrayMap;
 use engine::status::ShardStatus;
 use runtime::StatsReader;
@@ -20,7 +21,7 @@ pub(super) struct Fixed {
     pub(super) name: String,
     pub(super) started: Instant,
     pub(super) devices: Vec<Placed>,
-    pub(super) maps: Vec<std::sync::Arc<ArrayMap>>,
+    pub(super) maps: Vec<Snapshot<ArrayMap>>,
     pub(super) volumes: Vec<VolumeStatus>,
     pub(super) listeners: Vec<ListenerStatus>,
 }
@@ -46,6 +47,7 @@ impl Reporter {
             ready: true,
             volumes: fixed.volumes.clone(),
             listeners: fixed.listeners.clone(),
+            memory: super::sealing::status(),
             ..Status::default()
         };
         for (shard, stats) in (0u16..).zip(self.stats.reactors()) {

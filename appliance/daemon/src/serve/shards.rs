@@ -12,7 +12,7 @@ use base::ids::ShardId;
 use engine::command::{Answer, Command, Event, Refusal, Verb};
 use engine::message::Message;
 use engine::status::ShardStatus;
-use runtime::{Control, Poster};
+use runtime::{Control, Poster, SignalStack};
 use thiserror::Error;
 
 /// How long a shard may take to say how it is.
@@ -126,6 +126,7 @@ impl Drop for Shards {
 }
 
 fn take(mut control: Control<Message>, waiting: &Waiting, news: &impl Fn(Event)) {
+    let _signals = SignalStack::new();
     while !waiting.ended.load(Ordering::Acquire) {
         let Some((_, message)) = control.receive(LOOK) else { continue };
         // Whoever waited may have given up meanwhile, or have more than was asked for.

@@ -31,11 +31,11 @@ pub(crate) mod write;
 pub(crate) mod zones;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use base::ids::{ArrayBlock, ArrayId, LaneId, ShardId, Slot};
 use base::metrics::ArrayMetrics;
 use base::slab::{Key, Slab};
+use base::snapshot::Snapshot;
 use base::time::{Span, Time};
 use ports::{Buffer, DeviceError, Ports};
 
@@ -114,7 +114,7 @@ pub(crate) struct Work<'a, P> {
 /// The part of an array.
 #[derive(Debug)]
 pub(crate) struct ArrayShard {
-    map: Arc<ArrayMap>,
+    map: Snapshot<ArrayMap>,
     /// By lane; none where another shard owns it.
     lanes: Vec<Option<Lane>>,
     /// Lanes that have something to do or to wait for: the others cost a turn nothing.
@@ -172,7 +172,7 @@ pub struct RecoveredBlock {
 #[derive(Debug)]
 pub struct ArrayPart {
     /// The array.
-    pub map: Arc<ArrayMap>,
+    pub map: Snapshot<ArrayMap>,
     /// The lanes of this shard.
     pub lanes: Vec<LaneStart>,
     /// What they hold that the members do not.
@@ -285,7 +285,7 @@ impl ArrayShard {
         }
     }
 
-    pub(crate) fn map(&self) -> &Arc<ArrayMap> {
+    pub(crate) fn map(&self) -> &Snapshot<ArrayMap> {
         &self.map
     }
 
@@ -373,7 +373,7 @@ impl ArrayShard {
     }
 
     /// Takes a new epoch. What waited for an exclusion goes on without what was excluded.
-    pub(crate) fn new_map<P: Ports>(&mut self, work: &mut Work<'_, P>, map: Arc<ArrayMap>) {
+    pub(crate) fn new_map<P: Ports>(&mut self, work: &mut Work<'_, P>, map: Snapshot<ArrayMap>) {
         assert!(map.epoch > self.map.epoch, "epochs only grow");
         self.map = map;
         self.wake_all();

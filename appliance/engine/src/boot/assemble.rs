@@ -4,10 +4,9 @@
 //! A device that fails on the way is treated as missing and everything is begun again without it, at most once for each
 //! device; whatever was written until then is what any start would have written.
 
-use std::sync::Arc;
-
 use base::ZERO_BLOCK;
 use base::ids::{ArrayBlock, ArrayId, DeviceBlock, DeviceId, ShardId};
+use base::snapshot::Snapshot;
 use journal::{LogIdentity, LogLayout, LogSuperblock, slot_of};
 use ports::SyncDevice;
 use raid::{Assembly, Candidate, LogCandidate, Metadata, Superblock, Wanted, superblock_block};
@@ -98,7 +97,7 @@ pub struct RecoveryReport {
 #[derive(Debug)]
 pub struct BootedArray {
     /// The map in force.
-    pub map: Arc<ArrayMap>,
+    pub map: Snapshot<ArrayMap>,
     /// The part of each shard.
     pub parts: Vec<ArrayPart>,
     /// What the coordinator keeps.
@@ -110,6 +109,15 @@ pub struct BootedArray {
 }
 
 impl BootedArray {
+    /// Has all who hold the map hold this one: the same, perhaps somewhere else.
+    pub fn set_map(&mut self, map: &Snapshot<ArrayMap>) {
+        for part in &mut self.parts {
+            part.map = map.clone();
+        }
+        self.coordinated.map = map.clone();
+        self.map = map.clone();
+    }
+
     /// Where the volumes lie, in the order of the table.
     pub fn volumes(&self) -> Vec<Volume> {
         let volume = |record: &raid::VolumeRecord| Volume {
@@ -214,10 +222,10 @@ fn attempt<D: SyncDevice>(
 
     let mut report = RecoveryReport { lanes: LaneReport { clean: true, ..LaneReport::default() }, notes };
     let mut parts: Vec<ArrayPart> = Vec::new();
-    let map = Arc::new(map);
+    let map = Snapshot::new(map);
     for _ in 0..options.shards {
         parts.push(ArrayPart {
-            map: Arc::clone(&map),
+            map: map.clone(),
             lanes: Vec::new(),
             recovered: Vec::new(),
             initialised: initialised.words(),
@@ -235,7 +243,7 @@ fn attempt<D: SyncDevice>(
         let blocks: Vec<RecoveredBlock> = recovered.blocks;
         part.recovered.extend(blocks);
     }
-    let coordinated = CoordinatedArray { map: Arc::clone(&map), superblocks, log_superblocks, initialised };
+    let coordinated = CoordinatedArray { map: map.clone(), superblocks, log_superblocks, initialised };
     Ok(BootedArray { map, parts, coordinated, metadata, report })
 }
 

@@ -21,9 +21,9 @@ mod persist;
 mod proposal;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use base::ids::{ArrayId, ShardId, ZoneId};
+use base::snapshot::Snapshot;
 use journal::LogSuperblock;
 use ports::{Buffer, Ports};
 use raid::{Initialised, Superblock, Tables};
@@ -42,7 +42,7 @@ use proposal::Proposal;
 #[derive(Clone, Debug)]
 pub struct CoordinatedArray {
     /// The map in force.
-    pub map: Arc<ArrayMap>,
+    pub map: Snapshot<ArrayMap>,
     /// The member superblocks by slot; none where the member is missing.
     pub superblocks: Vec<Option<Superblock>>,
     /// The log copies' superblocks.
@@ -134,7 +134,7 @@ impl Coordinator {
     }
 
     /// Buffers that it sets aside: one for each member and copy of each array.
-    pub fn set_aside_blocks(maps: &[Arc<ArrayMap>]) -> usize {
+    pub fn set_aside_blocks(maps: &[Snapshot<ArrayMap>]) -> usize {
         maps.iter().map(|map| map.members.len() + map.copies.len()).sum()
     }
 
@@ -283,8 +283,8 @@ impl Coordinator {
             *superblock = None;
         }
         array.tables = tables;
-        array.array.map = Arc::clone(&map);
-        self.tell_all(|| Message::Map(Arc::clone(&map)));
+        array.array.map = map.clone();
+        self.tell_all(|| Message::Map(map.clone()));
         let Proposal { members, copies } = proposal;
         if members | copies != 0 {
             self.tell(Event::Excluded { array: id, members, copies, epoch: map.epoch });

@@ -1,9 +1,8 @@
 //! Proposals on their way to the devices: the superblocks of every member and log copy that takes part in what is proposed,
 //! at an epoch above all that were ever written. It says when a proposal is durable, and never tells anybody.
 
-use std::sync::Arc;
-
 use base::ids::{ArrayId, DeviceBlock, DeviceId, Slot};
+use base::snapshot::Snapshot;
 use journal::{LogLayout, slot_of};
 use ports::{Buffer, DeviceOp, Ports};
 use raid::Tables;
@@ -26,7 +25,7 @@ pub(super) enum Target {
 pub(super) struct Proposed {
     pub(super) proposal: Proposal,
     pub(super) tables: Tables,
-    pub(super) map: Arc<ArrayMap>,
+    pub(super) map: Snapshot<ArrayMap>,
 }
 
 impl Coordinator {
@@ -38,7 +37,7 @@ impl Coordinator {
         array.epoch += 1;
         let epoch = array.epoch;
         let tables = proposal.tables(&array.tables, epoch);
-        let map = Arc::new(proposal.map(&array.array.map, epoch));
+        let map = ports.seal("array map", proposal.map(&array.array.map, epoch));
         if map.service != Service::ReadWrite {
             self.publish(id, Proposed { proposal, tables, map });
             return;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use base::ids::ShardId;
 use base::metrics::{Metrics, ShardMetrics};
 use base::slab::Key;
+use base::snapshot::Snapshot;
 use base::time::Time;
 use nvme::log_page::{SmartLog, WARNING_READ_ONLY, WARNING_RELIABILITY, data_units};
 use nvme::opcode;
@@ -47,7 +48,7 @@ pub(super) struct Entry {
 pub(super) struct Hub {
     pub(super) shard: ShardId,
     pub(super) shards: u16,
-    pub(super) exports: Arc<Exports>,
+    pub(super) exports: Snapshot<Exports>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) firmware: String,
     pub(super) health: SmartLog,
@@ -256,7 +257,7 @@ impl Hub {
             opcode::IDENTIFY => self.controllers_of(&connection.subsystem_nqn).collect(),
             _ => Vec::new(),
         };
-        let exports = Arc::clone(&self.exports);
+        let exports = self.exports.clone();
         let place = self.controllers.get_mut(&id).expect("a controller lives as long as its admin connection");
         let world = World {
             now: self.now,
@@ -358,12 +359,12 @@ impl Hub {
     }
 
     /// Takes new exports and tells the controllers what changed for them.
-    pub(super) fn set_exports(&mut self, exports: Arc<Exports>) {
+    pub(super) fn set_exports(&mut self, exports: Snapshot<Exports>) {
         let old = core::mem::replace(&mut self.exports, exports);
         let new = &self.exports;
         for entry in self.controllers.values_mut() {
             let nqn = entry.controller.subsystem_nqn();
-            let of = |exports: &Arc<Exports>| exports.find(nqn).map(|index| exports.subsystems()[index].clone());
+            let of = |exports: &Snapshot<Exports>| exports.find(nqn).map(|index| exports.subsystems()[index].clone());
             let changed = changed_namespaces(of(&old).as_ref(), of(new).as_ref());
             match entry.controller.kind() {
                 Kind::Io => entry.controller.namespaces_changed(changed.into_iter()),

@@ -34,6 +34,7 @@ use std::sync::Arc;
 use base::ids::ShardId;
 use base::metrics::Metrics;
 use base::slab::{Key, Slab};
+use base::snapshot::Snapshot;
 use base::time::Time;
 use nvme::log_page::SmartLog;
 use nvmf::queue::Phase;
@@ -66,7 +67,7 @@ pub struct FrontSetup {
     /// How many there are: at most 15, so that every controller identifier fits.
     pub shards: u16,
     /// What is exported.
-    pub exports: Arc<Exports>,
+    pub exports: Snapshot<Exports>,
     /// What it may use.
     pub limits: FrontLimits,
     /// Where it counts.
@@ -245,7 +246,7 @@ impl Front {
 
     /// Takes new exports: controllers tell their hosts of namespaces and subsystems that changed. Queues whose subsystem
     /// is gone are closed.
-    pub fn set_exports(&mut self, exports: Arc<Exports>) {
+    pub fn set_exports(&mut self, exports: Snapshot<Exports>) {
         self.hub.set_exports(exports);
         let keys: Vec<ConnectionKey> = self.connections.iter().map(|(key, _)| key).collect();
         for key in keys {

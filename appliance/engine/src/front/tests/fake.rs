@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use base::ids::{Lba, VolumeId};
+use base::snapshot::Snapshot;
 use base::time::Span;
 use base::uuid::Uuid;
 use base::{BLOCK, Block};
@@ -296,7 +297,7 @@ pub(super) struct Rig {
     pub(super) blocks: usize,
 }
 
-pub(super) fn exports(hosts: Hosts, generation: u64, nsids: &[u32]) -> Arc<Exports> {
+pub(super) fn exports(hosts: Hosts, generation: u64, nsids: &[u32]) -> Snapshot<Exports> {
     let namespace = |&nsid: &u32| Namespace {
         nsid,
         volume: VolumeId(nsid - 1),
@@ -315,7 +316,7 @@ pub(super) fn exports(hosts: Hosts, generation: u64, nsids: &[u32]) -> Arc<Expor
         namespaces: nsids.iter().map(namespace).collect(),
     };
     let listener = Listener { address: "127.0.0.1:4420".parse().expect("an address"), port_id: 1 };
-    Arc::new(Exports::new(generation, vec![subsystem], vec![listener]).expect("sound"))
+    Snapshot::new(Exports::new(generation, vec![subsystem], vec![listener]).expect("sound"))
 }
 
 impl Rig {
