@@ -45,6 +45,10 @@ nvme flush "$dev" >/dev/null
 cmp <(dd if="$dev" bs=128k skip=3 count=8 iflag=direct status=none) /tmp/bytes || fail "what was written is not read"
 blkdiscard -z -o $((3 * 131072 + 8192)) -l 65536 "$dev"
 dd if=/dev/zero of=/tmp/bytes bs=8k seek=1 count=8 conv=notrunc status=none
+# A discard; the kernel says so only where the drive offers it.
+grep -q '^0$' "$queue/discard_max_bytes" && fail "the kernel sees no discard"
+blkdiscard -o $((3 * 131072 + 524288)) -l 131072 "$dev"
+dd if=/dev/zero of=/tmp/bytes bs=128k seek=4 count=1 conv=notrunc status=none
 cmp <(dd if="$dev" bs=128k skip=3 count=8 iflag=direct status=none) /tmp/bytes || fail "zeros"
 dd if=/tmp/bytes of="$dev" bs=4k count=16 seek=$((size / 4096 - 16)) oflag=direct status=none
 cmp <(dd if="$dev" bs=4k skip=$((size / 4096 - 16)) iflag=direct status=none) <(head -c 65536 /tmp/bytes) || fail "the last blocks"

@@ -14,8 +14,11 @@ pub enum IoKind {
     Read,
     /// Store the buffers. They are given away and do not come back.
     Write,
-    /// Make the blocks read as zeros. No buffers.
+    /// Make the blocks, any number of them, read as zeros. No buffers.
     WriteZeroes,
+    /// Make ranges of blocks read as zeros. `blocks` is the number of ranges, which lie in one buffer as
+    /// [`nvme::dataset::DatasetRange`]s; the buffer is given away. All ranges are checked before any is touched.
+    Deallocate,
     /// Make every acknowledged write durable: at once with a log, which acknowledges nothing earlier. No buffers, no blocks.
     Flush,
 }
@@ -31,9 +34,9 @@ pub struct IoRequest {
     pub kind: IoKind,
     /// The first logical block (of [`base::BLOCK`] bytes).
     pub lba: Lba,
-    /// How many, at most [`MAX_REQUEST_BLOCKS`].
+    /// How many, at most [`MAX_REQUEST_BLOCKS`] of a read or write.
     pub blocks: u32,
-    /// One buffer for each block of a read or write, else empty.
+    /// One buffer for each block of a read or write, one for a list of ranges, else empty.
     pub buffers: BufferList,
 }
 

@@ -20,6 +20,12 @@ pub const FRAGMENT_CREDITS: usize = 512;
 /// Fragments that one shard has under way at itself.
 pub const LOCAL_FRAGMENTS: usize = 4096;
 
+/// Fragments of zeros that one shard has under way in all, and those that one request sends before others have their turn.
+pub const ZERO_FRAGMENTS: usize = 64;
+
+/// See [`ZERO_FRAGMENTS`].
+pub const ZERO_FRAGMENTS_A_TURN: usize = 8;
+
 /// Messages that the mesh must hold between two shards: fragments one way, answers to those the other way, and the rest.
 pub const MESH_CAPACITY: usize = 2 * FRAGMENT_CREDITS + 1024;
 

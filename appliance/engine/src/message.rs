@@ -17,7 +17,7 @@ pub struct Fragment {
     /// The request it belongs to, on the shard that it came from.
     pub request: u64,
     /// Blocks of the request before this part.
-    pub offset: u16,
+    pub offset: u32,
     /// How many blocks, at most [`crate::limits::MAX_FRAGMENT_BLOCKS`].
     pub count: u16,
     /// The array.
@@ -47,7 +47,7 @@ pub struct FragmentDone {
     /// The request.
     pub request: u64,
     /// Blocks of the request before this part.
-    pub offset: u16,
+    pub offset: u32,
     /// How it ended.
     pub result: Result<(), IoError>,
     /// A read's buffers, whether it succeeded or not.

@@ -2,17 +2,20 @@
 //! together. It knows where blocks lie and who owns them, never what is in them.
 //!
 //! A request whose fragments cannot all be sent at once (no credit at the owner) waits in order with its cursor; an answer
-//! always has room, because its credit was taken with the fragment.
+//! always has room, because its credit was taken with the fragment. Requests for zeros have a way of their own: [`zeros`].
+
+mod zeros;
 
 use std::collections::VecDeque;
 
 use base::ids::{ArrayBlock, ArrayId, Lba, ShardId};
 use base::slab::{Key, Slab};
 use base::snapshot::Snapshot;
-use ports::{BufferId, BufferList, Ports};
+use nvme::dataset::MAX_RANGES;
+use ports::{BufferId, BufferList, Buffers, Ports};
 
 use crate::io::{IoDone, IoError, IoKind, IoRequest, MAX_REQUEST_BLOCKS};
-use crate::limits::{FRAGMENT_CREDITS, LOCAL_FRAGMENTS, MAX_REQUESTS, atomic_blocks};
+use crate::limits::{FRAGMENT_CREDITS, LOCAL_FRAGMENTS, MAX_REQUESTS, ZERO_FRAGMENTS, atomic_blocks};
 use crate::map::{ArrayMap, VolumeMap};
 use crate::message::{Fragment, FragmentDone, FragmentKind, Message};
 
@@ -28,8 +31,11 @@ struct Request {
     /// Fragments sent and not yet answered.
     unanswered: u32,
     result: Result<(), IoError>,
-    /// Buffers of the fragments still to be sent.
+    /// Buffers of the fragments still to be sent, or that of a list of ranges.
     buffers: BufferList,
+    /// Ranges of that list, and those of which `lba`, `blocks` and `sent` have spoken.
+    ranges: u32,
+    range: u32,
     /// The place in [`Router::ids`] where a read's buffers stand in order, for putting them together again.
     ids: usize,
 }
@@ -43,7 +49,10 @@ pub(crate) struct Router {
     requests: Slab<Request>,
     /// Requests with fragments still to be sent, oldest first.
     sending: VecDeque<Key<Request>>,
+    /// The same of requests for zeros, in turns.
+    zeroing: VecDeque<Key<Request>>,
     credits: Vec<usize>,
+    zero_credits: usize,
     local: VecDeque<Fragment>,
     done: VecDeque<IoDone>,
     /// Buffer names of reads in more than one fragment, one row a request.
@@ -66,7 +75,9 @@ impl Router {
             arrays,
             requests: Slab::new(MAX_REQUESTS),
             sending: VecDeque::with_capacity(MAX_REQUESTS),
+            zeroing: VecDeque::with_capacity(MAX_REQUESTS),
             credits,
+            zero_credits: ZERO_FRAGMENTS,
             local: VecDeque::with_capacity(LOCAL_FRAGMENTS),
             done: VecDeque::with_capacity(2 * MAX_REQUESTS),
             ids: vec![[BufferId(0); MAX_REQUEST_BLOCKS as usize]; SPLIT_READS],
@@ -84,7 +95,7 @@ impl Router {
         if self.done.len() >= MAX_REQUESTS || self.requests.is_full() {
             return Err(request);
         }
-        let refusal = self.refusal(&request);
+        let refusal = self.refusal(ports, &request);
         if refusal.is_some() || request.kind == IoKind::Flush || request.blocks == 0 {
             // A flush has nothing to wait for: what was acknowledged is durable in the log or on the members.
             request.buffers.free(ports);
@@ -95,9 +106,10 @@ impl Router {
         let kind = match request.kind {
             IoKind::Read => FragmentKind::Read,
             IoKind::Write => FragmentKind::Write,
-            IoKind::WriteZeroes | IoKind::Flush => FragmentKind::Zero,
+            IoKind::WriteZeroes | IoKind::Deallocate | IoKind::Flush => FragmentKind::Zero,
         };
-        let expected = if kind == FragmentKind::Zero { 0 } else { request.blocks as usize };
+        let ranges = if request.kind == IoKind::Deallocate { request.blocks } else { 0 };
+        let expected = if kind == FragmentKind::Zero { usize::from(ranges > 0) } else { request.blocks as usize };
         assert_eq!(request.buffers.len(), expected, "a read or write brings one buffer for each block");
         let mut ids = NO_IDS;
         if kind == FragmentKind::Read && !self.is_one_fragment(&request) {
@@ -117,22 +129,30 @@ impl Router {
             unanswered: 0,
             result: Ok(()),
             buffers: request.buffers,
+            ranges,
+            range: 0,
             ids,
         };
         let Ok(key) = self.requests.insert(entry) else { unreachable!("there was room above") };
-        if !self.sending.is_empty() || !self.send(ports, key) {
+        if kind == FragmentKind::Zero {
+            self.begin_zeros(ports, key);
+        } else if !self.sending.is_empty() || !self.send(ports, key) {
             self.sending.push_back(key);
         }
         Ok(())
     }
 
-    fn refusal(&self, request: &IoRequest) -> Option<IoError> {
+    fn refusal(&self, pool: &impl Buffers, request: &IoRequest) -> Option<IoError> {
         if self.stopping {
             return Some(IoError::Stopping);
         }
         let Some(volume) = self.volumes.get(request.volume.index()) else { return Some(IoError::NoVolume) };
-        let end = request.lba.0.checked_add(u64::from(request.blocks));
-        let fits = end.is_some_and(|end| end <= volume.blocks) && request.blocks <= MAX_REQUEST_BLOCKS;
+        let most = match request.kind {
+            IoKind::Read | IoKind::Write | IoKind::Flush => MAX_REQUEST_BLOCKS,
+            IoKind::WriteZeroes => u32::MAX,
+            IoKind::Deallocate => MAX_RANGES,
+        };
+        let fits = request.blocks <= most && Self::lies_within(pool, request, volume.blocks);
         if fits { None } else { Some(IoError::OutOfRange) }
     }
 
@@ -152,48 +172,54 @@ impl Router {
 
     /// Sends what is left of a request as far as credits go; whether all has been sent.
     fn send<P: Ports<Message = Message>>(&mut self, ports: &mut P, key: Key<Request>) -> bool {
-        loop {
-            let request = &self.requests[key];
-            let left = request.blocks - request.sent;
-            if left == 0 {
-                return true;
-            }
-            let lba = Lba(request.lba.0 + u64::from(request.sent));
-            let (array, start, count) = self.next_fragment(request.volume, lba, left);
-            let map = &self.arrays[array.index()];
-            let zone = map.geometry.zone_of(map.geometry.locate(start).stripe);
-            let owner = map.owner_of(map.lane_of(zone));
-            if self.credits[owner.index()] == 0 {
+        while self.requests[key].sent < self.requests[key].blocks {
+            if !self.send_fragment(ports, key) {
                 return false;
             }
-            let request = &mut self.requests[key];
-            let whole = request.sent == 0 && count == request.blocks;
-            let buffers = if whole {
-                core::mem::take(&mut request.buffers)
-            } else if request.kind == FragmentKind::Zero {
-                BufferList::EMPTY
-            } else {
-                request.buffers.split_front(ports, count as usize)
-            };
-            let fragment = Fragment {
-                request: key.to_bits(),
-                offset: request.sent as u16,
-                count: count as u16,
-                array,
-                kind: request.kind,
-                start,
-                buffers,
-            };
-            request.sent += count;
-            request.unanswered += 1;
-            self.credits[owner.index()] -= 1;
-            if owner == self.shard {
-                self.local.push_back(fragment);
-            } else {
-                let posted = ports.post(owner, Message::Fragment(fragment));
-                assert!(posted.is_ok(), "the mesh has room for every fragment that has a credit");
-            }
         }
+        true
+    }
+
+    /// Sends the next fragment of a request that has one left, if there is a credit for it.
+    fn send_fragment<P: Ports<Message = Message>>(&mut self, ports: &mut P, key: Key<Request>) -> bool {
+        let request = &self.requests[key];
+        let left = request.blocks - request.sent;
+        let lba = Lba(request.lba.0 + u64::from(request.sent));
+        let (array, start, count) = self.next_fragment(request.volume, lba, left);
+        let map = &self.arrays[array.index()];
+        let zone = map.geometry.zone_of(map.geometry.locate(start).stripe);
+        let owner = map.owner_of(map.lane_of(zone));
+        if self.credits[owner.index()] == 0 {
+            return false;
+        }
+        let request = &mut self.requests[key];
+        let whole = request.sent == 0 && count == request.blocks;
+        let buffers = if request.kind == FragmentKind::Zero {
+            BufferList::EMPTY
+        } else if whole {
+            core::mem::take(&mut request.buffers)
+        } else {
+            request.buffers.split_front(ports, count as usize)
+        };
+        let fragment = Fragment {
+            request: key.to_bits(),
+            offset: request.sent,
+            count: count as u16,
+            array,
+            kind: request.kind,
+            start,
+            buffers,
+        };
+        request.sent += count;
+        request.unanswered += 1;
+        self.credits[owner.index()] -= 1;
+        if owner == self.shard {
+            self.local.push_back(fragment);
+        } else {
+            let posted = ports.post(owner, Message::Fragment(fragment));
+            assert!(posted.is_ok(), "the mesh has room for every fragment that has a credit");
+        }
+        true
     }
 
     /// Sends what waited for credits.
@@ -204,6 +230,7 @@ impl Router {
             }
             self.sending.pop_front();
         }
+        self.maintain_zeros(ports);
     }
 
     /// The next fragment for this shard's own arrays.
@@ -222,15 +249,18 @@ impl Router {
         let key = Key::from_bits(answer.request);
         let request = self.requests.get_mut(key).expect("an answer finds its request");
         request.unanswered -= 1;
+        self.zero_credits += usize::from(request.kind == FragmentKind::Zero);
         if let (Ok(()), Err(error)) = (request.result, answer.result) {
             request.result = Err(error);
         }
-        if request.sent < request.blocks || request.unanswered > 0 {
+        if request.sent < request.blocks || request.range < request.ranges || request.unanswered > 0 {
             // The buffers of a read in several fragments come together by name at its end.
             return;
         }
         let request = self.requests.remove(key).expect("it was there just now");
         let mut buffers = answer.buffers;
+        // A list of ranges.
+        request.buffers.free(ports);
         if request.ids != NO_IDS {
             buffers = BufferList::EMPTY;
             for &id in &self.ids[request.ids][..request.blocks as usize] {

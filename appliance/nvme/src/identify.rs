@@ -148,6 +148,8 @@ layout! {
 pub const ATTRIBUTE_HOST_ID_128: u32 = 1;
 /// CTRATT bit 6: any command keeps the connection alive (traffic based keep alive).
 pub const ATTRIBUTE_TRAFFIC_KEEP_ALIVE: u32 = 1 << 6;
+/// ONCS bit 2: Dataset Management.
+pub const OPTIONAL_DATASET_MANAGEMENT: u16 = 1 << 2;
 /// ONCS bit 3: Write Zeroes.
 pub const OPTIONAL_WRITE_ZEROES: u16 = 1 << 3;
 /// ONCS bit 6: the Timestamp feature.

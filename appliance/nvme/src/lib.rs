@@ -13,6 +13,7 @@
 //! | [`status`] | status codes |
 //! | [`identify`] | Identify data structures and lists |
 //! | [`log_page`] | log pages |
+//! | [`dataset`] | ranges of Dataset Management |
 //! | [`discovery`] | the discovery log page |
 //! | [`feature`] | features and asynchronous events |
 //! | [`register`] | controller properties |
@@ -25,6 +26,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod dataset;
 pub mod discovery;
 pub mod entry;
 pub mod feature;

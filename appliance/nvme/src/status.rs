@@ -83,6 +83,7 @@ statuses! {
     INVALID_QUEUE_TYPE = SPECIFIC | 0x85, "Invalid Queue Type";
     DISCOVER_RESTART = SPECIFIC | 0x90, "Discover Restart";
     AUTHENTICATION_REQUIRED = SPECIFIC | 0x91, "Authentication Required";
+    COMMAND_SIZE_LIMIT_EXCEEDED = SPECIFIC | 0x83, "Command Size Limit Exceeded";
 
     WRITE_FAULT = MEDIA | 0x80, "Write Fault";
     UNRECOVERED_READ_ERROR = MEDIA | 0x81, "Unrecovered Read Error";

@@ -3,12 +3,13 @@
 
 use base::BLOCK;
 use base::ids::{Lba, VolumeId};
+use nvme::dataset::{DEALLOCATE, DatasetRange, MAX_RANGES};
 use nvme::entry::{PSDT_PRP, SubmissionEntry};
 use nvme::opcode;
 use nvme::sgl::{DATA_BLOCK_OFFSET, TRANSPORT_DATA_BLOCK};
 use nvme::status::Status;
 
-use crate::limits::{MAX_NAMESPACES, MAX_TRANSFER_BLOCKS};
+use crate::limits::{MAX_DATASET_RANGES, MAX_NAMESPACES, MAX_TRANSFER_BLOCKS};
 use crate::subsystem::Subsystem;
 
 /// What an I/O command does.
@@ -20,6 +21,8 @@ pub enum IoAction {
     Write,
     /// Make blocks read as zeros.
     WriteZeroes,
+    /// Make ranges of blocks, a list of which comes as data, read as zeros.
+    Deallocate,
     /// Make earlier writes durable.
     Flush,
     /// Flush of all namespaces.
@@ -35,22 +38,15 @@ pub struct IoCommand {
     pub volume: VolumeId,
     /// First block.
     pub lba: Lba,
-    /// Blocks; 0 for a flush.
+    /// Blocks; 0 for a flush; ranges to be deallocated.
     pub blocks: u32,
-}
-
-impl IoCommand {
     /// Data that it moves, in bytes.
-    pub const fn data_bytes(&self) -> u32 {
-        match self.action {
-            IoAction::Read | IoAction::Write => self.blocks * BLOCK as u32,
-            _ => 0,
-        }
-    }
+    pub data_bytes: u32,
 }
 
 /// The opcodes of I/O commands that are carried out.
-pub const IO_OPCODES: [u8; 4] = [opcode::FLUSH, opcode::WRITE, opcode::READ, opcode::WRITE_ZEROES];
+pub const IO_OPCODES: [u8; 5] =
+    [opcode::FLUSH, opcode::WRITE, opcode::READ, opcode::WRITE_ZEROES, opcode::DATASET_MANAGEMENT];
 
 /// NSID of all namespaces.
 const ALL_NAMESPACES: u32 = u32::MAX;
@@ -73,24 +69,46 @@ fn judge(entry: &SubmissionEntry, subsystem: &Subsystem) -> Result<IoCommand, St
         opcode::WRITE_ZEROES => IoAction::WriteZeroes,
         // VWC bits 2:1 are 11b: Flush takes the broadcast identifier (Base, section 7.1).
         opcode::FLUSH if entry.nsid == ALL_NAMESPACES => {
-            return Ok(IoCommand { action: IoAction::FlushAll, volume: VolumeId(0), lba: Lba(0), blocks: 0 });
+            let volume = VolumeId(0);
+            return Ok(IoCommand { action: IoAction::FlushAll, volume, lba: Lba(0), blocks: 0, data_bytes: 0 });
         }
         opcode::FLUSH => IoAction::Flush,
+        opcode::DATASET_MANAGEMENT => IoAction::Deallocate,
         _ => return Err(Status::INVALID_OPCODE),
     };
     let namespace = subsystem.namespace(entry.nsid).ok_or(Status::INVALID_NAMESPACE)?;
     if action == IoAction::Flush {
-        return Ok(IoCommand { action, volume: namespace.volume, lba: Lba(0), blocks: 0 });
+        return Ok(IoCommand { action, volume: namespace.volume, lba: Lba(0), blocks: 0, data_bytes: 0 });
+    }
+    if action == IoAction::Deallocate {
+        return judge_dataset(entry, namespace.volume);
     }
     let (lba, blocks) = (entry.lba(), entry.block_count());
-    // MDTS, and WZSL for Write Zeroes, are the same figure (Base, figure 275; NVM, figure 103).
-    if blocks > MAX_TRANSFER_BLOCKS {
+    // MDTS (Base, figure 275). Zeros move no data, and WZSL says that they have no limit but their own field's.
+    if action != IoAction::WriteZeroes && blocks > MAX_TRANSFER_BLOCKS {
         return Err(Status::INVALID_FIELD);
     }
     if lba.checked_add(u64::from(blocks)).is_none_or(|end| end > namespace.blocks) {
         return Err(Status::LBA_OUT_OF_RANGE);
     }
-    Ok(IoCommand { action, volume: namespace.volume, lba: Lba(lba), blocks })
+    let data_bytes = if action == IoAction::WriteZeroes { 0 } else { blocks * BLOCK as u32 };
+    Ok(IoCommand { action, volume: namespace.volume, lba: Lba(lba), blocks, data_bytes })
+}
+
+/// Judges Dataset Management (NVM, section 3.2.3) as far as that goes before its ranges have come.
+fn judge_dataset(entry: &SubmissionEntry, volume: VolumeId) -> Result<IoCommand, Status> {
+    let ranges = (entry.cdw10 & 0xff) + 1;
+    if ranges > u32::from(MAX_DATASET_RANGES) {
+        return Err(Status::COMMAND_SIZE_LIMIT_EXCEEDED);
+    }
+    // Linux always sends room for the most ranges that there can be.
+    let data_bytes = entry.data.length;
+    if data_bytes < ranges * DatasetRange::SIZE as u32 || data_bytes > MAX_RANGES * DatasetRange::SIZE as u32 {
+        return Err(Status::DATA_SGL_LENGTH_INVALID);
+    }
+    // Without AD the ranges are hints, of which we make nothing.
+    let blocks = if entry.cdw11 & DEALLOCATE == 0 { 0 } else { ranges };
+    Ok(IoCommand { action: IoAction::Deallocate, volume, lba: Lba(0), blocks, data_bytes })
 }
 
 /// How a command's data travels.
@@ -170,9 +188,9 @@ mod tests {
             (command.action, command.volume, command.lba, command.blocks),
             (IoAction::Read, VolumeId(5), Lba(990), 10)
         );
-        assert_eq!(command.data_bytes(), 40960);
-        assert_eq!(judge(entry(opcode::WRITE, 1, 0, 256)).map(|command| command.data_bytes()), Ok(1 << 20));
-        assert_eq!(judge(entry(opcode::WRITE_ZEROES, 1, 0, 256)).map(|command| command.data_bytes()), Ok(0));
+        assert_eq!(command.data_bytes, 40960);
+        assert_eq!(judge(entry(opcode::WRITE, 1, 0, 256)).map(|command| command.data_bytes), Ok(1 << 20));
+        assert_eq!(judge(entry(opcode::WRITE_ZEROES, 1, 0, 1000)).map(|command| command.data_bytes), Ok(0));
         assert_eq!(judge(entry(opcode::FLUSH, 1, u64::MAX, 1)).map(|command| command.action), Ok(IoAction::Flush));
         assert_eq!(judge(entry(opcode::FLUSH, u32::MAX, 0, 1)).map(|command| command.action), Ok(IoAction::FlushAll));
     }
@@ -190,7 +208,7 @@ mod tests {
             (entry(opcode::WRITE, 1, 999, 2), Status::LBA_OUT_OF_RANGE),
             (entry(opcode::WRITE_ZEROES, 1, u64::MAX, 1), Status::LBA_OUT_OF_RANGE),
             (entry(opcode::READ, 1, 0, 257), Status::INVALID_FIELD),
-            (entry(opcode::WRITE_ZEROES, 1, 0, 65536), Status::INVALID_FIELD),
+            (entry(opcode::WRITE_ZEROES, 1, 0, 65536), Status::LBA_OUT_OF_RANGE),
             (entry(opcode::COMPARE, 1, 0, 1), Status::INVALID_OPCODE),
             (entry(0xff, 1, 0, 1), Status::INVALID_OPCODE),
         ] {
@@ -200,6 +218,32 @@ mod tests {
             let fused = SubmissionEntry { flags: PSDT_SGL << 6 | fuse, ..entry(opcode::WRITE, 1, 0, 1) };
             assert_eq!(refused(fused), Status::INVALID_FIELD.do_not_retry());
         }
+    }
+
+    #[test]
+    fn ranges_are_counted_and_must_have_come() {
+        let exports = exports();
+        let judge = |ranges: u32, flags: u32, bytes: u32| {
+            let data = SglDescriptor::in_capsule(0, bytes);
+            let (opcode, flags_of_entry) = (opcode::DATASET_MANAGEMENT, PSDT_SGL << 6);
+            let cdw10 = ranges - 1;
+            let entry = SubmissionEntry {
+                opcode,
+                flags: flags_of_entry,
+                nsid: 1,
+                data,
+                cdw10,
+                cdw11: flags,
+                ..Default::default()
+            };
+            io_command(&entry, &exports.subsystems()[0]).map(|command| (command.blocks, command.data_bytes))
+        };
+        assert_eq!(judge(2, DEALLOCATE, 32), Ok((2, 32)));
+        assert_eq!(judge(2, DEALLOCATE, 4096), Ok((2, 4096)), "as Linux sends it");
+        assert_eq!(judge(2, 0b11, 32), Ok((0, 32)), "hints");
+        assert_eq!(judge(2, DEALLOCATE, 31), Err(Status::DATA_SGL_LENGTH_INVALID.do_not_retry()));
+        assert_eq!(judge(2, DEALLOCATE, 4112), Err(Status::DATA_SGL_LENGTH_INVALID.do_not_retry()));
+        assert_eq!(judge(33, DEALLOCATE, 4096), Err(Status::COMMAND_SIZE_LIMIT_EXCEEDED.do_not_retry()));
     }
 
     #[test]

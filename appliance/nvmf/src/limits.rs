@@ -13,6 +13,13 @@ pub const MAX_TRANSFER_BLOCKS: u32 = 256;
 pub const MAX_TRANSFER_BYTES: u32 = MAX_TRANSFER_BLOCKS * BLOCK as u32;
 /// MDTS: the same as a power of two of 4 KiB pages.
 pub const MAX_TRANSFER_EXPONENT: u8 = 8;
+/// WZSL: zeros for as many blocks as a command can name, 65536, as a power of two of 4 KiB pages.
+pub const WRITE_ZEROES_EXPONENT: u8 = 16;
+/// DMRL: most ranges of one Dataset Management.
+pub const MAX_DATASET_RANGES: u8 = 32;
+/// DMRSL: most blocks of one range; with the ranges a bound on how long a discard takes, so that no host gives it up.
+pub const MAX_DATASET_RANGE_BLOCKS: u32 = 1 << 18;
+
 /// MAXH2CDATA: one H2CData PDU may bring all data of a command.
 pub const MAX_H2C_DATA_BYTES: u32 = MAX_TRANSFER_BYTES;
 
@@ -63,6 +70,7 @@ pub const CONTROLLERS_PER_SHARD: u16 = 4096;
 
 const _: () = {
     assert!(MAX_TRANSFER_BLOCKS == 1 << MAX_TRANSFER_EXPONENT);
+    assert!(MAX_DATASET_RANGES as u32 <= nvme::dataset::MAX_RANGES);
     // Linux hosts drop a connection below 4096 or at a value that is no multiple of 4.
     assert!(MAX_H2C_DATA_BYTES >= 4096 && MAX_H2C_DATA_BYTES.is_multiple_of(4));
     assert!(IN_CAPSULE_BYTES.is_multiple_of(BLOCK as u32) && IN_CAPSULE_BYTES <= MAX_TRANSFER_BYTES);

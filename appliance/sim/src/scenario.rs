@@ -41,6 +41,19 @@ pub struct WorkloadOptions {
     pub stray_once_in: u64,
     /// Whether an acknowledgement says that the members have it.
     pub write_through: bool,
+    /// Discards among the zeroes; none for none.
+    pub discards: Option<Discards>,
+}
+
+/// Discards: lists of ranges.
+#[derive(Clone, Copy, Debug)]
+pub struct Discards {
+    /// One request for zeroes in so many.
+    pub once_in: u64,
+    /// Blocks of a long range at most.
+    pub long_blocks: u32,
+    /// Blocks of the volume.
+    pub volume_blocks: u64,
 }
 
 /// A run.
@@ -150,6 +163,7 @@ impl Scenario {
                 row_blocks,
                 stray_once_in: 1,
                 write_through: false,
+                discards: None,
             },
             queue_depth: random.choose(&[2, 8, 64]),
             slow_members_once_in: SLOW_ONCE_IN,
@@ -196,6 +210,7 @@ impl Scenario {
             row_blocks,
             stray_once_in: random.choose(&[4, 32, 64]),
             write_through: self.write_through,
+            discards: None,
         };
         self.press_faults(random);
     }

@@ -111,6 +111,7 @@ pub fn script(number: usize, case: Case, requests: u64) -> Scenario {
             row_blocks: chunk_blocks * (u32::from(members) - 1),
             stray_once_in: 1,
             write_through: case.write_through,
+            discards: None,
         },
         queue_depth: 16,
         slow_members_once_in: SLOW_ONCE_IN,

@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, VecDeque};
 
 use base::ids::{Lba, VolumeId};
 use engine::io::{IoDone, IoError, IoKind, IoRequest};
+use nvme::dataset::DatasetRange;
 use ports::{BufferList, Buffers};
 
 use crate::failure::Failure;
 use crate::oracle::{Moment, Oracle};
 use crate::pool::SimPool;
 use crate::random::Random;
-use crate::scenario::{Window, WorkloadOptions};
+use crate::scenario::{Discards, Window, WorkloadOptions};
 use crate::stamp::{Version, fill, recognise};
 
 /// Buffers that hosts leave to the appliance: a request is not drawn while fewer would stay.
@@ -20,11 +21,11 @@ const SPARE_BUFFERS: usize = 512;
 /// Blocks of a verifying read.
 const VERIFY_BLOCKS: u32 = 32;
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Asked {
     kind: IoKind,
-    lba: Lba,
-    blocks: u32,
+    /// The blocks; several runs of a discard alone, and each with a version of its own: they are not one write.
+    runs: Vec<(Lba, u32)>,
     version: Version,
     began: Moment,
 }
@@ -47,6 +48,8 @@ pub struct Workload {
     /// Of write-through: an oracle that hears of no read.
     told: Option<Oracle>,
     under_way: BTreeMap<u64, Asked>,
+    /// The runs of the request that [`Workload::next`] gave last.
+    drawn: Vec<(Lba, u32)>,
     verify: VecDeque<(Lba, u32)>,
     verifying: bool,
     crashed: Vec<Part>,
@@ -65,6 +68,7 @@ impl Workload {
             random,
             oracle: Oracle::default(),
             under_way: BTreeMap::new(),
+            drawn: Vec::new(),
             verify: VecDeque::new(),
             verifying: false,
             crashed: Vec::new(),
@@ -93,27 +97,66 @@ impl Workload {
                 fill(pool.bytes_mut(id), Lba(lba.0 + offset), Version(self.next_version));
             }
         }
+        self.drawn = vec![(lba, blocks)];
+        let discards = self.options.discards.filter(|_| kind == IoKind::WriteZeroes);
+        let (kind, blocks) = match discards {
+            Some(discards) if self.random.once_in(discards.once_in) => {
+                self.draw_ranges(discards);
+                buffers = BufferList::alloc(pool, 1)?;
+                let list = pool.bytes_mut(buffers.first().expect("there is one"));
+                for (place, &(lba, blocks)) in list.chunks_exact_mut(DatasetRange::SIZE).zip(&self.drawn) {
+                    DatasetRange { attributes: 0, blocks, lba: lba.0 }.encode_into(place);
+                }
+                (IoKind::Deallocate, self.drawn.len() as u32)
+            }
+            _ => (kind, blocks),
+        };
         Some(IoRequest { token: self.next_token, volume: VolumeId(0), kind, lba, blocks, buffers })
     }
 
+    // Ranges that do not overlap, around the one that was drawn: now and then an empty one, now and then one that is long.
+    fn draw_ranges(&mut self, discards: Discards) {
+        for _ in 0..self.random.below(4) {
+            let (_, lba, blocks) = self.draw();
+            let blocks = match self.random.below(6) {
+                0 => 0,
+                1 => discards.long_blocks.min((discards.volume_blocks - lba.0) as u32),
+                _ => blocks,
+            };
+            let apart = |&(other, length): &(Lba, u32)| {
+                lba.0 + u64::from(blocks) <= other.0 || other.0 + u64::from(length) <= lba.0
+            };
+            if self.drawn.iter().all(apart) {
+                self.drawn.push((lba, blocks));
+            }
+        }
+    }
+
     /// The request that [`Workload::next`] gave has been taken.
-    pub fn begun(&mut self, kind: IoKind, lba: Lba, blocks: u32) {
+    pub fn begun(&mut self, kind: IoKind) {
         let version = Version(self.next_version);
+        let runs = core::mem::take(&mut self.drawn);
         let began = match kind {
             IoKind::Read => self.oracle.begin_read(),
-            IoKind::Write | IoKind::WriteZeroes => {
-                self.next_version += 1;
-                if let Some(told) = &mut self.told {
-                    told.begin_write(lba, blocks, version, kind == IoKind::WriteZeroes);
+            IoKind::Write | IoKind::WriteZeroes | IoKind::Deallocate => {
+                let zeros = kind != IoKind::Write;
+                let mut began = self.oracle.moment();
+                for &(lba, blocks) in &runs {
+                    let version = Version(self.next_version);
+                    self.next_version += 1;
+                    if let Some(told) = &mut self.told {
+                        told.begin_write(lba, blocks, version, zeros);
+                    }
+                    began = self.oracle.begin_write(lba, blocks, version, zeros);
                 }
-                self.oracle.begin_write(lba, blocks, version, kind == IoKind::WriteZeroes)
+                began
             }
             IoKind::Flush => self.oracle.moment(),
         };
         if self.verify.pop_front().is_none() {
             self.left -= 1;
         }
-        self.under_way.insert(self.next_token, Asked { kind, lba, blocks, version, began });
+        self.under_way.insert(self.next_token, Asked { kind, runs, version, began });
         self.next_token += 1;
     }
 
@@ -123,16 +166,20 @@ impl Workload {
     /// If there is no such request: then it was answered twice.
     pub fn done(&mut self, pool: &mut SimPool, done: IoDone) -> Result<(), Failure> {
         let asked = self.under_way.remove(&done.token).expect("an answer to a request under way, once");
-        let Asked { kind, lba, blocks, version, began } = asked;
         if let Err(error) = done.result {
             assert!(done.buffers.is_empty(), "a failed request gives no buffers back");
             return Err(self.refused(asked, error));
         }
+        let Asked { kind, runs, version, began } = asked;
+        let (lba, blocks) = runs[0];
         match kind {
-            IoKind::Write | IoKind::WriteZeroes => {
-                self.oracle.acknowledge(lba, blocks, version);
-                if let Some(told) = &mut self.told {
-                    told.acknowledge(lba, blocks, version);
+            IoKind::Write | IoKind::WriteZeroes | IoKind::Deallocate => {
+                for (at, &(lba, blocks)) in (0..).zip(&runs) {
+                    let version = Version(version.0 + at);
+                    self.oracle.acknowledge(lba, blocks, version);
+                    if let Some(told) = &mut self.told {
+                        told.acknowledge(lba, blocks, version);
+                    }
                 }
             }
             IoKind::Flush => {}
@@ -151,7 +198,8 @@ impl Workload {
     }
 
     fn refused(&mut self, asked: Asked, error: IoError) -> Failure {
-        let Asked { kind, lba, blocks, version, began } = asked;
+        let Asked { kind, runs, version, began } = asked;
+        let (lba, blocks) = runs[0];
         let what = match kind {
             IoKind::Read => {
                 self.oracle.abandon_read(began);
@@ -159,10 +207,13 @@ impl Workload {
             }
             IoKind::Write => "a write",
             IoKind::WriteZeroes => "a write of zeros",
+            IoKind::Deallocate => "a discard",
             IoKind::Flush => "a flush",
         };
-        if matches!(kind, IoKind::Write | IoKind::WriteZeroes) {
-            self.oracle.refuse(lba, blocks, version);
+        if matches!(kind, IoKind::Write | IoKind::WriteZeroes | IoKind::Deallocate) {
+            for (at, (lba, blocks)) in (0..).zip(runs) {
+                self.oracle.refuse(lba, blocks, Version(version.0 + at));
+            }
         }
         Failure::Refused { what, lba, blocks, error }
     }
@@ -181,8 +232,9 @@ impl Workload {
             if asked.kind != IoKind::Write {
                 continue;
             }
-            let end = asked.lba.0 + u64::from(asked.blocks);
-            let mut at = asked.lba.0;
+            let (lba, blocks) = asked.runs[0];
+            let end = lba.0 + u64::from(blocks);
+            let mut at = lba.0;
             while at < end {
                 let next = end.min((at / unit + 1) * unit);
                 let (version, began) = (asked.version, asked.began);
@@ -304,6 +356,7 @@ mod tests {
             row_blocks: 8,
             stray_once_in: 1,
             write_through: false,
+            discards: None,
         };
         Workload::new(options, Random::named(1, "workload"))
     }
@@ -319,7 +372,7 @@ mod tests {
                 assert!(lba.0 >= 8 && lba.0 + u64::from(blocks) <= 48 && blocks > 0, "{lba:?} {blocks}");
                 rows += u32::from(lba.0 % 8 == 0 && blocks == 8);
             }
-            workload.begun(kind, lba, blocks);
+            workload.begun(kind);
             request.buffers.free(&mut pool);
             if workload.under_way() == 8 {
                 assert!(workload.next(&mut pool).is_none());
@@ -344,7 +397,8 @@ mod tests {
         ] {
             let mut workload = workload();
             // Blocks 10 to 13: two in the unit from 8, two in the one from 12.
-            workload.begun(IoKind::Write, Lba(10), 4);
+            workload.drawn = vec![(Lba(10), 4)];
+            workload.begun(IoKind::Write);
             workload.power_cut();
             for (lba, happened) in (10..).map(Lba).zip(happened) {
                 let began = workload.oracle.begin_read();

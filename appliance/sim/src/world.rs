@@ -239,7 +239,7 @@ impl World {
         match machine.begin(request) {
             Ok(()) => {
                 self.rack.borrow_mut().trace.note("request", &numbers);
-                self.workload.begun(kind, lba, blocks);
+                self.workload.begun(kind);
             }
             Err(request) => request.buffers.free(&mut machine.ports.pool),
         }

@@ -115,6 +115,17 @@ pub(crate) const fn block_command(opcode: u8, nsid: u32, lba: u64, blocks: u32) 
     entry
 }
 
+/// Dataset Management, Deallocate (NVM, section 3.2.3).
+pub(crate) const fn deallocate(nsid: u32, ranges: u32) -> SubmissionEntry {
+    let mut entry = empty();
+    entry.opcode = opcode::DATASET_MANAGEMENT;
+    entry.nsid = nsid;
+    // NR is zero-based.
+    entry.cdw10 = ranges - 1;
+    entry.cdw11 = nvme::dataset::DEALLOCATE;
+    entry
+}
+
 /// Flush (Base, section 7.1).
 pub(crate) const fn flush(nsid: u32) -> SubmissionEntry {
     let mut entry = empty();

@@ -1,6 +1,7 @@
 //! An I/O queue on one namespace: Read, Write, Write Zeroes and Flush of requests whose buffers it keeps. The caller
 //! holds a request, fills its buffer, submits it, polls, takes the completion and releases the request.
 
+use nvme::dataset::DatasetRange;
 use nvme::opcode;
 
 use crate::command;
@@ -32,6 +33,11 @@ pub enum Operation {
         lba: u64,
         /// How many.
         blocks: u32,
+    },
+    /// Makes ranges of blocks read as zeros: as many as said, in the request's buffer as [`nvme::dataset::DatasetRange`]s.
+    Deallocate {
+        /// How many ranges, 1 to 256.
+        ranges: u32,
     },
     /// Makes durable what was acknowledged.
     Flush,
@@ -101,6 +107,10 @@ impl IoQueue {
             Operation::Read { lba, blocks } => (opcode::READ, lba, blocks, self.bytes(blocks)),
             Operation::Write { lba, blocks } => (opcode::WRITE, lba, blocks, self.bytes(blocks)),
             Operation::WriteZeroes { lba, blocks } => (opcode::WRITE_ZEROES, lba, blocks, 0),
+            Operation::Deallocate { ranges } => {
+                let length = ranges * DatasetRange::SIZE as u32;
+                return self.queue.submit(slot, command::deallocate(self.nsid, ranges), length);
+            }
             Operation::Flush => return self.queue.submit(slot, command::flush(self.nsid), 0),
         };
         assert!((1..=1 << 16).contains(&blocks), "NLB is a zero-based 16-bit number");

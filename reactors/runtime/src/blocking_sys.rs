@@ -30,18 +30,22 @@ pub(crate) enum Direction {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum ZeroMode {
+    /// `FALLOC_FL_PUNCH_HOLE`, for devices whose space is to be given back: a block device unmaps where it guarantees that
+    /// zeros are read then, and refuses where it does not; a sparse file becomes sparse again.
+    Unmap = 0,
     /// `FALLOC_FL_ZERO_RANGE`: keeps the space.
-    Range = 0,
+    Range = 1,
     /// `FALLOC_FL_PUNCH_HOLE`: gives the space away, where the former is not known (tmpfs).
-    Punch = 1,
+    Punch = 2,
     /// By writing zeros.
-    Write = 2,
+    Write = 3,
 }
 
 impl ZeroMode {
     /// The mode to try where this one is not supported.
     pub(crate) fn next(self) -> Self {
         match self {
+            Self::Unmap => Self::Range,
             Self::Range => Self::Punch,
             Self::Punch | Self::Write => Self::Write,
         }
@@ -50,8 +54,9 @@ impl ZeroMode {
     /// The mode with this number.
     pub(crate) fn from_number(number: u8) -> Self {
         match number {
-            0 => Self::Range,
-            1 => Self::Punch,
+            0 => Self::Unmap,
+            1 => Self::Range,
+            2 => Self::Punch,
             _ => Self::Write,
         }
     }
@@ -60,7 +65,7 @@ impl ZeroMode {
     pub(crate) fn flags(self) -> i32 {
         match self {
             Self::Range => libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE,
-            Self::Punch => libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE,
+            Self::Unmap | Self::Punch => libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE,
             Self::Write => 0,
         }
     }

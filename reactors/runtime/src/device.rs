@@ -4,7 +4,7 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -165,7 +165,9 @@ impl OpenDevice {
                 path.display()
             )]
         };
-        let medium = Medium::File(file, AtomicU8::new(ZeroMode::Range as u8));
+        // A file that has all its space was given it so that writing never fails for want of it.
+        let zeroing = if block || is_sparse(&file, bytes) { ZeroMode::Unmap } else { ZeroMode::Range };
+        let medium = Medium::File(file, AtomicU8::new(zeroing as u8));
         Ok(Self { name, medium, cache, blocks: bytes / BLOCK as u64, direct, notes })
     }
 
@@ -385,6 +387,11 @@ fn opening(name: &str, path: &Path, source: io::Error) -> DeviceOpenError {
         Some(libc::EACCES | libc::EPERM | libc::EROFS) => DeviceOpenError::Permission { name, path },
         _ => DeviceOpenError::System { path, doing: "opening", source },
     }
+}
+
+fn is_sparse(file: &File, bytes: u64) -> bool {
+    // st_blocks counts 512 bytes whatever the file system's block.
+    file.metadata().is_ok_and(|metadata| metadata.blocks() * 512 < bytes)
 }
 
 fn size(path: &Path, file: &File) -> Result<u64, DeviceOpenError> {

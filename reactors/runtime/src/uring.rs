@@ -73,7 +73,7 @@ impl Uring {
             total: blocks * BLOCK as u64,
             done: 0,
             vectors: 0..0,
-            zero: ZeroMode::Range,
+            zero: ZeroMode::Unmap,
             retries: 0,
         };
         let key = self.slots.insert(slot).map_err(|_| QueueFull)?;

@@ -16,6 +16,8 @@ use loadgen::host::{Host, HostIdentity, HostOptions, Namespace};
 use loadgen::io_queue::{IoQueue, Operation};
 use loadgen::request::Wait;
 use loadgen::workload::first_namespace;
+use nvme::dataset::DatasetRange;
+use nvme::status::Status;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Longest wait for something that is about to happen.
@@ -294,13 +296,27 @@ impl Client {
         }
     }
 
+    /// Discards ranges: first block, and how many. How that ended.
+    pub(crate) fn discard(&mut self, ranges: &[(u64, u32)]) -> Status {
+        let slot = self.queue.hold().unwrap();
+        let list = self.queue.buffer_mut(slot).chunks_exact_mut(DatasetRange::SIZE);
+        for (place, &(lba, blocks)) in list.zip(ranges) {
+            DatasetRange { attributes: 0, blocks, lba }.encode_into(place);
+        }
+        self.queue.submit(slot, Operation::Deallocate { ranges: ranges.len() as u32 }).unwrap();
+        self.ended()
+    }
+
     fn complete(&mut self) {
+        assert!(self.ended().is_success());
+    }
+
+    fn ended(&mut self) -> Status {
         loop {
             self.queue.poll(Wait::Sleep(SOON)).unwrap();
             if let Some(completion) = self.queue.completed() {
-                assert!(completion.status.is_success());
                 self.queue.release(completion.slot);
-                return;
+                return completion.status;
             }
         }
     }

@@ -4,10 +4,11 @@
 //! waits until the coordinator has made the copy's exclusion durable (rule L6), and only then counts without it. Records
 //! are applied strictly in order.
 
-use base::ids::LaneId;
+use base::ids::{ArrayBlock, LaneId, StripeId};
 use base::time::{Span, Time};
 use journal::{Anchor, Entry, MAX_ENTRIES, RecordHeader, RecordKind, seal_record, slot_of};
 use ports::{BufferList, DeviceOp, Ports};
+use raid::Geometry;
 
 use super::lane::{Acknowledgement, AnchorWrite, Closing, Group, Item, Lane, Record, entry_of};
 use super::stripes::VersionRef;
@@ -106,9 +107,13 @@ impl ArrayShard {
                     payload_count += 1;
                     live += 1;
                 }
-                Item::Zeros { version, .. } => {
-                    self.stripes.version_mut(version).sequence = sequence;
-                    live += 1;
+                Item::Zeros { block, count, .. } => {
+                    for (stripe, column) in run_of(&self.map.geometry, block, count) {
+                        let stripe = self.stripes.find(stripe).expect("a version keeps its stripe");
+                        let version = self.stripes.oldest_logging(stripe, column, 0);
+                        self.stripes.version_mut(version).sequence = sequence;
+                    }
+                    live += count;
                 }
                 Item::Parity { buffer, .. } => {
                     payload[payload_count] = buffer;
@@ -186,7 +191,7 @@ impl ArrayShard {
             lane.durable_upto = sequence;
             self.scratch.push(descriptor.expect("a record under way has its descriptor"));
             if let Some(group) = group {
-                self.apply(work, id, &group);
+                self.apply(work, id, &group, sequence);
                 self.lane(id).recycle(group);
             }
         }
@@ -199,11 +204,16 @@ impl ArrayShard {
     }
 
     /// What a durable transaction brings about.
-    fn apply<P: Ports>(&mut self, work: &mut Work<'_, P>, id: LaneId, group: &Group) {
+    fn apply<P: Ports>(&mut self, work: &mut Work<'_, P>, id: LaneId, group: &Group, sequence: u64) {
         for item in &group.items {
             match *item {
-                Item::Data { version, through, .. } | Item::Zeros { version, through, .. } => {
-                    self.version_durable(work, id, version, through);
+                Item::Data { version, through, .. } => self.version_durable(work, id, version, through),
+                Item::Zeros { block, count, through } => {
+                    for (stripe, column) in run_of(&self.map.geometry, block, count) {
+                        let stripe = self.stripes.find(stripe).expect("a version keeps its stripe");
+                        let version = self.stripes.oldest_logging(stripe, column, sequence);
+                        self.version_durable(work, id, version, through);
+                    }
                 }
                 Item::Parity { destage, index, .. } => self.parity_logged(destage, index),
                 Item::Covers { .. } => {}
@@ -377,6 +387,17 @@ impl ArrayShard {
     }
 }
 
+/// The stripes and columns of a run of blocks in one chunk: one column of consecutive stripes.
+pub(crate) fn run_of(
+    geometry: &Geometry,
+    start: ArrayBlock,
+    count: u32,
+) -> impl Iterator<Item = (StripeId, u8)> + use<> {
+    let place = geometry.locate(start);
+    (0..u64::from(count)).map(move |at| (StripeId(place.stripe.0 + at), place.column))
+}
+
 const _: () = assert!(MAX_FRAGMENT_BLOCKS as usize <= MAX_ENTRIES);
+const _: () = assert!(MAX_FRAGMENT_BLOCKS <= journal::MAX_ZEROS_BLOCKS, "the zeros of a fragment are one entry");
 // A pad and its record go together, so one more than the limit may be under way.
 const _: () = assert!(RECORDS_IN_FLIGHT < journal::MAX_IN_FLIGHT);

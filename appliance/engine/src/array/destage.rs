@@ -75,6 +75,8 @@ pub(crate) struct Destage {
     old: Vec<(Slot, Buffer)>,
     /// The new parities by index; until they are computed, buffers for them.
     pub(super) parities: [Option<Buffer>; MAX_PARITIES],
+    /// Parities that are zeros and have no buffer, as a bit mask.
+    pub(super) zero_parities: u8,
     pub(super) unanswered: u32,
     pub(super) failed: bool,
     /// A point in [`super::grace::Grace`].
@@ -174,6 +176,7 @@ impl ArrayShard {
             upto,
             old: self.old_lists.pop().unwrap_or_default(),
             parities: [const { None }; MAX_PARITIES],
+            zero_parities: 0,
             unanswered: 0,
             failed: false,
             grace: self.grace.point(),
@@ -312,12 +315,20 @@ impl ArrayShard {
             DestageKind::ReconstructWrite => StripeWrite::Reconstruct,
             DestageKind::DataOnly => StripeWrite::DataOnly,
         });
-        for index in plan.parity_indices() {
+        // The parities of zeros are zeros.
+        let stripe = self.destages[key].stripe;
+        let zeros = plan.kind == DestageKind::Full && self.stripes.frozen_is_zero(stripe);
+        self.destages[key].zero_parities = if zeros { plan.parities } else { 0 };
+        if zeros {
+            for buffer in core::mem::take(&mut self.destages[key].parities).into_iter().flatten() {
+                self.keep(buffer);
+            }
+        }
+        for index in plan.parity_indices().filter(|_| !zeros) {
             let mut sum = self.begin_sum(work, key, &plan, index);
             for (slot, old) in &self.destages[key].old {
                 sum.add(work.ports, plan.old(index, *slot), old.id());
             }
-            let stripe = self.destages[key].stripe;
             for column in 0..self.map.geometry.data_slots() {
                 if let Some(buffer) = self.stripes.frozen(stripe, column).and_then(|version| version.buffer.as_ref()) {
                     sum.add(work.ports, weight(index, column), buffer.id());

@@ -40,10 +40,10 @@ pub(crate) enum Item {
         buffer: BufferId,
         through: u64,
     },
-    /// Zeros, with the same.
+    /// Zeros for a run of blocks of one chunk, with the same. Each has its version, found by its order.
     Zeros {
-        version: VersionRef,
         block: ArrayBlock,
+        count: u32,
         through: u64,
     },
     Parity {
@@ -70,7 +70,7 @@ pub(crate) enum Item {
 pub(crate) struct Acknowledgement {
     pub(crate) from: ShardId,
     pub(crate) request: u64,
-    pub(crate) offset: u16,
+    pub(crate) offset: u32,
 }
 
 /// What one transaction carries.
@@ -359,7 +359,7 @@ pub(crate) fn entry_of(item: &Item, sequence: u64) -> Entry {
     let lag = |earlier: u64| u32::try_from(sequence - earlier).expect("a lane holds fewer than 2^32 records");
     match *item {
         Item::Data { block, crc, .. } => Entry::Data { block, crc },
-        Item::Zeros { block, .. } => Entry::Zeros { block, count: 1 },
+        Item::Zeros { block, count, .. } => Entry::Zeros { block, count },
         Item::Parity { stripe, index, crc, .. } => Entry::Parity { stripe, index, crc },
         Item::Covers { block, sequence: covered } => Entry::Covers { block, lag: lag(covered) },
         Item::Destaged { stripe, upto, .. } => Entry::Destaged { stripe, lag: lag(upto) },

@@ -1,5 +1,5 @@
-//! The last way of a destage: its blocks to the members, neighbours in one operation, and the members' flush, many stripes
-//! at a time. It knows what is due and what is under way, and nothing of how it came about.
+//! The last way of a destage: its blocks to the members, neighbours in one operation, runs of zeros without any bytes, and
+//! the members' flush, many stripes at a time. It knows what is due and what is under way, and nothing of how it came about.
 
 use base::ids::{DeviceBlock, DeviceId, Slot};
 use base::slab::Key;
@@ -13,14 +13,39 @@ use crate::limits::MAX_DESTAGES;
 /// Most blocks of a member write that carries several stripes.
 const MAX_MERGED_BLOCKS: usize = 64;
 
+/// Zeros for so many neighbouring blocks are asked for as such and not written.
+const ZEROES_WORTH_BLOCKS: usize = 8;
+
 /// A block that is due to be written to a member.
 #[derive(Clone, Copy, Debug)]
 struct DueWrite {
     device: DeviceId,
     at: DeviceBlock,
     slot: Slot,
-    buffer: BufferId,
+    /// None is zeros.
+    buffer: Option<BufferId>,
     destage: Key<Destage>,
+}
+
+/// How many of the first due writes are of neighbouring blocks and of one kind.
+fn run_length(due: &[DueWrite], zeros: bool) -> usize {
+    let Some(first) = due.first() else { return 0 };
+    let follows = |(at, write): &(usize, &DueWrite)| {
+        write.device == first.device && write.at.0 == first.at.0 + *at as u64 && (!zeros || write.buffer.is_none())
+    };
+    due.iter().take(MAX_MERGED_BLOCKS).enumerate().take_while(follows).count()
+}
+
+/// How many of the first due writes go in one operation, and whether as zeros.
+fn next_operation(due: &[DueWrite]) -> (usize, bool) {
+    let zeros = run_length(due, true);
+    if zeros >= ZEROES_WORTH_BLOCKS {
+        return (zeros, true);
+    }
+    // Written zeros among others, but for those that are worth an operation of their own.
+    let length = run_length(due, false);
+    let begins = |at: &usize| due[*at].buffer.is_none() && run_length(&due[*at..length], true) >= ZEROES_WORTH_BLOCKS;
+    ((1..length).find(begins).unwrap_or(length), false)
 }
 
 /// Member writes: those that are due, and whose blocks those under way carry.
@@ -80,17 +105,20 @@ impl ArrayShard {
         let Writes { due, batches, free } = &mut self.writes;
         due.sort_unstable_by_key(|write| (write.device, write.at));
         let mut rest = due.as_slice();
+        let zero = self.zero.as_ref().expect("it was set aside").id();
         while let Some(first) = rest.first() {
-            let follows = |(at, write): (usize, &DueWrite)| {
-                write.device == first.device && write.at.0 == first.at.0 + at as u64 && at < MAX_MERGED_BLOCKS
-            };
-            let length = rest.iter().enumerate().take_while(|&pair| follows(pair)).count();
+            let (length, zeros) = next_operation(rest);
             let (run, later) = rest.split_at(length);
             let batch = free.pop().expect("a batch for each block under way");
             batches[batch as usize].extend(run.iter().map(|write| write.destage));
             let purpose = Purpose::DestageWrite { array: self.map.id, batch, slot: first.slot };
-            let blocks = run.iter().map(|write| write.buffer);
-            work.operations.start(work.ports, (first.device, first.at), DeviceOp::Write, blocks, purpose);
+            let place = (first.device, first.at);
+            if zeros {
+                work.operations.start(work.ports, place, DeviceOp::WriteZeroes(length as u32), None, purpose);
+            } else {
+                let blocks = run.iter().map(|write| write.buffer.unwrap_or(zero));
+                work.operations.start(work.ports, place, DeviceOp::Write, blocks, purpose);
+            }
             rest = later;
         }
         due.clear();
@@ -102,24 +130,23 @@ impl ArrayShard {
         let stripe = destage.stripe;
         let entry = self.stripes.get(stripe);
         let (id, frozen) = (entry.id, entry.frozen);
-        let zero = self.zero.as_ref().expect("it was set aside").id();
         let before = self.writes.due.len();
         // A member that has gone since the plan was made is skipped; parities or mirrors, if there are any, stand in for it.
         let map = &self.map;
         let due = &mut self.writes.due;
-        let mut write = |slot: Slot, buffer: BufferId| {
+        let mut write = |slot: Slot, buffer: Option<BufferId>| {
             if let Some((device, at)) = map.on_member(slot, id) {
                 due.push(DueWrite { device, at, slot, buffer, destage: key });
             }
         };
         for column in (0..map.geometry.data_slots()).filter(|column| frozen & 1 << column != 0) {
             let version = self.stripes.frozen(stripe, column).expect("the mask tells the truth");
-            let buffer = version.buffer.as_ref().map_or(zero, Buffer::id);
+            let buffer = version.buffer.as_ref().map(Buffer::id);
             slots(map.geometry.homes(id, column)).for_each(|home| write(home, buffer));
         }
-        for (index, parity) in (0..).zip(&destage.parities) {
-            if let Some(parity) = parity {
-                write(map.geometry.parity_member(id, index), parity.id());
+        for (index, parity) in (0u8..).zip(&destage.parities) {
+            if parity.is_some() || destage.zero_parities & 1 << index != 0 {
+                write(map.geometry.parity_member(id, index), parity.as_ref().map(Buffer::id));
             }
         }
         let unanswered = (self.writes.due.len() - before) as u32;

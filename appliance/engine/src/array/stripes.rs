@@ -263,6 +263,34 @@ impl Stripes {
         removed
     }
 
+    /// The oldest version of a column that is on its way into the log by the record of this sequence; with 0, by one that has
+    /// not been sent.
+    pub(crate) fn oldest_logging(&self, stripe: StripeRef, column: u8, sequence: u64) -> VersionRef {
+        // Versions are linked youngest first.
+        let (mut at, mut found) = (self.get(stripe).versions, None);
+        while at != NONE {
+            let version = self.version(VersionRef(at));
+            if version.column == column && version.state == VersionState::Logging && version.sequence == sequence {
+                found = Some(VersionRef(at));
+            }
+            at = version.next;
+        }
+        found.expect("what is logged of a block has its version")
+    }
+
+    /// Whether any version of a column is held, in whatever state.
+    pub(crate) fn holds(&self, id: StripeId, column: u8) -> bool {
+        let mut at = self.find(id).map_or(NONE, |stripe| self.get(stripe).versions);
+        while at != NONE {
+            let version = self.version(VersionRef(at));
+            if version.column == column {
+                return true;
+            }
+            at = version.next;
+        }
+        false
+    }
+
     fn with_state(&self, stripe: StripeRef, column: u8, state: VersionState) -> Option<VersionRef> {
         let mut at = self.get(stripe).versions;
         while at != NONE {
@@ -293,6 +321,19 @@ impl Stripes {
     /// The frozen version of a column.
     pub(crate) fn frozen(&self, stripe: StripeRef, column: u8) -> Option<&Version> {
         self.with_state(stripe, column, VersionState::Frozen).map(|at| self.version(at))
+    }
+
+    /// Whether all frozen versions are zeros.
+    pub(crate) fn frozen_is_zero(&self, stripe: StripeRef) -> bool {
+        let mut at = self.get(stripe).versions;
+        while at != NONE {
+            let version = self.version(VersionRef(at));
+            if version.state == VersionState::Frozen && version.buffer.is_some() {
+                return false;
+            }
+            at = version.next;
+        }
+        true
     }
 
     /// Freezes all durable versions; the highest sequence among them.

@@ -3,10 +3,11 @@
 //! makes dirty (rule L8), or the cache lacks room.
 
 use base::BLOCK;
-use base::ids::{ArrayBlock, LaneId, ShardId};
+use base::ids::{ArrayBlock, LaneId, ShardId, StripeId, ZoneId};
 use journal::payload_crc;
 use ports::{Buffer, BufferList, Ports};
 
+use super::commit::run_of;
 use super::lane::{Acknowledgement, Item};
 use super::{ArrayShard, Work};
 use crate::io::IoError;
@@ -24,13 +25,25 @@ pub(crate) struct Through {
 impl ArrayShard {
     /// Takes a write, or zeros, from a router.
     pub(crate) fn write<P: Ports>(&mut self, work: &mut Work<'_, P>, from: ShardId, fragment: Fragment) {
-        let lane = self.map.lane_of(self.map.geometry.zone_of(self.map.geometry.locate(fragment.start).stripe));
-        if self.lane(lane).waiting.is_empty() && self.may_admit(lane, &fragment) {
+        let zone = self.map.geometry.zone_of(self.map.geometry.locate(fragment.start).stripe);
+        let lane = self.map.lane_of(zone);
+        if fragment.kind == FragmentKind::Zero && self.is_blank(zone, &fragment) {
+            let told = Acknowledgement { from, request: fragment.request, offset: fragment.offset };
+            self.answers.push_back((from, told.done()));
+        } else if self.lane(lane).waiting.is_empty() && self.may_admit(lane, &fragment) {
             self.admit(work, lane, from, fragment);
         } else {
             work.metrics.admission_waits.increment();
             self.lane(lane).waiting.push_back((from, fragment));
         }
+    }
+
+    /// Whether blocks read as zeros and have no log record, so that zeros need none either: a zone that was never written stays
+    /// zero until one of its blocks is, also after a crash.
+    fn is_blank(&self, zone: ZoneId, fragment: &Fragment) -> bool {
+        self.map.service == Service::ReadWrite
+            && !self.zones.is_initialised(zone)
+            && self.blocks(fragment).all(|(stripe, column)| !self.stripes.holds(stripe, column))
     }
 
     /// Admits what waited, as far as there is room now.
@@ -53,8 +66,8 @@ impl ArrayShard {
         }
         let lane = self.lanes[id.index()].as_ref().expect("the owner asks");
         let count = usize::from(fragment.count);
-        let payload = if fragment.kind == FragmentKind::Zero { 0 } else { count };
-        if !lane.fits(count, payload) || self.stripes.room() < count || self.through.is_full() {
+        let (entries, payload) = if fragment.kind == FragmentKind::Zero { (1, 0) } else { (count, count) };
+        if !lane.fits(entries, payload) || self.stripes.room() < count || self.through.is_full() {
             return false;
         }
         // Blocks of one chunk lie in as many stripes.
@@ -66,11 +79,8 @@ impl ArrayShard {
     }
 
     /// The stripes and columns of a fragment's blocks.
-    pub(crate) fn blocks(&self, fragment: &Fragment) -> impl Iterator<Item = (base::ids::StripeId, u8)> + use<> {
-        // A fragment lies in one chunk: one column of consecutive stripes.
-        let place = self.map.geometry.locate(fragment.start);
-        let count = u64::from(fragment.count);
-        (0..count).map(move |at| (base::ids::StripeId(place.stripe.0 + at), place.column))
+    fn blocks(&self, fragment: &Fragment) -> impl Iterator<Item = (StripeId, u8)> + use<> {
+        run_of(&self.map.geometry, fragment.start, u32::from(fragment.count))
     }
 
     fn admit<P: Ports>(&mut self, work: &mut Work<'_, P>, id: LaneId, from: ShardId, mut fragment: Fragment) {
@@ -94,19 +104,19 @@ impl ArrayShard {
                 assert!(self.lane(id).reserve(), "admission looked for log space");
                 self.stripes.get_mut(stripe).reserved = true;
             }
-            let buffer: Option<Buffer> =
+            let content: Option<Buffer> =
                 if fragment.kind == FragmentKind::Zero { None } else { fragment.buffers.pop(work.ports) };
-            let name = buffer.as_ref().map(Buffer::id);
-            let version = self.stripes.add(stripe, column, buffer);
-            let block = ArrayBlock(fragment.start.0 + at as u64);
-            let item = match name {
-                Some(buffer) => {
-                    let crc = payload_crc(&self.map.log, work.ports.bytes(buffer));
-                    Item::Data { version, block, crc, buffer, through }
-                }
-                None => Item::Zeros { version, block, through },
-            };
-            self.log(id, item, work.now);
+            let name = content.as_ref().map(Buffer::id);
+            let version = self.stripes.add(stripe, column, content);
+            if let Some(buffer) = name {
+                let block = ArrayBlock(fragment.start.0 + at as u64);
+                let crc = payload_crc(&self.map.log, work.ports.bytes(buffer));
+                self.log(id, Item::Data { version, block, crc, buffer, through }, work.now);
+            }
+        }
+        if fragment.kind == FragmentKind::Zero {
+            let (block, count) = (fragment.start, u32::from(fragment.count));
+            self.log(id, Item::Zeros { block, count, through }, work.now);
         }
         assert!(fragment.buffers.is_empty(), "a write brings a buffer of {BLOCK} bytes for each block and no more");
         if through == 0 {

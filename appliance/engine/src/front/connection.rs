@@ -128,7 +128,7 @@ impl Command {
             stage: Stage::Free,
             task: Task::Admin,
             entry: SubmissionEntry::default(),
-            io: IoCommand { action: IoAction::Flush, volume: VolumeId(0), lba: Lba(0), blocks: 0 },
+            io: IoCommand { action: IoAction::Flush, volume: VolumeId(0), lba: Lba(0), blocks: 0, data_bytes: 0 },
             path: DataPath::None,
             arrived: Time(0),
             buffers: BufferList::EMPTY,

@@ -4,14 +4,16 @@
 use base::BLOCK;
 use base::metrics::VolumeOp;
 use base::slab::Key;
+use nvme::dataset::DatasetRange;
 use nvme::status::Status;
 use nvmf::command::{DataPath, IoAction};
+use nvmf::limits::MAX_DATASET_RANGE_BLOCKS;
 use nvmf::pdu;
 use nvmf::queue::SlotId;
-use ports::{BufferList, Ports};
+use ports::{BufferList, Buffers, Ports};
 
 use super::VolumeIo;
-use super::connection::{Connection, ConnectionKey, Life, Out, Stage, Task};
+use super::connection::{Command, Connection, ConnectionKey, Life, Out, Stage, Task};
 use super::hub::Hub;
 use crate::io::{IoDone, IoError, IoKind, IoRequest};
 
@@ -46,9 +48,17 @@ const fn counted(action: IoAction) -> VolumeOp {
     match action {
         IoAction::Read => VolumeOp::Read,
         IoAction::Write => VolumeOp::Write,
-        IoAction::WriteZeroes => VolumeOp::WriteZeroes,
+        IoAction::WriteZeroes | IoAction::Deallocate => VolumeOp::WriteZeroes,
         IoAction::Flush | IoAction::FlushAll => VolumeOp::Flush,
     }
+}
+
+/// Whether no range of a Dataset Management is longer than DMRSL says.
+fn ranges_are_bounded(pool: &impl Buffers, command: &Command) -> bool {
+    let Some(buffer) = command.buffers.first() else { return true };
+    let ranges = pool.bytes(buffer).chunks_exact(DatasetRange::SIZE).take(command.io.blocks as usize);
+    let mut ranges = ranges.map(|bytes| DatasetRange::decode(bytes).expect("bytes for a range"));
+    ranges.all(|range| range.blocks <= MAX_DATASET_RANGE_BLOCKS)
 }
 
 impl Hub {
@@ -77,6 +87,12 @@ impl Hub {
                 connection.finish(ports);
             }
             Task::Admin if !unasked => self.admin(ports, connection, slot),
+            Task::Io
+                if command.io.action == IoAction::Deallocate && !unasked && !ranges_are_bounded(ports, command) =>
+            {
+                self.free_blocks(ports, connection, slot);
+                connection.reply(slot, Status::COMMAND_SIZE_LIMIT_EXCEEDED.do_not_retry(), 0);
+            }
             // What is acknowledged is durable, so that nothing is left to flush.
             Task::Io if command.io.action == IoAction::FlushAll => connection.reply(slot, Status::SUCCESS, 0),
             Task::Admin | Task::Io => {
@@ -119,7 +135,7 @@ impl Hub {
     ) -> bool {
         let command = &mut connection.commands[slot.index()];
         if command.stage == Stage::NeedsBuffers {
-            let bytes = if command.task == Task::Io { command.io.data_bytes() } else { command.entry.data.length };
+            let bytes = if command.task == Task::Io { command.io.data_bytes } else { command.entry.data.length };
             let blocks = (bytes as usize).div_ceil(BLOCK);
             let Some(list) = self.space.take_data(ports, blocks, connection.data_blocks) else { return false };
             command.cursor = list.first();
@@ -146,6 +162,7 @@ impl Hub {
             IoAction::Read => IoKind::Read,
             IoAction::Write => IoKind::Write,
             IoAction::WriteZeroes => IoKind::WriteZeroes,
+            IoAction::Deallocate => IoKind::Deallocate,
             IoAction::Flush | IoAction::FlushAll => IoKind::Flush,
         };
         let request = IoRequest {
@@ -162,7 +179,7 @@ impl Hub {
         }
         command.stage = Stage::Executing;
         connection.executing += 1;
-        if kind == IoKind::Write {
+        if matches!(kind, IoKind::Write | IoKind::Deallocate) {
             let blocks = core::mem::take(&mut command.of_data);
             self.space.data_done(blocks);
             connection.data_blocks -= blocks;
@@ -185,7 +202,11 @@ impl Hub {
         command.stage = Stage::NeedsBegin;
         command.buffers = done.buffers;
         let op = counted(command.io.action);
-        let bytes = u64::from(command.io.blocks) * BLOCK as u64;
+        let bytes = match command.io.action {
+            // What it says is a number of ranges.
+            IoAction::Deallocate => 0,
+            _ => u64::from(command.io.blocks) * BLOCK as u64,
+        };
         if let Some(volume) = self.metrics().volumes.get(command.io.volume.index()) {
             volume.record(op, bytes, self.now.since(command.arrived), done.result.is_ok());
         }
@@ -202,7 +223,7 @@ impl Hub {
                 connection.reply(slot, status_of(error), 0);
             }
             Ok(()) if command.io.action == IoAction::Read => {
-                let length = command.io.data_bytes() as usize;
+                let length = command.io.data_bytes as usize;
                 assert_eq!(command.buffers.len() * BLOCK, length, "a read brings all its blocks");
                 connection.reply_data(ports, slot, length);
             }

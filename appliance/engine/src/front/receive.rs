@@ -239,7 +239,7 @@ impl Hub {
                 let subsystem = connection.subsystem.map(|index| &self.exports.subsystems()[index]);
                 let subsystem = subsystem.ok_or(Status::INVALID_NAMESPACE.do_not_retry())?;
                 command.io = io_command(entry, subsystem)?;
-                command.path = data_path(entry, opcode::transfer(entry.opcode, 0), command.io.data_bytes(), payload)?;
+                command.path = data_path(entry, opcode::transfer(entry.opcode, 0), command.io.data_bytes, payload)?;
                 Ok(Task::Io)
             }
         }

@@ -4,6 +4,7 @@ mod fake;
 mod hostile;
 
 use base::time::Span;
+use nvme::dataset::DatasetRange;
 use nvme::entry::{PSDT_SGL, SubmissionEntry};
 use nvme::identify::IdentifyController;
 use nvme::register;
@@ -78,6 +79,43 @@ fn what_is_written_is_read_back_at_any_segmentation_and_digest() {
             rig.end();
         }
     }
+}
+
+#[test]
+fn ranges_are_discarded_that_come_in_a_capsule_or_are_asked_for() {
+    let mut rig = Rig::new(1024);
+    let (_admin, controller) = Host::admin(&mut rig, 1, NONE);
+    let mut host = Host::queue(&mut rig, 2, 1, controller, NONE);
+    assert_eq!(write_asked(&mut rig, &mut host, 0, &pattern(1, 8 * BLOCK), usize::MAX), Status::SUCCESS);
+    let range = |lba, blocks| DatasetRange { attributes: 0, blocks, lba }.encode();
+    let entry = |ranges: u32, bytes: u32, inside: bool| SubmissionEntry {
+        cdw10: ranges - 1,
+        cdw11: nvme::dataset::DEALLOCATE,
+        data: if inside { SglDescriptor::in_capsule(0, bytes) } else { SglDescriptor::transport(bytes) },
+        ..io_entry(opcode::DATASET_MANAGEMENT, 3, 0, 1, inside)
+    };
+    let zeros = vec![0; BLOCK];
+    let ranges = [range(1, 1), range(3, 2)].concat();
+    assert_eq!(host.ask(&mut rig, entry(2, 32, true), &ranges).status.status, Status::SUCCESS);
+    for lba in [1, 3, 4] {
+        assert_eq!(read(&mut rig, &mut host, lba, 1), zeros);
+    }
+    assert_ne!(read(&mut rig, &mut host, 2, 1), zeros);
+    // Room for more ranges than there are, as Linux sends it.
+    let mut whole = range(5, 1).to_vec();
+    whole.resize(BLOCK, 0xff);
+    host.command(&mut rig, entry(1, BLOCK as u32, false), &[]);
+    rig.settle();
+    let got = host.received(&mut rig);
+    let [Got::Ask(ask)] = got[..] else { panic!("{got:?}") };
+    host.host_data(&mut rig, &ask, &whole, usize::MAX);
+    rig.settle();
+    assert_eq!(status(&host.received(&mut rig)[0]), Status::SUCCESS);
+    assert_eq!(read(&mut rig, &mut host, 5, 1), zeros);
+    let long = range(0, nvmf::limits::MAX_DATASET_RANGE_BLOCKS + 1);
+    let refused = host.ask(&mut rig, entry(1, 16, true), &long).status.status;
+    assert_eq!(refused, Status::COMMAND_SIZE_LIMIT_EXCEEDED.do_not_retry());
+    rig.end();
 }
 
 #[test]

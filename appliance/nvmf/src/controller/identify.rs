@@ -6,8 +6,8 @@ use nvme::identify::{
     self, ATTRIBUTE_HOST_ID_128, ATTRIBUTE_TRAFFIC_KEEP_ALIVE, CONTROLLER_TYPE_DISCOVERY, CONTROLLER_TYPE_IO,
     FABRICS_DISCONNECT_SUPPORTED, IDENTIFY_BYTES, IdentifyController, IdentifyControllerNvm, IdentifyNamespace,
     IdentifyNamespaceIndependent, LOG_EFFECTS, LOG_EXTENDED, MULTIPATH_CONTROLLERS, MULTIPATH_PORTS,
-    NAMESPACE_ATOMICITY, NAMESPACE_OPTIMAL_IO, OPTIONAL_TIMESTAMP, OPTIONAL_WRITE_ZEROES, SGL_ANY_ALIGNMENT,
-    SGL_OFFSETS, SGL_TRANSPORT,
+    NAMESPACE_ATOMICITY, NAMESPACE_OPTIMAL_IO, OPTIONAL_DATASET_MANAGEMENT, OPTIONAL_TIMESTAMP, OPTIONAL_WRITE_ZEROES,
+    SGL_ANY_ALIGNMENT, SGL_OFFSETS, SGL_TRANSPORT,
 };
 use nvme::layout::{null_padded, padded};
 use nvme::opcode;
@@ -18,7 +18,8 @@ use super::features::offered_events;
 use super::{Controller, Kind, World};
 use crate::limits::{
     COMMAND_CAPSULE_16B, ERROR_LOG_ENTRIES, KEEP_ALIVE_GRANULARITY_100MS, MAX_ABORTS, MAX_ASYNC_EVENT_REQUESTS,
-    MAX_NAMESPACES, MAX_QUEUE_ENTRIES, MAX_TRANSFER_EXPONENT, RESPONSE_CAPSULE_16B,
+    MAX_DATASET_RANGE_BLOCKS, MAX_DATASET_RANGES, MAX_NAMESPACES, MAX_QUEUE_ENTRIES, MAX_TRANSFER_EXPONENT,
+    RESPONSE_CAPSULE_16B, WRITE_ZEROES_EXPONENT,
 };
 use crate::subsystem::{Namespace, Subsystem};
 
@@ -33,8 +34,8 @@ const SUBMISSION_ENTRY_SIZES: u8 = 0x66;
 const COMPLETION_ENTRY_SIZES: u8 = 0x44;
 /// FRMW: one slot, read-only.
 const ONE_FIXED_FIRMWARE_SLOT: u8 = 0b11;
-/// DLFEAT: deallocated blocks read as zeros.
-const DEALLOCATED_READS_ZERO: u8 = 1;
+/// DLFEAT: deallocated blocks read as zeros, and Write Zeroes takes the Deallocate bit.
+const DEALLOCATED_READS_ZERO: u8 = 1 | 1 << 3;
 
 impl Controller {
     /// The page that Identify asks for, 4096 bytes.
@@ -81,7 +82,14 @@ impl Controller {
             // The NVM command set adds nothing without protection information: LBSTM and the extended formats are zero.
             opcode::CNS_NAMESPACE_OF_COMMAND_SET => valid(subsystem, nsid).map(|_| [0; IDENTIFY_BYTES])?,
             opcode::CNS_CONTROLLER_OF_COMMAND_SET => {
-                IdentifyControllerNvm { write_zeroes_limit: MAX_TRANSFER_EXPONENT, ..Default::default() }.encode()
+                let limits = IdentifyControllerNvm {
+                    write_zeroes_limit: WRITE_ZEROES_EXPONENT,
+                    dataset_ranges: MAX_DATASET_RANGES,
+                    dataset_range_blocks: MAX_DATASET_RANGE_BLOCKS,
+                    dataset_blocks: u64::from(MAX_DATASET_RANGES) * u64::from(MAX_DATASET_RANGE_BLOCKS),
+                    ..Default::default()
+                };
+                limits.encode()
             }
             opcode::CNS_NAMESPACE_INDEPENDENT => valid(subsystem, nsid)?.map_or([0; IDENTIFY_BYTES], |_| {
                 IdentifyNamespaceIndependent { shared: 1, status: 1, ..Default::default() }.encode()
@@ -133,7 +141,7 @@ impl Controller {
             completion_entry_size: COMPLETION_ENTRY_SIZES,
             namespaces: MAX_NAMESPACES,
             max_namespaces: MAX_NAMESPACES,
-            optional_commands: OPTIONAL_WRITE_ZEROES | OPTIONAL_TIMESTAMP,
+            optional_commands: OPTIONAL_DATASET_MANAGEMENT | OPTIONAL_WRITE_ZEROES | OPTIONAL_TIMESTAMP,
             volatile_write_cache: NO_CACHE_FLUSH_ALL,
             // What every namespace keeps, whatever its chunks: one block. Namespaces say more for themselves.
             atomic_write: 0,

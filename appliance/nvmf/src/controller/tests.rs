@@ -171,6 +171,7 @@ fn identify_namespace_in_every_form() {
         (page.size_blocks, page.format_0, page.optimal_boundary_blocks, page.optimal_write),
         (1000, 12 << 16, 16, 47)
     );
+    assert_eq!(page.deallocate_features, 0b1001, "zeros, also by Write Zeroes with DEAC");
     assert_eq!((page.features & 2, page.atomic_write, page.atomic_write_power_fail), (2, 15, 15));
     assert_eq!((page.atomic_boundary, page.atomic_boundary_offset, page.atomic_boundary_power_fail), (15, 0, 15));
     let unit = u32::from(page.atomic_boundary_power_fail) + 1;
@@ -189,7 +190,8 @@ fn identify_namespace_in_every_form() {
     assert_eq!(identity.nguid, [2; 16]);
     assert_eq!(rig.data(&identify(3, 3)), Err(final_error(Status::INVALID_NAMESPACE)));
     assert_eq!(rig.data(&identify(5, 1)), Ok(vec![0; 4096]));
-    assert_eq!(rig.data(&identify(6, 0)).map(|page| page[1]), Ok(8));
+    let limits = rig.data(&identify(6, 0)).expect("a page");
+    assert_eq!(limits[..16], [0, 16, 0, 32, 0, 0, 4, 0, 0, 0, 0x80, 0, 0, 0, 0, 0], "WZSL, DMRL, DMRSL, DMSL");
     assert_eq!(rig.data(&identify(8, 1)).map(|page| (page[1], page[14])), Ok((1, 1)));
     assert_eq!(rig.data(&identify(0x11, 1)).map(|page| page[0]), Ok(0xe8));
     for cns in [0x12, 0x13] {

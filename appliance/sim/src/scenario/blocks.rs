@@ -1,10 +1,11 @@
 //! Runs that ask much of blocks: chunks up to the largest, so that atomic units end at the engine's own limit; long reads and
-//! writes that meet in a few units, more often than not on a degraded array, where a read is put together over time.
+//! writes that meet in a few units, more often than not on a degraded array, where a read is put together over time; discards,
+//! long ones too.
 
 use base::ids::{DeviceId, Lba};
 use engine::limits::atomic_blocks;
 
-use super::{Scenario, Window, ZONE_STRIPES};
+use super::{Discards, Scenario, Window, ZONE_STRIPES};
 use crate::fault::{Fault, PlannedFault};
 use crate::random::Random;
 
@@ -23,6 +24,11 @@ impl Scenario {
         self.workload.depth = random.choose(&[8, 32]);
         self.workload.max_blocks = random.choose(&[16, 64, 128]);
         self.workload.weights = random.choose(&[[5, 5, 0], [4, 5, 1], [8, 4, 1], [2, 5, 4]]);
+        self.workload.discards = (!random.once_in(4)).then(|| Discards {
+            once_in: random.choose(&[1, 2, 4]),
+            long_blocks: random.choose(&[64, 700, 3000]),
+            volume_blocks: self.volume_blocks(),
+        });
         let unit = self.workload.atomic_blocks;
         let blocks = (3 * unit).clamp(24, 160);
         let zone_blocks = ZONE_STRIPES * (u64::from(self.members) - 1);

@@ -8,6 +8,7 @@ use base::snapshot::Snapshot;
 use base::time::Span;
 use base::uuid::Uuid;
 use base::{BLOCK, Block};
+use nvme::dataset::DatasetRange;
 use nvme::entry::{CompletionEntry, PSDT_SGL, SubmissionEntry};
 use nvme::identify::NamespaceIdentity;
 use nvme::layout::null_padded;
@@ -270,10 +271,21 @@ impl FakeIo {
             return Some(IoDone { token, result: Err(error), buffers: BufferList::EMPTY });
         }
         for (index, id) in (0u64..).zip(buffers.ids(ports).collect::<Vec<_>>()) {
-            let place = self.content.entry((volume, Lba(lba.0 + index))).or_insert([0; BLOCK]);
+            let place = (volume, Lba(lba.0 + index));
             match kind {
-                IoKind::Read => *ports.bytes_mut(id) = *place,
-                IoKind::Write => *place = *ports.bytes(id),
+                IoKind::Read => *ports.bytes_mut(id) = *self.content.get(&place).unwrap_or(&[0; BLOCK]),
+                IoKind::Write => {
+                    self.content.insert(place, *ports.bytes(id));
+                }
+                IoKind::Deallocate => {
+                    let bytes = *ports.bytes(id);
+                    for range in bytes.chunks_exact(DatasetRange::SIZE).take(blocks as usize) {
+                        let range = DatasetRange::decode(range).expect("a range");
+                        for lba in range.lba..range.lba + u64::from(range.blocks) {
+                            self.content.insert((volume, Lba(lba)), [0; BLOCK]);
+                        }
+                    }
+                }
                 IoKind::WriteZeroes | IoKind::Flush => unreachable!("no buffers"),
             }
         }
