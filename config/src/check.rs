@@ -187,6 +187,7 @@ mod tests {
             ("chunk: 64KiB", "chunk: 2MiB", "arrays[0].chunk", "no size of a chunk"),
             ("lanes: 16", "lanes: 256", "arrays[0].log.devices[0]", "only 64MiB"),
             ("high_watermark: 75%", "high_watermark: 95%", "arrays[0].destage.high_watermark", "watermark"),
+            ("mode: write-back", "timeout: 50ms", "arrays[0].log.timeout", "time limit"),
             ("size: 128MiB", "size: 1GiB", "arrays[0].volumes[0].size", "take 1GiB"),
             ("size: 128MiB", "size: 4097B", "arrays[0].volumes[0].size", "no size of a volume"),
             ("size: 256MiB", "size: 8MiB", "arrays[0].members[0]", "only 8MiB"),

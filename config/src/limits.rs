@@ -2,6 +2,7 @@
 //! format itself has the last word when something is created.
 
 use base::BLOCK;
+use base::time::Span;
 
 const MIB: u64 = 1 << 20;
 
@@ -22,6 +23,9 @@ pub const MEMBERS: core::ops::RangeInclusive<usize> = 3..=32;
 
 /// Least and most copies of a log.
 pub const LOG_COPIES: core::ops::RangeInclusive<usize> = 1..=4;
+
+/// Shortest and longest time that a log device may be given for one write.
+pub const LOG_TIMEOUT: core::ops::RangeInclusive<Span> = Span::from_millis(100)..=Span::from_secs(60);
 
 /// Least and most lanes of a log.
 pub const LANES: core::ops::RangeInclusive<u16> = 1..=256;

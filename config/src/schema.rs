@@ -233,9 +233,14 @@ pub struct Log {
     /// The devices that hold a copy each, by name: fast ones that keep what was written when power fails.
     #[schemars(length(min = 1, max = 4))]
     pub devices: Vec<Name>,
-    /// When a write is acknowledged.
-    #[serde(default)]
-    pub mode: LogMode,
+    /// When a write is acknowledged. Left out: as the log itself says, which `brindle log mode` changes; a new log is
+    /// `write-back`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<LogMode>,
+    /// How long a log device may take for one write before it counts as failed and the array goes on without it: from 100ms
+    /// to 1min. A host waits up to 30 s before it gives a connection up, and two log devices may fail one after the other.
+    #[serde(default = "default_log_timeout")]
+    pub timeout: TimeSpan,
     /// Independent rings in the log, fixed when it is made: at least the number of reactors.
     #[serde(default = "default_lanes")]
     #[schemars(range(min = 1, max = 256))]
@@ -464,6 +469,10 @@ pub(crate) const fn default_chunk() -> Size {
 
 pub(crate) const fn default_lanes() -> u16 {
     16
+}
+
+const fn default_log_timeout() -> TimeSpan {
+    TimeSpan(Span::from_secs(10))
 }
 
 const fn default_age() -> TimeSpan {

@@ -181,8 +181,9 @@ fn array_summary(array: &Array, config: &Config, budget: &Budget) -> String {
     if let Some(log) = &array.log {
         let copies: Vec<_> = log.devices.iter().map(size).collect();
         let mode = match log.mode {
-            LogMode::WriteBack => "write-back",
-            LogMode::WriteThrough => "write-through",
+            Some(LogMode::WriteBack) => "write-back",
+            Some(LogMode::WriteThrough) => "write-through",
+            None => "in the mode it has (a new one: write-back)",
         };
         let _ = writeln!(out, "    log: {mode} on {}, {} lanes", list(&copies), log.lanes);
         if let Ok(capacity) = capacity {

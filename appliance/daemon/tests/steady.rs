@@ -116,6 +116,7 @@ fn appliance(watch: &Arc<AtomicBool>) -> (Runtime<Message, Watched>, SocketAddr)
     };
     create_array(&mut handles, &spec, &mut entropy).expect("an array");
     let options = AssembleOptions {
+        log_patience: Span::from_secs(10),
         id: ArrayId(0),
         name: "a0".into(),
         shards: 1,

@@ -3,6 +3,7 @@
 //! when it is refused. News come unasked.
 
 use base::ids::{ArrayId, Slot};
+use ports::DeviceError;
 use thiserror::Error;
 
 /// A command, with a number that its answer repeats.
@@ -83,6 +84,15 @@ pub enum Event {
         who: HostNews,
         /// Why not.
         why: &'static str,
+    },
+    /// A log copy does not do what it should: it is about to be excluded.
+    CopyFailed {
+        /// Whose.
+        array: ArrayId,
+        /// Which.
+        copy: u8,
+        /// How.
+        error: DeviceError,
     },
     /// News were lost, because nobody took them in time.
     Lost {

@@ -3,7 +3,7 @@
 
 use base::ids::{ArrayBlock, ArrayId, Slot, ZoneId};
 use base::snapshot::Snapshot;
-use ports::BufferList;
+use ports::{BufferList, DeviceError};
 
 use crate::command::{Answer, Command, Event};
 use crate::front::FrontMessage;
@@ -76,6 +76,8 @@ pub enum Message {
         array: ArrayId,
         /// Which copy.
         copy: u8,
+        /// How.
+        error: DeviceError,
     },
     /// To the coordinator: a zone has been zeroed and flushed on all members.
     ZoneZeroed {

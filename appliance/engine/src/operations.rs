@@ -1,11 +1,20 @@
 //! Device operations under way: what each was for, and those that found the device's queue full and wait to be given to it.
 //! A place keeps its list of buffers for the next operation, so that nothing is allocated.
+//!
+//! Nobody waits for a log device for ever. An operation of a *watched* device that is not answered in time can be *given
+//! up*, and so can all that are under way at a device that has been excluded: for whoever started it, it has failed. The
+//! device may still work on it, hours later perhaps; so its place stays taken and its buffers are *held* until the answer
+//! comes, and whoever owns one of them must not change it or give it away before. Only what is written can be given up: the
+//! buffers of a read belong to the device until it answers.
 
 use std::collections::VecDeque;
 
 use base::ids::{DeviceBlock, DeviceId};
+use base::time::{Span, Time};
 use journal::MAX_RECORD_BLOCKS;
 use ports::{BufferId, Completion, DeviceError, DeviceOp, DeviceRequest, Devices, MAX_DEVICE_BLOCKS};
+
+const NONE: u32 = u32::MAX;
 
 #[derive(Debug)]
 struct Operation<T> {
@@ -13,8 +22,41 @@ struct Operation<T> {
     op: DeviceOp,
     start: DeviceBlock,
     buffers: Vec<BufferId>,
-    /// What to tell when it has ended; none while the place is free.
+    /// What to tell when it has ended; none while the place is free, and once it was given up.
     purpose: Option<T>,
+    /// Whether its buffers are held.
+    holds: bool,
+    /// When its device took it.
+    since: Time,
+    /// Its neighbours among those that a watched device has not answered, by age.
+    older: u32,
+    younger: u32,
+}
+
+/// A device whose answers are waited for only so long.
+#[derive(Clone, Copy, Debug)]
+struct Watch {
+    limit: Option<Span>,
+    /// What the device has taken and not answered.
+    oldest: u32,
+    youngest: u32,
+    /// Operations that were given up and not answered yet.
+    given_up: u32,
+}
+
+impl Watch {
+    const NONE: Self = Self { limit: None, oldest: NONE, youngest: NONE, given_up: 0 };
+}
+
+/// What a completion means.
+#[derive(Debug)]
+pub(crate) struct Ended<T> {
+    /// What the operation was for; none if it was given up before.
+    pub(crate) purpose: Option<T>,
+    pub(crate) device: DeviceId,
+    pub(crate) op: DeviceOp,
+    pub(crate) blocks: u64,
+    pub(crate) result: Result<(), DeviceError>,
 }
 
 /// The table of one shard.
@@ -23,6 +65,15 @@ pub(crate) struct Operations<T> {
     places: Vec<Operation<T>>,
     free: Vec<u32>,
     waiting: VecDeque<u32>,
+    /// By device, as far as any was ever watched.
+    watches: Vec<Watch>,
+    given_up: usize,
+    /// By buffer: how many operations hold it. As long as none does, nobody looks.
+    holds: Vec<u16>,
+    holding: usize,
+    /// How often an operation has let go of what it held.
+    let_go: u64,
+    now: Time,
 }
 
 impl<T> Operations<T> {
@@ -36,11 +87,34 @@ impl<T> Operations<T> {
                     start: DeviceBlock(0),
                     buffers: Vec::with_capacity(MAX_RECORD_BLOCKS),
                     purpose: None,
+                    holds: false,
+                    since: Time::NEVER,
+                    older: NONE,
+                    younger: NONE,
                 })
                 .collect(),
             free: (0..count).rev().collect(),
             waiting: VecDeque::with_capacity(capacity),
+            watches: Vec::new(),
+            given_up: 0,
+            holds: Vec::new(),
+            holding: 0,
+            let_go: 0,
+            now: Time(0),
         }
+    }
+
+    /// What time it is from here on.
+    pub(crate) fn set_time(&mut self, now: Time) {
+        self.now = now;
+    }
+
+    /// Waits for answers of a device at most so long from now on.
+    pub(crate) fn watch(&mut self, device: DeviceId, limit: Span) {
+        if self.watches.len() <= device.index() {
+            self.watches.resize(device.index() + 1, Watch::NONE);
+        }
+        self.watches[device.index()].limit = Some(limit);
     }
 
     /// Operations that may be started now.
@@ -48,9 +122,19 @@ impl<T> Operations<T> {
         self.free.len()
     }
 
-    /// Whether nothing is under way.
+    /// Whether nothing is under way but what was given up.
     pub(crate) fn is_idle(&self) -> bool {
-        self.free.len() == self.places.len()
+        self.free.len() + self.given_up == self.places.len()
+    }
+
+    /// Whether a buffer must stay as it is although whoever wrote it out waits no longer.
+    pub(crate) fn is_held(&self, buffer: BufferId) -> bool {
+        self.holding > 0 && self.holds.get(buffer.0 as usize).is_some_and(|&count| count > 0)
+    }
+
+    /// A number that changes whenever buffers may have become free of holds.
+    pub(crate) fn let_go(&self) -> u64 {
+        self.let_go
     }
 
     /// Starts an operation. The caller has seen that one is available.
@@ -76,9 +160,9 @@ impl<T> Operations<T> {
         }
     }
 
-    fn submit(&self, devices: &mut impl Devices, index: u32) -> bool {
+    fn submit(&mut self, devices: &mut impl Devices, index: u32) -> bool {
         let place = &self.places[index as usize];
-        devices
+        let taken = devices
             .submit(DeviceRequest {
                 tag: u64::from(index),
                 device: place.device,
@@ -86,7 +170,11 @@ impl<T> Operations<T> {
                 start: place.start,
                 buffers: &place.buffers,
             })
-            .is_ok()
+            .is_ok();
+        if taken {
+            self.link(index);
+        }
+        taken
     }
 
     /// Offers what waits to its devices again.
@@ -100,15 +188,197 @@ impl<T> Operations<T> {
     }
 
     /// Takes a completion apart into what the operation was for and how it ended.
-    pub(crate) fn complete(&mut self, completion: Completion) -> (T, DeviceId, DeviceOp, u64, Result<(), DeviceError>) {
+    pub(crate) fn complete(&mut self, completion: Completion) -> Ended<T> {
         let index = completion.tag as u32;
-        let place = &mut self.places[index as usize];
-        let purpose = place.purpose.take().expect("a completion answers an operation under way");
+        let purpose = self.places[index as usize].purpose.take();
+        if purpose.is_some() {
+            self.unlink(index);
+        } else {
+            let watch = &mut self.watches[self.places[index as usize].device.index()];
+            watch.given_up = watch.given_up.checked_sub(1).expect("a completion answers an operation under way");
+            self.given_up -= 1;
+        }
+        self.unhold(index);
         self.free.push(index);
+        let place = &self.places[index as usize];
         let blocks = match place.op {
             DeviceOp::WriteZeroes(count) => u64::from(count),
             DeviceOp::Read | DeviceOp::Write | DeviceOp::WriteDurable | DeviceOp::Flush => place.buffers.len() as u64,
         };
-        (purpose, place.device, place.op, blocks, completion.result)
+        Ended { purpose, device: place.device, op: place.op, blocks, result: completion.result }
+    }
+
+    /// A watched device that has not answered in time.
+    pub(crate) fn overdue(&self) -> Option<DeviceId> {
+        let late = |watch: &Watch| self.due(watch) <= self.now;
+        self.watches.iter().position(late).map(|index| DeviceId(index as u16))
+    }
+
+    /// When the next answer of a watched device is due.
+    pub(crate) fn deadline(&self) -> Time {
+        self.watches.iter().map(|watch| self.due(watch)).fold(Time::NEVER, Time::min)
+    }
+
+    fn due(&self, watch: &Watch) -> Time {
+        match watch.limit {
+            Some(limit) if watch.oldest != NONE => self.places[watch.oldest as usize].since + limit,
+            _ => Time::NEVER,
+        }
+    }
+
+    /// Gives up one of the operations of a watched device, as long as there are any: for whoever started it, it has failed.
+    pub(crate) fn give_up(&mut self, device: DeviceId) -> Option<T> {
+        let of_device = |&index: &u32| self.places[index as usize].device == device;
+        if let Some(at) = self.waiting.iter().position(of_device) {
+            // The device never saw it.
+            let index = self.waiting.remove(at).expect("it was found there");
+            self.free.push(index);
+            return self.places[index as usize].purpose.take();
+        }
+        let index = self.watches.get(device.index())?.oldest;
+        if index == NONE {
+            return None;
+        }
+        assert_ne!(self.places[index as usize].op, DeviceOp::Read, "who reads waits for the answer");
+        self.unlink(index);
+        self.hold(index);
+        self.watches[device.index()].given_up += 1;
+        self.given_up += 1;
+        self.places[index as usize].purpose.take()
+    }
+
+    fn hold(&mut self, index: u32) {
+        let place = &mut self.places[index as usize];
+        place.holds = true;
+        self.holding += 1;
+        for buffer in &place.buffers {
+            let at = buffer.0 as usize;
+            if self.holds.len() <= at {
+                self.holds.resize(at + 1, 0);
+            }
+            self.holds[at] += 1;
+        }
+    }
+
+    fn unhold(&mut self, index: u32) {
+        let place = &mut self.places[index as usize];
+        if !core::mem::take(&mut place.holds) {
+            return;
+        }
+        for buffer in &place.buffers {
+            self.holds[buffer.0 as usize] -= 1;
+        }
+        self.holding -= 1;
+        self.let_go += 1;
+    }
+
+    /// Puts an operation at the young end of its device's list, if the device is watched.
+    fn link(&mut self, index: u32) {
+        let device = self.places[index as usize].device;
+        let Some(watch) = self.watches.get_mut(device.index()).filter(|watch| watch.limit.is_some()) else { return };
+        let older = core::mem::replace(&mut watch.youngest, index);
+        if older == NONE {
+            watch.oldest = index;
+        } else {
+            self.places[older as usize].younger = index;
+        }
+        let place = &mut self.places[index as usize];
+        (place.older, place.younger, place.since) = (older, NONE, self.now);
+    }
+
+    fn unlink(&mut self, index: u32) {
+        let Operation { device, older, younger, since, .. } = self.places[index as usize];
+        if since == Time::NEVER {
+            return;
+        }
+        let watch = &mut self.watches[device.index()];
+        if older == NONE {
+            watch.oldest = younger;
+        } else {
+            self.places[older as usize].younger = younger;
+        }
+        if younger == NONE {
+            watch.youngest = older;
+        } else {
+            self.places[younger as usize].older = older;
+        }
+        let place = &mut self.places[index as usize];
+        (place.older, place.younger, place.since) = (NONE, NONE, Time::NEVER);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ports::QueueFull;
+
+    const LOG: DeviceId = DeviceId(3);
+    const MEMBER: DeviceId = DeviceId(0);
+
+    /// Devices that take so many requests of each kind.
+    struct Taking(usize);
+
+    impl Devices for Taking {
+        fn submit(&mut self, _: DeviceRequest<'_>) -> Result<(), QueueFull> {
+            self.0 = self.0.checked_sub(1).ok_or(QueueFull)?;
+            Ok(())
+        }
+
+        fn completion(&mut self) -> Option<Completion> {
+            None
+        }
+    }
+
+    fn write(operations: &mut Operations<&'static str>, devices: &mut Taking, device: DeviceId, name: &'static str) {
+        let buffer = BufferId(name.len() as u32);
+        operations.start(devices, (device, DeviceBlock(1)), DeviceOp::WriteDurable, [buffer], name);
+    }
+
+    fn answer(operations: &mut Operations<&'static str>, tag: u64) -> Option<&'static str> {
+        operations.complete(Completion { tag, result: Ok(()) }).purpose
+    }
+
+    #[test]
+    fn what_a_watched_device_does_not_answer_in_time_is_given_up_and_its_buffers_held_until_it_does() {
+        let (mut operations, mut devices) = (Operations::new(4), Taking(4));
+        operations.watch(LOG, Span::from_secs(1));
+        operations.set_time(Time(5));
+        write(&mut operations, &mut devices, LOG, "1");
+        write(&mut operations, &mut devices, MEMBER, "22");
+        assert_eq!((operations.overdue(), operations.deadline()), (None, Time(5) + Span::from_secs(1)));
+        operations.set_time(Time(6));
+        write(&mut operations, &mut devices, LOG, "333");
+        operations.set_time(Time(5) + Span::from_secs(1));
+        assert_eq!(operations.overdue(), Some(LOG));
+        assert_eq!(answer(&mut operations, 0), Some("1"), "it did in the last moment");
+        assert_eq!(operations.overdue(), None);
+        operations.set_time(Time(6) + Span::from_secs(1));
+        assert_eq!(operations.overdue(), Some(LOG));
+        assert_eq!((operations.give_up(LOG), operations.give_up(LOG)), (Some("333"), None));
+        assert_eq!((operations.overdue(), operations.deadline()), (None, Time::NEVER));
+        assert!(operations.is_held(BufferId(3)) && !operations.is_held(BufferId(2)));
+        assert!(!operations.is_idle());
+        assert_eq!(answer(&mut operations, 1), Some("22"));
+        assert!(operations.is_idle(), "what was given up does not count");
+        let before = operations.let_go();
+        assert_eq!(answer(&mut operations, 2), None);
+        assert!(operations.let_go() > before && !operations.is_held(BufferId(3)));
+        assert_eq!(operations.available(), 4);
+    }
+
+    #[test]
+    fn what_waits_for_a_full_queue_was_never_seen_by_the_device_and_holds_nothing() {
+        let (mut operations, mut devices) = (Operations::new(4), Taking(1));
+        operations.watch(LOG, Span::from_secs(1));
+        write(&mut operations, &mut devices, LOG, "1");
+        write(&mut operations, &mut devices, LOG, "22");
+        write(&mut operations, &mut devices, MEMBER, "333");
+        assert_eq!(operations.give_up(LOG), Some("22"));
+        assert!(!operations.is_held(BufferId(2)));
+        assert_eq!((operations.give_up(LOG), operations.give_up(LOG)), (Some("1"), None));
+        assert_eq!(operations.available(), 2);
+        devices.0 = 1;
+        operations.retry(&mut devices);
+        assert_eq!(answer(&mut operations, 2), Some("333"));
     }
 }

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use base::ids::{ArrayId, ShardId};
+use base::ids::{ArrayId, DeviceId, ShardId};
 use base::metrics::{DeviceOp as CountedOp, Metrics};
 use base::time::Time;
-use ports::{DeviceOp, Ports, Program, Turn};
+use ports::{DeviceError, DeviceOp, Ports, Program, Turn};
 
 use crate::array::{ArrayPart, ArrayShard, Purpose, Work};
 use crate::coordinator::{Coordinator, CoordinatorSetup};
@@ -14,7 +14,7 @@ use crate::io::{IoDone, IoRequest};
 use crate::limits::{COMPLETIONS_A_TURN, MAX_OPERATIONS, MESSAGES_A_TURN};
 use crate::map::{Service, VolumeMap};
 use crate::message::{FragmentDone, Message};
-use crate::operations::Operations;
+use crate::operations::{Ended, Operations};
 use crate::router::Router;
 use crate::status::{ArrayStatus, ShardStatus};
 
@@ -125,8 +125,8 @@ impl Shard {
     }
 
     fn prepare<P: Ports<Message = Message>>(&mut self, ports: &mut P) {
-        for array in &mut self.arrays {
-            array.prepare(ports);
+        for index in 0..self.arrays.len() {
+            self.with_array(ports, ArrayId(index as u16), ArrayShard::prepare);
         }
         if let Some(coordinator) = &mut self.coordinator {
             coordinator.prepare(ports);
@@ -179,7 +179,13 @@ impl Shard {
             }
             Message::Map(map) => {
                 let array = map.id;
+                let before = self.arrays[array.index()].map().clone();
+                let present = map.clone();
                 self.with_array(ports, array, |array, work| array.new_map(work, map));
+                // From here on nothing relies on what an excluded copy still has in hand.
+                for gone in before.copies.iter().flatten().filter(|&&device| !present.copies.contains(&Some(device))) {
+                    self.give_up(ports, *gone);
+                }
             }
             Message::Stop => self.stop(ports),
             Message::End => self.stopping = Stopping::Ended,
@@ -212,7 +218,7 @@ impl Shard {
     fn completions<P: Ports<Message = Message>>(&mut self, ports: &mut P) -> bool {
         for count in 0..COMPLETIONS_A_TURN {
             let Some(completion) = ports.completion() else { return count > 0 };
-            let (purpose, device, op, blocks, result) = self.operations.complete(completion);
+            let Ended { purpose, device, op, blocks, result } = self.operations.complete(completion);
             let counted = match op {
                 DeviceOp::Read => CountedOp::Read,
                 DeviceOp::Write | DeviceOp::WriteDurable => CountedOp::Write,
@@ -221,24 +227,54 @@ impl Shard {
             };
             let bytes = blocks * base::BLOCK as u64;
             self.metrics.shard(self.shard).devices[device.index()].record(counted, bytes, result.is_ok());
-            match purpose {
-                Purpose::Coordinator { write } => {
-                    let coordinator = self.coordinator.as_mut().expect("the coordinator's own operation");
-                    coordinator.completed(write, result.is_ok());
-                }
-                Purpose::Record { array, .. }
-                | Purpose::Anchor { array, .. }
-                | Purpose::Read { array, .. }
-                | Purpose::DestageRead { array, .. }
-                | Purpose::DestageWrite { array, .. }
-                | Purpose::MemberFlush { array, .. }
-                | Purpose::ZoneZero { array, .. }
-                | Purpose::ZoneFlush { array, .. } => {
-                    self.with_array(ports, array, |array, work| array.completed(work, purpose, result));
-                }
+            // Nobody waits any more for what was given up.
+            if let Some(purpose) = purpose {
+                self.completed(ports, purpose, result);
             }
         }
         true
+    }
+
+    fn completed<P: Ports<Message = Message>>(
+        &mut self,
+        ports: &mut P,
+        purpose: Purpose,
+        result: Result<(), DeviceError>,
+    ) {
+        match purpose {
+            Purpose::Coordinator { write } => {
+                let coordinator = self.coordinator.as_mut().expect("the coordinator's own operation");
+                coordinator.completed(write, result.is_ok());
+            }
+            Purpose::Record { array, .. }
+            | Purpose::Anchor { array, .. }
+            | Purpose::Read { array, .. }
+            | Purpose::DestageRead { array, .. }
+            | Purpose::DestageWrite { array, .. }
+            | Purpose::MemberFlush { array, .. }
+            | Purpose::ZoneZero { array, .. }
+            | Purpose::ZoneFlush { array, .. } => {
+                self.with_array(ports, array, |array, work| array.completed(work, purpose, result));
+            }
+        }
+    }
+
+    /// Gives up log devices that have not answered in time.
+    fn watch<P: Ports<Message = Message>>(&mut self, ports: &mut P) -> bool {
+        let mut worked = false;
+        while let Some(device) = self.operations.overdue() {
+            worked = true;
+            self.give_up(ports, device);
+        }
+        worked
+    }
+
+    /// Nobody waits any longer for a device's answers: whatever is under way there has failed.
+    fn give_up<P: Ports<Message = Message>>(&mut self, ports: &mut P, device: DeviceId) {
+        while let Some(purpose) = self.operations.give_up(device) {
+            self.metrics.shard(self.shard).devices[device.index()].record(CountedOp::Write, 0, false);
+            self.completed(ports, purpose, Err(DeviceError::Late));
+        }
     }
 
     /// Fragments to this shard's arrays, answers to routers, reports to the coordinator.
@@ -336,7 +372,8 @@ impl Shard {
 
     fn deadline(&self) -> Time {
         let front = self.front.as_ref().map_or(Time::NEVER, Front::deadline);
-        self.arrays.iter().map(ArrayShard::deadline).fold(front, Time::min)
+        let answers = self.operations.deadline();
+        self.arrays.iter().map(ArrayShard::deadline).fold(front.min(answers), Time::min)
     }
 
     /// What there is to tell.
@@ -390,8 +427,10 @@ impl<P: Ports<Message = Message>> Program<P> for Shard {
         if !self.prepared {
             self.prepare(ports);
         }
+        self.operations.set_time(ports.now());
         let mut worked = self.messages(ports);
         worked |= self.completions(ports);
+        worked |= self.watch(ports);
         if let Some(front) = &mut self.front {
             worked |= front.turn(ports, &mut Requests(&mut self.router));
         }
@@ -417,7 +456,7 @@ impl<P: Ports<Message = Message>> Program<P> for Shard {
                 array.release(ports);
             }
             if let Some(coordinator) = &mut self.coordinator {
-                coordinator.release(ports);
+                coordinator.release(ports, &self.operations);
             }
         }
         let busy = self.router.has_work() || self.arrays.iter().any(ArrayShard::has_work);

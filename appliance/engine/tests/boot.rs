@@ -133,6 +133,7 @@ fn cut_start(devices: &Devices, writes: usize) -> (bool, Devices) {
 
 fn start(devices: &mut Devices, volumes: &[&str]) -> Result<BootedArray, BootError> {
     let options = AssembleOptions {
+        log_patience: base::time::Span::from_secs(10),
         id: ArrayId(0),
         name: "a0".to_owned(),
         shards: 1,

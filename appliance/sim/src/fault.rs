@@ -2,6 +2,7 @@
 
 use base::Block;
 use base::ids::DeviceId;
+use base::time::Span;
 use journal::anchor;
 
 /// What goes wrong.
@@ -22,6 +23,13 @@ pub enum Fault {
         device: DeviceId,
         /// Whether it comes back at the next power-on, with the content it then had.
         returns: bool,
+    },
+    /// A device answers nothing for a while, and then everything; a power cut ends that too. Start-up code finds it working.
+    Hang {
+        /// The device.
+        device: DeviceId,
+        /// For how long; the longest span is for ever.
+        span: Span,
     },
 }
 

@@ -21,8 +21,9 @@ const SCRIPT_REQUESTS: u64 = 14;
 
 const USAGE: &str = "\
 usage: sim SEED                          run one seed, saying each event aloud with --aloud
-       sim run [--seed N] [--count N | --seconds S]
-                                         run N seeds, or as many as S seconds hold, from N on or from fresh ones
+       sim run [--seed N] [--count N | --seconds S] [--step N]
+                                         run N seeds, or as many as S seconds hold, from N on or from fresh ones,
+                                         each or every so many-th
        sim sweep [--case N] [--requests N] [--stride N] [--second-every N]
                                          cut a short script at each of its effects, in all cases or one
        sim sweep --case N --cut N [--then N] [--aloud]
@@ -93,12 +94,13 @@ fn command(mut arguments: Arguments) -> Result<(), String> {
         "run" | "mangle" => {
             let first = arguments.number("--seed")?;
             let (count, seconds) = (arguments.number("--count")?, arguments.number("--seconds")?);
+            let step = arguments.number("--step")?.unwrap_or(1);
             arguments.end()?;
             let fresh = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
             let first = first.unwrap_or_else(|| scramble(fresh) >> 24);
             let end = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
             let count = count.unwrap_or(if end.is_some() { u64::MAX } else { 1 });
-            let seeds = (0..count).map(|step| first.wrapping_add(step));
+            let seeds = (0..count).map(|number| first.wrapping_add(number.wrapping_mul(step)));
             if word == "mangle" { mangle_seeds(seeds, end, aloud) } else { run_seeds(seeds, end, aloud) }
         }
         "sweep" => {

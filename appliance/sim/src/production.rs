@@ -72,6 +72,7 @@ impl Subject for Production {
 
     fn boot(scenario: &Scenario, devices: &mut [Option<BootDevice>], random: &mut Random) -> Result<Vec<Self>, String> {
         let options = AssembleOptions {
+            log_patience: scenario.log_patience,
             id: ArrayId(0),
             name: ARRAY.into(),
             shards: scenario.shards,

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use base::Block;
 use base::ids::{DeviceBlock, DeviceId, ShardId};
-use base::time::Span;
+use base::time::{Span, Time};
 use ports::{BufferId, DeviceError, DeviceOp, DeviceRequest, MAX_DEVICE_BLOCKS, QueueFull};
 
 use crate::clock::Clock;
@@ -51,6 +51,8 @@ struct Device {
     medium: Medium,
     condition: Condition,
     was_lost: bool,
+    // It answers nothing until then.
+    hangs_until: Time,
 }
 
 #[derive(Clone, Debug)]
@@ -110,6 +112,7 @@ pub struct Rack {
     faults: Vec<PlannedFault>,
     aim: Option<Aim>,
     random: Random,
+    hangs: Random,
 }
 
 impl Rack {
@@ -120,6 +123,7 @@ impl Rack {
             medium: Medium::new(options.blocks, options.volatile_cache, options.used),
             condition: Condition::Working,
             was_lost: false,
+            hangs_until: Time(0),
         };
         Self {
             clock: Clock::default(),
@@ -132,6 +136,7 @@ impl Rack {
             faults: Vec::new(),
             aim: None,
             random: Random::named(seed, "rack"),
+            hangs: Random::named(seed, "hangs"),
         }
     }
 
@@ -257,7 +262,17 @@ impl Rack {
     pub fn finish_due(&mut self) -> Option<Finished> {
         loop {
             let number = self.clock.take_due()?;
-            if let Some(flight) = self.flights.remove(&number) {
+            let Some(flight) = self.flights.get(&number) else { continue };
+            let (device, now) = (flight.device, self.clock.now());
+            let until = self.devices[device.index()].hangs_until;
+            if until == Time::NEVER {
+                // Only a power cut ends it.
+                continue;
+            }
+            if until > now {
+                let latency = self.hangs.between(1, LATENCY.0);
+                self.clock.after(Span(until.since(now).0 + latency), number);
+            } else if let Some(flight) = self.flights.remove(&number) {
                 return Some(self.land(flight));
             }
         }
@@ -302,6 +317,7 @@ impl Rack {
     pub fn restore_power(&mut self) {
         self.powered = true;
         for device in &mut self.devices {
+            device.hangs_until = Time(0);
             if device.condition == (Condition::Lost { returns: true }) {
                 device.condition = Condition::Working;
             }
@@ -316,6 +332,33 @@ impl Rack {
             self.devices[device.index()].condition = Condition::Lost { returns };
             self.devices[device.index()].was_lost = true;
         }
+    }
+
+    /// A device answers nothing for a while. It counts as lost: the array need not wait for it.
+    fn hang(&mut self, device: DeviceId, span: Span) {
+        self.trace.note("device hangs", &[u64::from(device.0), span.0]);
+        self.devices[device.index()].hangs_until = self.clock.now() + span;
+        self.devices[device.index()].was_lost = true;
+    }
+
+    /// Buffers that devices still work on, each once.
+    pub fn buffers_in_flight(&self) -> usize {
+        let mut buffers: Vec<BufferId> = self.flights.values().flat_map(|flight| flight.buffers.clone()).collect();
+        buffers.sort_unstable();
+        buffers.dedup();
+        buffers.len()
+    }
+
+    /// The appliance has ended, and with it whatever it still asked of devices that hang: any part of it may have happened.
+    pub fn forget_flights(&mut self) {
+        for index in 0..self.devices.len() {
+            let device = DeviceId(index as u16);
+            self.devices[index].hangs_until = Time(0);
+            if self.flights.values().any(|flight| flight.device == device) {
+                self.spill(device);
+            }
+        }
+        self.flights.clear();
     }
 
     // Ends the device's writes in flight as a power cut would: any part of them may have happened.
@@ -378,6 +421,7 @@ impl Rack {
                     self.aim = Some(Aim { landmark, blocks, flight: 0, behind: 0 });
                 }
                 Fault::Lost { device, returns } => self.lose(device, returns),
+                Fault::Hang { device, span } => self.hang(device, span),
             }
         }
     }

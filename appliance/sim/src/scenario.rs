@@ -2,6 +2,7 @@
 //! within what the array promises to survive: one member, and all log copies but one, over the whole run.
 
 mod blocks;
+mod log_life;
 
 use base::ids::{DeviceId, Lba};
 use base::time::Span;
@@ -85,6 +86,8 @@ pub struct Scenario {
     pub member_cache: bool,
     /// Whether the log's devices do.
     pub log_cache: bool,
+    /// How long a log copy may take to answer.
+    pub log_patience: Span,
     /// Whether the members are known to hold zeros when the array is made.
     pub members_are_zero: bool,
     /// A member that is lost before the first request.
@@ -148,6 +151,7 @@ impl Scenario {
             high_watermark_percent: random.choose(&[10, 50, 90]),
             member_cache,
             log_cache: member_cache && random.once_in(2),
+            log_patience: Span::from_secs(10),
             members_are_zero: random.once_in(2),
             degraded: None,
             faults: Vec::new(),
@@ -176,6 +180,9 @@ impl Scenario {
         }
         if blocks::SEEDS.contains(&(seed % blocks::SEEDS_OF)) {
             scenario.ask_much_of_blocks(&mut Random::named(seed, "blocks"));
+        }
+        if seed % log_life::SEEDS_OF == log_life::SEEDS {
+            scenario.live_with_the_log(&mut Random::named(seed, "log life"));
         }
         scenario.workload.write_through = scenario.write_through;
         scenario
@@ -345,7 +352,7 @@ mod tests {
         for seed in 0..500 {
             let scenario = Scenario::draw(seed);
             let lost = |devices: Vec<DeviceId>| {
-                let is_lost = |fault: &&PlannedFault| matches!(fault.fault, Fault::Lost { device, .. } if devices.contains(&device));
+                let is_lost = |fault: &&PlannedFault| matches!(fault.fault, Fault::Lost { device, .. } | Fault::Hang { device, .. } if devices.contains(&device));
                 scenario.faults.iter().filter(is_lost).count()
             };
             assert!(lost(scenario.member_devices().collect()) <= 1);

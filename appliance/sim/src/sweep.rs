@@ -95,6 +95,7 @@ pub fn script(number: usize, case: Case, requests: u64) -> Scenario {
         high_watermark_percent: 50,
         member_cache: case.volatile_cache,
         log_cache: case.volatile_cache,
+        log_patience: Span::from_secs(10),
         members_are_zero: !number.is_multiple_of(3),
         degraded: (case.damage == Damage::Degraded).then_some(DeviceId(number as u16 % u16::from(members))),
         faults: Vec::new(),

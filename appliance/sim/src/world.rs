@@ -270,10 +270,13 @@ impl World {
             patience.wait(machine, "the stop", String::new)?;
         }
         self.rack.borrow_mut().trace.note("stopped", &[]);
-        match machine.ports.pool.outstanding() {
-            0 => Ok(Served::Finished),
-            count => Err(Failure::Buffers { count }),
+        // What a device still works on that hangs does not come home, and nothing else stays away.
+        let (outstanding, in_flight) = (machine.ports.pool.outstanding(), self.rack.borrow().buffers_in_flight());
+        if outstanding != in_flight {
+            return Err(Failure::Buffers { count: outstanding.abs_diff(in_flight) });
         }
+        self.rack.borrow_mut().forget_flights();
+        Ok(Served::Finished)
     }
 
     // What if, after this recovery, the power failed once more and one device more were lost? All must still be readable.

@@ -4,12 +4,12 @@ use base::BLOCK;
 
 use super::Checker;
 use crate::limits::{
-    CHUNK_BYTES, HIGH_WATERMARK_PERCENT, LANES, MEMBERS, MIN_MEMBER_BYTES, ZONE_BYTES, member_overhead_bytes,
-    min_log_bytes,
+    CHUNK_BYTES, HIGH_WATERMARK_PERCENT, LANES, LOG_TIMEOUT, MEMBERS, MIN_MEMBER_BYTES, ZONE_BYTES,
+    member_overhead_bytes, min_log_bytes,
 };
 use crate::schema::{default_chunk, default_lanes};
 use crate::tree::Node;
-use crate::values::{Percent, Size};
+use crate::values::{Percent, Size, TimeSpan};
 
 impl<'a> Checker<'a, '_, '_> {
     pub(super) fn arrays(&mut self) {
@@ -71,6 +71,12 @@ impl<'a> Checker<'a, '_, '_> {
             let node = log.get("lanes").unwrap_or(log);
             let message = format!("{lanes} lanes cannot be shared by {reactors} reactors");
             self.error(node, &format!("{path}.log.lanes"), message, "at least one lane for each reactor");
+        }
+        if let (Some(node), Some(timeout)) = (log.get("timeout"), log.meaning_of::<TimeSpan>("timeout"))
+            && !LOG_TIMEOUT.contains(&timeout.0)
+        {
+            let expected = format!("from {} to {}", TimeSpan(*LOG_TIMEOUT.start()), TimeSpan(*LOG_TIMEOUT.end()));
+            self.error(node, &format!("{path}.log.timeout"), "this is no usable time limit", expected);
         }
         let least = Size(min_log_bytes(lanes));
         for (i, copy) in log.list("devices").iter().enumerate() {

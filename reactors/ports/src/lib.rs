@@ -91,6 +91,8 @@ pub enum DeviceError {
     Gone,
     /// These blocks cannot be read.
     Unreadable,
+    /// It has not answered in time; it may still do what it was asked.
+    Late,
     /// The device has no room (a file system that is full).
     NoSpace,
     /// Anything else, by the number of the system's error.

@@ -1,6 +1,7 @@
 //! Arrays of the configuration: found and assembled, or made where that is allowed.
 
 use base::ids::{ArrayId, DeviceId};
+use base::time::Span;
 use config::schema::{self, Config};
 use engine::array::DestageSettings;
 use engine::boot::{
@@ -28,11 +29,12 @@ pub(super) fn boot(
             create(array, config, devices, options, events)?;
         }
         let assemble_options = AssembleOptions {
+            log_patience: log_patience(array),
             id: ArrayId(index as u16),
             name: array.name.to_string(),
             shards,
             force: options.force,
-            mode: array.log.as_ref().map(|log| mode(log.mode)),
+            mode: array.log.as_ref().and_then(|log| log.mode).map(mode),
             volumes: volumes(array),
             cache_blocks,
             settings: DestageSettings {
@@ -137,7 +139,7 @@ fn create(
         copies: copies.to_vec(),
         chunk_blocks: array.chunk.blocks() as u32,
         lanes: log.lanes,
-        mode: mode(log.mode),
+        mode: log.mode.map_or(LogMode::WriteBack, mode),
         known_zero,
         volumes: volumes(array),
     };
@@ -153,6 +155,11 @@ fn create(
 fn volumes(array: &schema::Array) -> Vec<CreateVolume> {
     let volume = |volume: &schema::Volume| CreateVolume { name: volume.name.to_string(), blocks: volume.size.blocks() };
     array.volumes.iter().map(volume).collect()
+}
+
+/// How long a log copy may take.
+fn log_patience(array: &schema::Array) -> Span {
+    array.log.as_ref().map_or(Span::from_secs(10), |log| log.timeout.0)
 }
 
 const fn mode(mode: schema::LogMode) -> LogMode {

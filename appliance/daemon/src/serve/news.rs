@@ -1,6 +1,7 @@
 //! What happens in the engine as events of the history: here each gets its name, its severity, its words and its fields.
 
 use engine::command::{Event, HostNews};
+use ports::DeviceError;
 
 use super::report::Fixed;
 use crate::events::{Events, Severity, Told};
@@ -34,6 +35,14 @@ fn told(arrays: &[String], event: Event) -> Vec<Told> {
         Event::Lost { count } => {
             let text = format!("{count} pieces of news came faster than they could be told");
             vec![Told::new("events.lost", Severity::Warning, text).with("count", count)]
+        }
+        Event::CopyFailed { array, copy, error } => {
+            let text = match error {
+                DeviceError::Late => format!("log copy {copy} has not answered in time and will be excluded"),
+                error => format!("log copy {copy} failed ({error:?}) and will be excluded"),
+            };
+            let told = Told::new("log.failed", Severity::Error, text).of_array(&arrays[array.index()]);
+            vec![told.with("copy", copy).with("late", error == DeviceError::Late)]
         }
     }
 }

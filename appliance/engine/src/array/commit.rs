@@ -1,15 +1,17 @@
 //! Records and anchors on their way to the log copies, and what their durability brings about.
 //!
 //! A record is durable when every copy of the present epoch has answered. A copy that fails one is reported; the record
-//! waits until the coordinator has made the copy's exclusion durable (rule L6), and only then counts without it. Records
-//! are applied strictly in order.
+//! waits until the coordinator has made the copy's exclusion durable (rule L6), and only then counts without it. A copy
+//! that does not answer at all is treated likewise once its time is over, and as soon as a copy's exclusion is in force
+//! nobody waits for what it still has in hand (`Operations::give_up`). Records are applied strictly in order.
 
 use base::ids::{ArrayBlock, LaneId, StripeId};
 use base::time::{Span, Time};
 use journal::{Anchor, Entry, MAX_ENTRIES, RecordHeader, RecordKind, seal_record, slot_of};
-use ports::{BufferList, DeviceOp, Ports};
+use ports::{BufferList, DeviceError, DeviceOp, Ports};
 use raid::Geometry;
 
+use super::detained::Home;
 use super::lane::{Acknowledgement, AnchorWrite, Closing, Group, Item, Lane, Record, entry_of};
 use super::stripes::VersionRef;
 use super::{ArrayShard, Purpose, Work};
@@ -156,14 +158,16 @@ impl ArrayShard {
         id: LaneId,
         sequence: u64,
         copy: u8,
-        succeeded: bool,
+        result: Result<(), DeviceError>,
     ) {
         let excluded = self.map.copies[usize::from(copy)].is_none();
         let record = self.lane(id).record_mut(sequence);
         record.unanswered &= !(1 << copy);
-        if !succeeded && !excluded {
+        if let Err(error) = result
+            && !excluded
+        {
             record.failed |= 1 << copy;
-            self.copy_failed(copy);
+            self.copy_failed(copy, error);
         }
         self.apply_durable(work, id);
     }
@@ -189,7 +193,7 @@ impl ArrayShard {
             lane.in_flight -= 1;
             assert_eq!(sequence, lane.durable_upto + 1, "records are applied in order");
             lane.durable_upto = sequence;
-            self.scratch.push(descriptor.expect("a record under way has its descriptor"));
+            self.send_home(work, descriptor.expect("a record under way has its descriptor"), Home::Scratch);
             if let Some(group) = group {
                 self.apply(work, id, &group, sequence);
                 self.lane(id).recycle(group);
@@ -233,7 +237,7 @@ impl ArrayShard {
         if let Some((sequence, buffer)) = self.stripes.became_durable(version, work.now) {
             self.lane(id).forget(sequence);
             if let Some(buffer) = buffer {
-                work.ports.free(buffer);
+                self.send_home(work, buffer, Home::Pool);
             }
         }
         self.stripe_is_dirty(stripe);
@@ -297,19 +301,27 @@ impl ArrayShard {
     }
 
     /// A copy has answered an anchor.
-    pub(crate) fn anchor_answered<P: Ports>(&mut self, work: &mut Work<'_, P>, id: LaneId, copy: u8, succeeded: bool) {
+    pub(crate) fn anchor_answered<P: Ports>(
+        &mut self,
+        work: &mut Work<'_, P>,
+        id: LaneId,
+        copy: u8,
+        result: Result<(), DeviceError>,
+    ) {
         let excluded = self.map.copies[usize::from(copy)].is_none();
         let write = self.lane(id).anchor_write.as_mut().expect("an answer to the anchor under way");
         write.unanswered &= !(1 << copy);
-        if !succeeded && !excluded {
+        if let Err(error) = result
+            && !excluded
+        {
             write.failed |= 1 << copy;
-            self.copy_failed(copy);
+            self.copy_failed(copy, error);
         }
         self.anchor_durable(work, id);
     }
 
     /// Once the anchor is on every copy, what lies before it is free (rule L1).
-    fn anchor_durable<P: Ports>(&mut self, _work: &mut Work<'_, P>, id: LaneId) {
+    fn anchor_durable<P: Ports>(&mut self, work: &mut Work<'_, P>, id: LaneId) {
         let lost = self.map.copies.iter().all(Option::is_none);
         let lane = self.lanes[id.index()].as_mut().expect("the caller owns the lane");
         let Some(write) = lane.anchor_write.take_if(|write| write.unanswered == 0 && (write.failed == 0 || lost))
@@ -323,7 +335,7 @@ impl ArrayShard {
                 lane.closing = Closing::Closed;
             }
         }
-        self.scratch.push(write.buffer);
+        self.send_home(work, write.buffer, Home::Scratch);
     }
 
     /// The map has changed: what a copy failed that is now excluded counts without it.

@@ -21,6 +21,7 @@ use ports::{Buffer, DeviceOp, Ports};
 use raid::plan::{DestageKind, DestagePlan, MAX_PARITIES, plan_destage};
 use raid::{Part, slots, weight};
 
+use super::detained::Home;
 use super::lane::Item;
 use super::stripes::StripeRef;
 use super::sum::Sum;
@@ -449,7 +450,7 @@ impl ArrayShard {
         while let Some((sequence, buffer)) = self.stripes.take_frozen(stripe) {
             self.lane(lane).forget(sequence);
             if let Some(buffer) = buffer {
-                work.ports.free(buffer);
+                self.send_home(work, buffer, Home::Pool);
             }
         }
         work.metrics.destages.increment();

@@ -7,6 +7,7 @@ use ports::{Buffer, BufferId, DeviceOp, Ports};
 use raid::slots;
 
 use super::destage::{Destage, Phase};
+use super::detained::Home;
 use super::{ArrayShard, Purpose, Work};
 use crate::limits::MAX_DESTAGES;
 
@@ -92,7 +93,7 @@ impl ArrayShard {
             let key = self.in_grace.pop_front().expect("as many as there were");
             let operations = self.writes.due.len() + self.map.members.len();
             if self.grace.is_over(self.destages[key].grace) && work.operations.available() > operations {
-                self.write_members(key);
+                self.write_members(work, key);
             } else {
                 self.in_grace.push_back(key);
             }
@@ -125,7 +126,7 @@ impl ArrayShard {
     }
 
     /// Puts what a destage writes among what is due.
-    fn write_members(&mut self, key: Key<Destage>) {
+    fn write_members<P: Ports>(&mut self, work: &mut Work<'_, P>, key: Key<Destage>) {
         let destage = &self.destages[key];
         let stripe = destage.stripe;
         let entry = self.stripes.get(stripe);
@@ -155,12 +156,18 @@ impl ArrayShard {
         destage.phase = Phase::Writing;
         destage.failed = false;
         if unanswered == 0 {
-            self.written(key);
+            self.written(work, key);
         }
     }
 
     /// A member has answered a write.
-    pub(crate) fn destage_written(&mut self, batch: u32, slot: Slot, succeeded: bool) {
+    pub(crate) fn destage_written<P: Ports>(
+        &mut self,
+        work: &mut Work<'_, P>,
+        batch: u32,
+        slot: Slot,
+        succeeded: bool,
+    ) {
         if !succeeded {
             self.member_failed(slot);
         }
@@ -169,20 +176,20 @@ impl ArrayShard {
             let destage = self.destages.get_mut(key).expect("a destage waits for its operations");
             destage.unanswered -= 1;
             if destage.unanswered == 0 {
-                self.written(key);
+                self.written(work, key);
             }
         }
         self.writes.batches[batch as usize] = batch_of;
         self.writes.free.push(batch);
     }
 
-    fn written(&mut self, key: Key<Destage>) {
+    fn written<P: Ports>(&mut self, work: &mut Work<'_, P>, key: Key<Destage>) {
         let destage = &mut self.destages[key];
         destage.phase = Phase::Written;
         let parities = core::mem::take(&mut destage.parities);
         self.flushing.next.push(key);
         for parity in parities.into_iter().flatten() {
-            self.keep(parity);
+            self.send_home(work, parity, Home::Scratch);
         }
     }
 

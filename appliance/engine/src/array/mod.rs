@@ -8,6 +8,7 @@
 //! | [`lane`] | one lane of the log |
 //! | [`write`] | admission of writes to a lane |
 //! | [`commit`] | records and anchors on their way to the copies |
+//! | [`detained`] | buffers that a log device still reads though nobody waits for it |
 //! | [`read`] | reads from cache and members, degraded reads |
 //! | [`destage`] | from the log to the members: plan, parity, notes |
 //! | [`sum`] | weighted sums of blocks: parity, and what is lost |
@@ -21,6 +22,7 @@
 
 pub(crate) mod commit;
 pub(crate) mod destage;
+pub(crate) mod detained;
 pub(crate) mod grace;
 pub(crate) mod lane;
 pub(crate) mod members;
@@ -45,6 +47,7 @@ use crate::map::{ArrayMap, LogMode, Service};
 use crate::message::{Fragment, FragmentDone, FragmentKind, Message};
 use crate::operations::Operations;
 use destage::Destage;
+use detained::Detained;
 use grace::Grace;
 use lane::{Closing, Lane};
 pub use lane::{LaneStart, SLACK_BLOCKS};
@@ -145,6 +148,9 @@ pub(crate) struct ArrayShard {
     scratch: Vec<Buffer>,
     /// A block of zeros.
     zero: Option<Buffer>,
+    detained: Detained,
+    /// How long a log copy may take to answer.
+    log_patience: Span,
     /// Members and copies that were reported and are not excluded yet.
     failing_members: u32,
     failing_copies: u32,
@@ -183,6 +189,8 @@ pub struct ArrayPart {
     pub cache_blocks: usize,
     /// When they go to the members.
     pub settings: DestageSettings,
+    /// How long a log copy may take to answer before it counts as failed.
+    pub log_patience: Span,
 }
 
 impl ArrayShard {
@@ -224,6 +232,8 @@ impl ArrayShard {
             through: Slab::new(fragments),
             scratch: Vec::with_capacity(Self::scratch_blocks(&map)),
             zero: None,
+            detained: Detained::default(),
+            log_patience: part.log_patience,
             failing_members: 0,
             failing_copies: 0,
             answers: VecDeque::with_capacity(2 * fragments),
@@ -263,10 +273,12 @@ impl ArrayShard {
     }
 
     /// Takes what it sets aside and fills the cache with what recovery found, before the first turn.
-    pub(crate) fn prepare<P: Ports>(&mut self, ports: &mut P) {
+    pub(crate) fn prepare<P: Ports>(&mut self, work: &mut Work<'_, P>) {
         if self.zero.is_some() {
             return;
         }
+        self.watch_copies(work);
+        let ports = &mut *work.ports;
         while self.scratch.len() < self.scratch.capacity() {
             self.scratch.push(ports.alloc().expect("the pool was sized with what every array sets aside"));
         }
@@ -306,12 +318,12 @@ impl ArrayShard {
     ) {
         match purpose {
             Purpose::Record { lane, sequence, copy, .. } => {
-                self.record_answered(work, lane, sequence, copy, result.is_ok());
+                self.record_answered(work, lane, sequence, copy, result);
             }
-            Purpose::Anchor { lane, copy, .. } => self.anchor_answered(work, lane, copy, result.is_ok()),
+            Purpose::Anchor { lane, copy, .. } => self.anchor_answered(work, lane, copy, result),
             Purpose::Read { read, slot, .. } => self.read_answered(work, read, slot, result.is_ok()),
             Purpose::DestageRead { destage, slot, .. } => self.destage_read(work, destage, slot, result.is_ok()),
-            Purpose::DestageWrite { batch, slot, .. } => self.destage_written(batch, slot, result.is_ok()),
+            Purpose::DestageWrite { batch, slot, .. } => self.destage_written(work, batch, slot, result.is_ok()),
             Purpose::MemberFlush { slot, .. } => self.flushed(work, slot, result.is_ok()),
             Purpose::ZoneZero { job, slot, .. } => self.zone_zeroed(work, job, slot, result.is_ok()),
             Purpose::ZoneFlush { job, slot, .. } => self.zone_flushed(job, slot, result.is_ok()),
@@ -321,6 +333,7 @@ impl ArrayShard {
 
     /// Does what has become possible: sends records, starts destages, moves tails, retries what waited.
     pub(crate) fn maintain<P: Ports>(&mut self, work: &mut Work<'_, P>) {
+        self.release_detained(work);
         self.retry_reads(work);
         self.admit_waiting(work);
         if !self.halted {
@@ -365,10 +378,10 @@ impl ArrayShard {
     }
 
     /// A log copy did not do what it should.
-    fn copy_failed(&mut self, copy: u8) {
+    fn copy_failed(&mut self, copy: u8, error: DeviceError) {
         if self.failing_copies & 1 << copy == 0 && self.map.copies[usize::from(copy)].is_some() {
             self.failing_copies |= 1 << copy;
-            self.reports.push_back(Message::CopyFailed { array: self.map.id, copy });
+            self.reports.push_back(Message::CopyFailed { array: self.map.id, copy, error });
         }
     }
 
@@ -376,6 +389,7 @@ impl ArrayShard {
     pub(crate) fn new_map<P: Ports>(&mut self, work: &mut Work<'_, P>, map: Snapshot<ArrayMap>) {
         assert!(map.epoch > self.map.epoch, "epochs only grow");
         self.map = map;
+        self.watch_copies(work);
         self.wake_all();
         self.failing_members &= !self.map.missing();
         for (copy, device) in (0..).zip(&self.map.copies) {
@@ -388,6 +402,13 @@ impl ArrayShard {
         }
         self.copies_changed(work);
         self.members_changed(work);
+    }
+
+    /// Answers of log copies are waited for only so long.
+    pub(crate) fn watch_copies<P>(&self, work: &mut Work<'_, P>) {
+        for device in self.map.copies.iter().flatten() {
+            work.operations.watch(*device, self.log_patience);
+        }
     }
 
     /// Nothing is written from now on: whoever waits for it is told.

@@ -7,6 +7,7 @@
 use base::ZERO_BLOCK;
 use base::ids::{ArrayBlock, ArrayId, DeviceBlock, DeviceId, ShardId};
 use base::snapshot::Snapshot;
+use base::time::Span;
 use journal::{LogIdentity, LogLayout, LogSuperblock, slot_of};
 use ports::SyncDevice;
 use raid::{Assembly, Candidate, LogCandidate, Metadata, Superblock, Wanted, superblock_block};
@@ -82,6 +83,8 @@ pub struct AssembleOptions {
     pub cache_blocks: usize,
     /// When they go to the members.
     pub settings: DestageSettings,
+    /// How long a log copy may take to answer before it counts as failed.
+    pub log_patience: Span,
 }
 
 /// What start-up found and did.
@@ -231,6 +234,7 @@ fn attempt<D: SyncDevice>(
             initialised: initialised.words(),
             cache_blocks: options.cache_blocks,
             settings: options.settings,
+            log_patience: options.log_patience,
         });
     }
     for scan in &scans {

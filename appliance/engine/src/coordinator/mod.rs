@@ -146,9 +146,12 @@ impl Coordinator {
         }
     }
 
-    pub(crate) fn release<P: Ports>(&mut self, ports: &mut P) {
-        let used = self.arrays.iter_mut().flat_map(|array| array.buffers.drain(..));
-        for buffer in used.chain(self.spare.drain(..)) {
+    /// Gives back what it set aside, after the last turn, but for what a device that was given up may still read.
+    pub(crate) fn release<P: Ports>(&mut self, ports: &mut P, operations: &Operations<Purpose>) {
+        for array in &mut self.arrays {
+            take_back(&mut array.buffers, &mut self.spare, operations);
+        }
+        for buffer in self.spare.drain(..) {
             ports.free(buffer);
         }
     }
@@ -162,10 +165,11 @@ impl Coordinator {
                     array.pending.members |= 1 << slot.0;
                 }
             }
-            Message::CopyFailed { array, copy } => {
-                let array = &mut self.arrays[array.index()];
-                if array.array.map.copies[usize::from(copy)].is_some() {
+            Message::CopyFailed { array: id, copy, error } => {
+                let array = &mut self.arrays[id.index()];
+                if array.array.map.copies[usize::from(copy)].is_some() && array.pending.copies & 1 << copy == 0 {
                     array.pending.copies |= 1 << copy;
+                    self.tell(Event::CopyFailed { array: id, copy, error });
                 }
             }
             Message::ZoneZeroed { array, zone } => {
@@ -228,13 +232,14 @@ impl Coordinator {
             let array = &mut self.arrays[index];
             if array.unanswered == 0 && !matches!(array.change, Change::None) {
                 worked = true;
-                self.spare.append(&mut array.buffers);
+                take_back(&mut array.buffers, &mut self.spare, operations);
                 let change = core::mem::replace(&mut array.change, Change::None);
                 let failed = core::mem::take(&mut array.failed);
                 self.end(id, change, failed);
             }
             let array = &mut self.arrays[index];
             if matches!(array.change, Change::None) {
+                take_back(&mut array.buffers, &mut self.spare, operations);
                 let places = array.array.superblocks.len() + array.array.log_superblocks.len();
                 if !array.pending.is_empty() {
                     if operations.available() > places && self.spare.len() >= places {
@@ -290,6 +295,18 @@ impl Coordinator {
             self.tell(Event::Excluded { array: id, members, copies, epoch: map.epoch });
         }
         self.excluded(id);
+    }
+}
+
+/// Takes back the buffers of a change that has ended, but for those that a device which was given up may still read.
+fn take_back(used: &mut Vec<Buffer>, spare: &mut Vec<Buffer>, operations: &Operations<Purpose>) {
+    let mut at = 0;
+    while at < used.len() {
+        if operations.is_held(used[at].id()) {
+            at += 1;
+        } else {
+            spare.push(used.swap_remove(at));
+        }
     }
 }
 

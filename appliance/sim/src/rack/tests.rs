@@ -110,3 +110,20 @@ fn completions_come_in_any_order_and_only_in_their_time() {
     }
     assert_eq!(orders.len(), 2);
 }
+
+#[test]
+fn a_device_that_hangs_answers_late_or_not_until_the_power_was_off() {
+    for (span, answers) in [(Span::from_millis(50), true), (Span(u64::MAX), false)] {
+        let mut rack = Rack::new(1, &[OPTIONS], Trace::default());
+        rack.plan(vec![PlannedFault { effect: 1, fault: Fault::Hang { device: DeviceId(0), span } }]);
+        assert_eq!(submit(&mut rack, 7, DeviceOp::Write, &[BufferId(3), BufferId(3)]), Ok(()));
+        rack.clock.advance(Time(0) + Span::from_millis(10));
+        assert!(rack.finish_due().is_none());
+        assert_eq!(rack.buffers_in_flight(), 1);
+        rack.clock.advance(Time(0) + Span::from_millis(60));
+        assert_eq!(rack.finish_due().is_some_and(|finished| finished.result.is_ok()), answers);
+        assert_eq!(rack.flush_now(DeviceId(0)), Ok(()), "start-up code finds it working");
+        rack.forget_flights();
+        assert_eq!((rack.in_flight(), rack.buffers_in_flight()), (0, 0));
+    }
+}
