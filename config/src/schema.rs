@@ -45,6 +45,24 @@ pub struct Config {
     /// What a stray write leads to: a write to memory that is read-only once the appliance serves.
     #[serde(default)]
     pub sealed: SealedMemory,
+    /// Whether the process takes from itself what it does not need once its devices are open: privileges, files, system calls.
+    #[serde(default)]
+    pub sandbox: Sandbox,
+    /// Further folders whose files and devices may be opened while serving, for drives that are added later. Those of the
+    /// configured devices may always.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drive_folders: Vec<PathBuf>,
+}
+
+/// Whether the process confines itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Sandbox {
+    /// It does, as far as the kernel can.
+    #[default]
+    On,
+    /// It keeps all that it was started with.
+    Off,
 }
 
 /// What a stray write leads to.

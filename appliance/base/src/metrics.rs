@@ -320,6 +320,8 @@ pub struct ProcessMetrics {
     pub seals: Gauge,
     /// Writes to them.
     pub sealed_violations: Gauge,
+    /// System calls that the sandbox refused.
+    pub sandbox_refusals: Gauge,
 }
 
 /// All metrics of an appliance, to be shared by `Arc`.

@@ -58,8 +58,9 @@ fn status_of(options: &StatusOptions) -> Result<String, Box<dyn Error>> {
     let socket = verbs::socket(options.control.as_deref(), options.file.as_deref())?;
     let status = control_client::status(&socket)?;
     if options.memory {
-        let memory = &status.memory;
-        return Ok(if options.json { serde_json::to_string_pretty(memory)? + "\n" } else { memory.to_string() });
+        let (memory, sandbox) = (&status.memory, &status.sandbox);
+        let json = || serde_json::to_string_pretty(&serde_json::json!({ "memory": memory, "sandbox": sandbox }));
+        return Ok(if options.json { json()? + "\n" } else { format!("{memory}{sandbox}") });
     }
     if options.json {
         return Ok(serde_json::to_string_pretty(&status)? + "\n");

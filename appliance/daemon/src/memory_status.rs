@@ -1,5 +1,5 @@
-//! Which memory of the process is read-only while it serves: what `brindle status --memory` shows. Plain values, as in
-//! [`crate::status`]; the JSON is a public interface as well.
+//! Which memory of the process is read-only while it serves, and how it is confined: what `brindle status --memory` shows.
+//! Plain values, as in [`crate::status`]; the JSON is a public interface as well.
 
 use std::fmt;
 
@@ -41,6 +41,35 @@ pub struct RegionStatus {
     pub opened_pages: u64,
 }
 
+/// How the process is confined.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SandboxStatus {
+    /// Whether it is.
+    pub on: bool,
+    /// Capabilities that are left.
+    pub capabilities: Vec<String>,
+    /// The version of Landlock that keeps the rules for files; 0 if the kernel has none.
+    pub file_rules: u32,
+    /// Whether system calls are filtered.
+    pub call_filter: bool,
+    /// System calls that were refused.
+    pub refused_calls: u64,
+}
+
+impl fmt::Display for SandboxStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.on {
+            return writeln!(f, "\nSandbox: off");
+        }
+        let has = |there: bool| if there { "restricted" } else { "not restricted: the kernel cannot" };
+        writeln!(f, "\nSandbox: on")?;
+        let capabilities = if self.capabilities.is_empty() { "none".to_owned() } else { self.capabilities.join(", ") };
+        writeln!(f, "  capabilities: {capabilities}; none can be gained")?;
+        writeln!(f, "  files: {}", has(self.file_rules > 0))?;
+        writeln!(f, "  system calls: {}, {} refused", has(self.call_filter), self.refused_calls)
+    }
+}
+
 impl fmt::Display for MemoryStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let meaning = match self.policy.as_str() {
@@ -80,6 +109,23 @@ pub(crate) mod tests {
             unsealed: 0,
             violations: 0,
         }
+    }
+
+    pub(crate) fn sandbox() -> SandboxStatus {
+        SandboxStatus { on: true, capabilities: vec![], file_rules: 7, call_filter: false, refused_calls: 2 }
+    }
+
+    #[test]
+    fn the_sandbox_is_told_piece_by_piece() {
+        let text = sandbox().to_string();
+        let lines = [
+            "Sandbox: on",
+            "  capabilities: none; none can be gained",
+            "  files: restricted",
+            "  system calls: not restricted: the kernel cannot, 2 refused",
+        ];
+        assert_eq!(text.trim().lines().collect::<Vec<_>>(), lines);
+        assert_eq!(SandboxStatus::default().to_string(), "\nSandbox: off\n");
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod methods;
 mod new_files;
 mod news;
 mod report;
+mod sandbox;
 mod sealing;
 mod shards;
 
@@ -55,6 +56,7 @@ use fixed::fixed;
 pub(crate) use methods::Listed;
 use new_files::NewFiles;
 use report::Reporter;
+use sandbox::Others;
 use shards::Shards;
 
 /// How long reactors that are told to end at once may take to: a device may hold one of them for ever.
@@ -99,8 +101,6 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
     for note in &devices.notes {
         tracing::warn!("{note}");
     }
-    // Before there are other threads: from here on the program's own tables stay as they are.
-    token.seal()?;
     let metrics = Arc::new(Metrics::new(names(&config, &devices), shards));
     let late = Arc::new(Late::default());
     let socket = options.control.clone().or_else(|| config.control.as_ref().map(|control| control.socket.clone()));
@@ -112,6 +112,11 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
     if let Some((_, found)) = &store {
         events::book::tell_found(&events, found);
     }
+    // Before there are other threads: from here on the program's own tables stay as they are, and it can do what it must.
+    token.seal()?;
+    let others =
+        Others { socket: socket.as_deref(), history: config.events_folder(socket.as_deref()), new_files: &new_files };
+    let confinement = sandbox::enter(&config, &others, options.log_format == LogFormat::Json)?;
     let plane = ControlPlane::start(control_setup(&config, &metrics, &late, socket.clone()))?;
     // Before any array is touched: what the machine cannot give is refused while nothing has changed.
     let pool = pool(&config, pool_blocks)?;
@@ -148,7 +153,7 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
     let control = runtime.take_control().expect("the control side is taken once");
     let news = news::to_history(&fixed, events.clone());
     let shards = Shards::start(control, news).map_err(ServeError::Thread)?;
-    let reporter = Reporter { fixed, shards, stats: stats.clone(), events: events.clone() };
+    let reporter = Reporter { fixed, shards, stats: stats.clone(), events: events.clone(), confinement };
     if late.0.set(Running { reporter, stats }).is_err() {
         unreachable!("it is set once");
     }

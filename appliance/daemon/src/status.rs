@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 
 use serde::{Deserialize, Serialize};
 
-use crate::memory_status::MemoryStatus;
+use crate::memory_status::{MemoryStatus, SandboxStatus};
 
 /// The whole appliance.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -35,6 +35,9 @@ pub struct Status {
     /// Memory that is read-only while serving.
     #[serde(default)]
     pub memory: MemoryStatus,
+    /// How the process is confined.
+    #[serde(default)]
+    pub sandbox: SandboxStatus,
 }
 
 /// A reactor.
@@ -360,6 +363,7 @@ pub(crate) mod tests {
                 ..Default::default()
             }],
             memory: crate::memory_status::tests::example(),
+            sandbox: crate::memory_status::tests::sandbox(),
         }
     }
 

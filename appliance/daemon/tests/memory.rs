@@ -61,7 +61,8 @@ fn every_sealed_region_is_read_only_while_serving() {
     let text = String::from_utf8(place.brindle(&["status", "--memory", "test.yaml"]).stdout).unwrap();
     assert!(text.starts_with("Sealed memory: kill") && text.contains("volume map"), "{text}");
     let told = place.brindle(&["status", "--memory", "--json", "test.yaml"]).stdout;
-    assert_eq!(serde_json::from_slice::<brindle::memory_status::MemoryStatus>(&told).unwrap(), status.memory);
+    let told: serde_json::Value = serde_json::from_slice(&told).unwrap();
+    assert_eq!(told["memory"], serde_json::to_value(&status.memory).unwrap());
     let metrics = scrape(server.metrics());
     let bytes = format!("\nbrindle_sealed_memory_bytes {}\n", status.memory.sealed_bytes);
     for line in [bytes.as_str(), "\nbrindle_sealed_regions 5\n", "\nbrindle_sealed_violations_total 0\n"] {

@@ -384,6 +384,7 @@ fn opening(name: &str, path: &Path, source: io::Error) -> DeviceOpenError {
     let (name, path) = (name.to_owned(), path.to_owned());
     match source.raw_os_error() {
         Some(libc::ENOENT | libc::ENOTDIR) => DeviceOpenError::Missing { name, path },
+        Some(libc::EACCES) if crate::confine::forbids(&path) => DeviceOpenError::Sandboxed { name, path },
         Some(libc::EACCES | libc::EPERM | libc::EROFS) => DeviceOpenError::Permission { name, path },
         _ => DeviceOpenError::System { path, doing: "opening", source },
     }

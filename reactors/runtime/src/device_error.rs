@@ -32,6 +32,17 @@ pub enum DeviceOpenError {
         /// Where.
         path: PathBuf,
     },
+    /// The process has confined itself to other folders.
+    #[error(
+        "device {name}: the sandbox keeps this process from opening {path}, which is in no folder of a configured device. Name \
+         its folder in `drive_folders` and start again, or start with `sandbox: off`"
+    )]
+    Sandboxed {
+        /// The operator's name.
+        name: String,
+        /// Where.
+        path: PathBuf,
+    },
     /// A file was named as a block device, or something else as a file.
     #[error("device {name}: {path} is {found}, not {expected}. Correct its kind or its path")]
     WrongKind {

@@ -21,7 +21,9 @@
 //! | `stream`, `socket_sys` | a reactor's streams by readiness |
 //! | `event_sys`, `map_sys` | epoll, eventfd, anonymous memory |
 //! | [`sealed`] | memory that is read-only once the program is initialised |
-//! | `signal_sys` | handlers of faults, and their stacks |
+//! | `secret_sys` | keys in memory that is never swapped out or dumped |
+//! | [`confine`] | privileges, files and system calls that the process takes from itself |
+//! | `signal_sys`, `line` | handlers of signals, their stacks, and what they write |
 //!
 //! Unsafe code is allowed in `pool` and in the files named `*_sys`, and nowhere else.
 //!
@@ -53,12 +55,14 @@
 //! ```
 
 mod blocking_sys;
+pub mod confine;
 pub mod cores;
 pub mod device;
 pub mod device_error;
 mod event_sys;
 mod gate;
 mod holder;
+mod line;
 pub mod listener;
 mod map_sys;
 pub mod mesh;
@@ -68,6 +72,7 @@ mod ram;
 pub mod reactor;
 pub mod runtime;
 pub mod sealed;
+mod secret_sys;
 mod signal_sys;
 mod socket_sys;
 mod stream;
@@ -85,5 +90,6 @@ pub use mesh::{Control, Poster};
 pub use pool::{LocalPool, Pool, PoolError};
 pub use reactor::{Polling, ReactorPorts, ReactorStats};
 pub use runtime::{AcceptStats, Backend, Runtime, RuntimeError, RuntimeOptions, StatsReader};
+pub use secret_sys::{Secret, SecretError, wipe};
 pub use signal_sys::SignalStack;
 pub use sync_device::{SignatureAreas, SyncHandle};

@@ -79,6 +79,20 @@ pub(crate) fn registers(context: *mut libc::c_void) -> Registers {
     Registers { instruction, stack }
 }
 
+/// Sets what the interrupted system call is to return.
+pub(crate) fn set_result(context: *mut libc::c_void, result: i64) {
+    // SAFETY: as above; a handler may change the registers that its thread goes on with.
+    let context = unsafe { &mut *context.cast::<libc::ucontext_t>() };
+    #[cfg(target_arch = "x86_64")]
+    {
+        context.uc_mcontext.gregs[libc::REG_RAX as usize] = result;
+    }
+    #[cfg(target_arch = "aarch64")]
+    {
+        context.uc_mcontext.regs[0] = result.cast_unsigned();
+    }
+}
+
 thread_local! {
     /// Where this thread's stack ends; 0 where it is not known.
     static STACK_END: Cell<usize> = const { Cell::new(0) };

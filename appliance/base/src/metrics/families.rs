@@ -126,6 +126,8 @@ families! {
         "Regions of memory that were made read-only, those that are gone included.";
     SEALED_VIOLATIONS, "sealed_violations_total", Counter, None, [],
         "Writes to memory that is read-only while serving.";
+    SANDBOX_REFUSALS, "sandbox_refusals_total", Counter, None, [],
+        "System calls that the sandbox refused.";
 }
 
 #[cfg(test)]

@@ -175,11 +175,12 @@ impl Metrics {
 
     fn process_samples(&self, visit: &mut impl FnMut(&'static Family, &[&str], Value)) {
         let process = self.process();
-        let cells: [(&'static Family, &Gauge); 4] = [
+        let cells: [(&'static Family, &Gauge); 5] = [
             (&SEALED_MEMORY, &process.sealed_bytes),
             (&SEALED_REGIONS, &process.sealed_regions),
             (&SEALED_SEALS, &process.seals),
             (&SEALED_VIOLATIONS, &process.sealed_violations),
+            (&SANDBOX_REFUSALS, &process.sandbox_refusals),
         ];
         for (family, cell) in cells {
             visit(family, &[], Value::Number(cell.get() as f64));

@@ -32,6 +32,9 @@ pub enum ServeError {
     /// Memory cannot be made read-only.
     #[error("sealed memory: {0}. Or do without, by --sealed off")]
     Sealed(#[from] runtime::sealed::SealError),
+    /// The process cannot confine itself.
+    #[error("sandbox: {0}. Or do without, by `sandbox: off`")]
+    Confine(#[from] runtime::confine::ConfineError),
     /// The system gives no thread.
     #[error("cannot start a thread of the control side: {0}")]
     Thread(#[source] io::Error),

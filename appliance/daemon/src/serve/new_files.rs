@@ -61,6 +61,11 @@ impl NewFiles {
         Ok(at)
     }
 
+    /// Folders that were made and are not kept yet.
+    pub(super) fn folders(&self) -> &[PathBuf] {
+        &self.folders
+    }
+
     /// Gives the files their names, durably, and keeps all.
     pub(super) fn keep(&mut self) -> Result<(), ServeError> {
         let failed = |path: &Path| {

@@ -8,6 +8,7 @@ use base::snapshot::Snapshot;
 use engine::map::ArrayMap;
 use engine::status::ShardStatus;
 use runtime::StatsReader;
+use runtime::confine::Confinement;
 
 use super::fixed::{Place, Placed};
 use super::shards::Shards;
@@ -32,6 +33,7 @@ pub(super) struct Reporter {
     pub(super) shards: Shards,
     pub(super) stats: StatsReader,
     pub(super) events: Events,
+    pub(super) confinement: Option<Confinement>,
 }
 
 impl Reporter {
@@ -48,6 +50,7 @@ impl Reporter {
             volumes: fixed.volumes.clone(),
             listeners: fixed.listeners.clone(),
             memory: super::sealing::status(),
+            sandbox: super::sandbox::status(self.confinement.as_ref()),
             ..Status::default()
         };
         for (shard, stats) in (0u16..).zip(self.stats.reactors()) {

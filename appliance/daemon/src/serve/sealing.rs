@@ -109,6 +109,7 @@ pub(super) fn count(metrics: &Metrics) {
     process.sealed_regions.set(status.regions.len() as u64);
     process.seals.set(status.seals);
     process.sealed_violations.set(status.violations);
+    process.sandbox_refusals.set(runtime::confine::refused_calls());
 }
 
 #[cfg(test)]

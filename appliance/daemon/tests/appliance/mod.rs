@@ -241,6 +241,7 @@ impl Server {
         self.signal(Signal::TERM);
         let (code, log) = self.end();
         assert_eq!(code, Some(0), "{log}");
+        assert!(!log.contains("the sandbox refuses"), "all it needs is allowed: {log}");
         log
     }
 

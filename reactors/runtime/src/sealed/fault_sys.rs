@@ -14,10 +14,10 @@
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::line::Line;
 use super::regions::{self, Hit, RegionKind};
 use super::section_sys::{self, settings};
 use super::{Policy, page_bytes};
+use crate::line::Line;
 use crate::signal_sys::{self, Registers};
 
 /// Most frames of a backtrace.

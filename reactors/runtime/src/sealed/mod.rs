@@ -6,7 +6,7 @@
 //! | `section_sys` | [`sealed_static!`](crate::sealed_static): statics, written only with the [`InitToken`] |
 //! | `arena_sys` | [`SealingAllocator`]: everything that a value owns, copied into pages of its own |
 //! | `value_sys` | [`Sealed`], [`Current`]: values there, and how they are replaced |
-//! | `fault_sys`, `line` | what a write to them leads to, and how it is told |
+//! | `fault_sys` | what a write to them leads to, and how it is told |
 //! | `regions` | the table of what is sealed |
 //!
 //! A program takes the [`InitToken`] with a [`Policy`], fills its statics, keeps its values, and uses the token up by
@@ -20,7 +20,6 @@
 
 mod arena_sys;
 mod fault_sys;
-mod line;
 mod regions;
 mod section_sys;
 mod value_sys;

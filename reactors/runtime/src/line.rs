@@ -5,7 +5,7 @@
 const LINE_BYTES: usize = 1536;
 
 /// A line that is being written.
-pub(super) struct Line {
+pub(crate) struct Line {
     bytes: [u8; LINE_BYTES],
     length: usize,
     as_json: bool,
@@ -17,7 +17,7 @@ const JSON_END: &[u8] = b"\"}\n";
 
 impl Line {
     /// Begins a line; `level` is the severity for machines.
-    pub(super) fn new(as_json: bool, level: &str) -> Self {
+    pub(crate) fn new(as_json: bool, level: &str) -> Self {
         let mut line = Self { bytes: [0; LINE_BYTES], length: 0, as_json };
         if as_json {
             line.raw(b"{\"level\":\"");
@@ -40,12 +40,12 @@ impl Line {
     }
 
     /// Adds text.
-    pub(super) fn text(&mut self, text: &str) -> &mut Self {
+    pub(crate) fn text(&mut self, text: &str) -> &mut Self {
         self.bytes_of(text.as_bytes())
     }
 
     /// Adds bytes that are text, perhaps not of ours.
-    pub(super) fn bytes_of(&mut self, bytes: &[u8]) -> &mut Self {
+    pub(crate) fn bytes_of(&mut self, bytes: &[u8]) -> &mut Self {
         for &byte in bytes {
             let shown = if byte < b' ' || byte == b'"' || byte == b'\\' || byte == 0x7f { b'?' } else { byte };
             self.raw(&[shown]);
@@ -54,13 +54,13 @@ impl Line {
     }
 
     /// Adds a number in base 16.
-    pub(super) fn hex(&mut self, number: usize) -> &mut Self {
+    pub(crate) fn hex(&mut self, number: usize) -> &mut Self {
         self.raw(b"0x");
         self.digits(number as u64, 16)
     }
 
     /// Adds a number in base 10.
-    pub(super) fn decimal(&mut self, number: u64) -> &mut Self {
+    pub(crate) fn decimal(&mut self, number: u64) -> &mut Self {
         self.digits(number, 10)
     }
 
@@ -79,7 +79,7 @@ impl Line {
     }
 
     /// Ends it: what is to be written.
-    pub(super) fn end(&mut self) -> &[u8] {
+    pub(crate) fn end(&mut self) -> &[u8] {
         let end = if self.as_json { JSON_END } else { PLAIN_END };
         let length = self.length + end.len();
         self.bytes[self.length..length].copy_from_slice(end);
