@@ -16,6 +16,9 @@ pub use cells::{Counter, Gauge, Histogram, Latency, Sizes};
 pub use families::{FAMILIES, Family, Kind, Unit};
 pub use samples::{HistogramValue, Value};
 
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::OnceLock;
+
 use crate::time::Span;
 
 /// What a host asks of a volume.
@@ -259,7 +262,7 @@ impl ShardMetrics {
             core::iter::repeat_with(T::default).take(length).collect()
         }
         Self {
-            volumes: table(names.volumes.len()),
+            volumes: table(names.volumes.len() + LATER_VOLUMES),
             devices: table(names.devices.len()),
             arrays: table(names.arrays.len()),
             connections: Gauge::default(),
@@ -324,10 +327,22 @@ pub struct ProcessMetrics {
     pub sandbox_refusals: Gauge,
 }
 
+/// Volumes that are made while serving and counted; what is made beyond is served as well.
+pub const LATER_VOLUMES: usize = 256;
+
+/// A place for a volume that is made while serving.
+#[derive(Debug, Default)]
+struct LaterVolume {
+    name: OnceLock<VolumeName>,
+    gone: AtomicBool,
+}
+
 /// All metrics of an appliance, to be shared by `Arc`.
 #[derive(Debug)]
 pub struct Metrics {
     names: Names,
+    /// Behind the volumes of `names`.
+    later: Vec<LaterVolume>,
     shards: Vec<ShardMetrics>,
     events: [Counter; Severity::ALL.len()],
     process: ProcessMetrics,
@@ -337,7 +352,31 @@ impl Metrics {
     /// Counters at zero for `shards` reactors.
     pub fn new(names: Names, shards: u16) -> Self {
         let shards = (0..shards).map(|_| ShardMetrics::new(&names)).collect();
-        Self { names, shards, events: Default::default(), process: ProcessMetrics::default() }
+        let later = core::iter::repeat_with(LaterVolume::default).take(LATER_VOLUMES).collect();
+        Self { names, later, shards, events: Default::default(), process: ProcessMetrics::default() }
+    }
+
+    /// A volume has this place. The first name of a place stays, as counters go by it.
+    pub fn name_volume(&self, volume: crate::ids::VolumeId, name: VolumeName) {
+        let at = volume.index().checked_sub(self.names.volumes.len());
+        if let Some(place) = at.and_then(|at| self.later.get(at)) {
+            place.name.get_or_init(|| name);
+        }
+    }
+
+    /// The volume of a place is gone: it is told of no more.
+    pub fn forget_volume(&self, volume: crate::ids::VolumeId) {
+        let at = volume.index().checked_sub(self.names.volumes.len());
+        if let Some(place) = at.and_then(|at| self.later.get(at)) {
+            place.gone.store(true, Relaxed);
+        }
+    }
+
+    /// The volumes that are told of, by their places.
+    pub fn volumes(&self) -> impl Iterator<Item = (usize, &VolumeName)> {
+        let later = self.later.iter().map(|place| place.name.get().filter(|_| !place.gone.load(Relaxed)));
+        let all = self.names.volumes.iter().map(Some).chain(later).enumerate();
+        all.filter_map(|(at, name)| name.map(|name| (at, name)))
     }
 
     /// What one reactor writes to.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use config::TimeSpan;
+use config::{Size, TimeSpan};
 
 use crate::events::{self, Severity};
 
@@ -35,6 +35,9 @@ pub enum Command {
     /// Drives: members of arrays and log copies.
     #[command(subcommand)]
     Drive(DriveCommand),
+    /// Volumes: made, grown, renamed, copied and deleted while hosts go on.
+    #[command(subcommand)]
+    Volume(VolumeCommand),
     /// What happened, and who changed what.
     Events(EventsOptions),
     /// Print the version.
@@ -55,6 +58,110 @@ pub enum DriveCommand {
         #[command(flatten)]
         server: Server,
     },
+}
+
+/// What can be done with volumes. A volume is named as array/volume, such as a0/v0.
+#[derive(Debug, Subcommand)]
+pub enum VolumeCommand {
+    /// Show all volumes, and the space for more.
+    List {
+        /// Whom to ask.
+        #[command(flatten)]
+        server: Server,
+    },
+    /// Make a volume. It reads as zeros, and outlives restarts.
+    Create {
+        /// The new volume.
+        volume: String,
+        /// How large it is: whole blocks of 4KiB, such as 10GiB.
+        #[arg(long, value_parser = size)]
+        size: Size,
+        /// The subsystem in which hosts find it, by its NQN. They need not reconnect.
+        #[arg(long, value_name = "NQN")]
+        subsystem: Option<String>,
+        /// The namespace identifier there. Left out: the lowest that is free.
+        #[arg(long, requires = "subsystem")]
+        nsid: Option<u32>,
+        /// Whom to ask.
+        #[command(flatten)]
+        server: Server,
+    },
+    /// Make a volume larger. Hosts see it at once.
+    Grow {
+        /// The volume.
+        volume: String,
+        /// Its new size.
+        #[arg(long, value_parser = size)]
+        size: Size,
+        /// Whom to ask.
+        #[command(flatten)]
+        server: Server,
+    },
+    /// Give a volume another name. Hosts know it by its identities, which stay.
+    Rename {
+        /// The volume.
+        volume: String,
+        /// Its new name, without the array.
+        name: String,
+        /// Also one that the configuration names: change it there too.
+        #[arg(long)]
+        force: bool,
+        /// Whom to ask.
+        #[command(flatten)]
+        server: Server,
+    },
+    /// Have hosts find a volume in a subsystem.
+    Export {
+        /// The volume.
+        volume: String,
+        /// The subsystem, by its NQN.
+        #[arg(long, value_name = "NQN")]
+        subsystem: String,
+        /// The namespace identifier there. Left out: the lowest that is free.
+        #[arg(long)]
+        nsid: Option<u32>,
+        /// Whom to ask.
+        #[command(flatten)]
+        server: Server,
+    },
+    /// Delete a volume and all that is in it.
+    Delete {
+        /// The volume.
+        volume: String,
+        /// Also one that connected hosts see, or that the configuration names and the next start makes again, empty.
+        #[arg(long)]
+        force: bool,
+        /// Whether to ask.
+        #[command(flatten)]
+        consent: Consent,
+        /// Whom to ask.
+        #[command(flatten)]
+        server: Server,
+    },
+    /// Copy a volume to a new one. Whoever writes to it meanwhile spoils the copy.
+    Copy {
+        /// The volume.
+        volume: String,
+        /// The new one, also of another array.
+        copy: String,
+        /// The subsystem in which hosts find the copy once it is whole, by its NQN.
+        #[arg(long, value_name = "NQN")]
+        subsystem: Option<String>,
+        /// The namespace identifier there. Left out: the lowest that is free.
+        #[arg(long, requires = "subsystem")]
+        nsid: Option<u32>,
+        /// Do not wait for its end.
+        #[arg(long)]
+        no_wait: bool,
+        /// Whom to ask.
+        #[command(flatten)]
+        server: Server,
+    },
+}
+
+/// A size as configurations have it.
+fn size(text: &str) -> Result<Size, String> {
+    serde_json::from_value(text.into()).map_err(|error: serde_json::Error| error.to_string())
 }
 
 /// Which events to show, and how.

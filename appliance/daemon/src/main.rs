@@ -40,6 +40,7 @@ fn run(command: Command) -> Result<(), Box<dyn Error>> {
         Command::Schema => say(&config::export::json_schema_text())?,
         Command::Status(options) => say(&status_of(&options)?)?,
         Command::Drive(command) => say(&verbs::drive::run(&command)?)?,
+        Command::Volume(command) => say(&verbs::volume::run(&command)?)?,
         Command::Events(options) => verbs::events::run(&options, &mut say)?,
         Command::Version => say(concat!("brindle ", env!("CARGO_PKG_VERSION"), "\n"))?,
     }

@@ -17,6 +17,7 @@ mod report;
 mod sandbox;
 mod sealing;
 mod shards;
+mod volumes;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -25,15 +26,16 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use base::ids::ShardId;
+use base::ids::{ShardId, VolumeId};
 use base::metrics::{Metrics, Names, ReactorTimes, VolumeName};
 use base::snapshot::Snapshot;
 use base::time::Span;
 use config::schema::{Config, Hugepages, Polling as ConfiguredPolling};
 use engine::boot::BootedArray;
-use engine::coordinator::{Coordinator, CoordinatorSetup};
+use engine::coordinator::{Coordinator, CoordinatorSetup, TABLE_BUFFERS};
 use engine::front::FrontSetup;
 use engine::limits::MESH_CAPACITY;
+use engine::map::{VolumeMap, VolumeTables};
 use engine::message::Message;
 use engine::{Shard, ShardSetup};
 use nvme::log_page::SmartLog;
@@ -51,13 +53,13 @@ use crate::logging;
 use crate::status::Status;
 use devices::Devices;
 pub use error::ServeError;
-use exports::{Volumes, exports};
 use fixed::fixed;
 pub(crate) use methods::Listed;
 use new_files::NewFiles;
 use report::Reporter;
 use sandbox::Others;
 use shards::Shards;
+pub(crate) use volumes::Listed as Volumes;
 
 /// How long reactors that are told to end at once may take to: a device may hold one of them for ever.
 const FORCED_STOP_LIMIT: Duration = Duration::from_secs(5);
@@ -122,8 +124,8 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
     let pool = pool(&config, pool_blocks)?;
 
     let mut booted = arrays::boot(&config, &devices, options, shards, budget.cache_blocks, &events)?;
-    let volumes = Volumes::of(&config, &booted)?;
-    let exports = seal_or_share("exports", exports(&config, &booted, &volumes, &addresses)?);
+    let volumes = seal_or_share("volume map", exports::volumes(&config, &booted)?);
+    let exports = seal_or_share("exports", exports::exports(&config, &booted, &volumes, &addresses)?);
     sealing::maps(&mut booted);
     let pool = enlarged(pool, &config, &budget, &booted)?;
     let runtime_options = RuntimeOptions {
@@ -134,7 +136,13 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
         mesh_capacity: MESH_CAPACITY,
         ..RuntimeOptions::on_cores(cores)
     };
-    let fixed = fixed(&config, started, &devices, &booted, &volumes, &addresses);
+    let fixed = fixed(&config, started, &devices, &booted, &addresses);
+    let tables = VolumeTables {
+        epoch: 0,
+        volumes: volumes.clone(),
+        exports: Some(exports.clone()),
+        metadata: booted.iter().map(|array| Arc::clone(&array.coordinated.metadata)).collect(),
+    };
     let programs = shard_programs(&mut booted, &volumes, &exports, &metrics, &budget, shards);
     let mut runtime = Runtime::start(&runtime_options, &pool, &devices.set, programs)?;
     for note in runtime.notes() {
@@ -152,7 +160,9 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
     let stats = runtime.stats();
     let control = runtime.take_control().expect("the control side is taken once");
     let news = news::to_history(&fixed, events.clone());
-    let shards = Shards::start(control, news).map_err(ServeError::Thread)?;
+    let name = volume_names(&metrics);
+    name(&tables);
+    let shards = Shards::start(control, tables, news, name).map_err(ServeError::Thread)?;
     let reporter = Reporter { fixed, shards, stats: stats.clone(), events: events.clone(), confinement };
     if late.0.set(Running { reporter, stats }).is_err() {
         unreachable!("it is set once");
@@ -312,10 +322,11 @@ fn names(config: &Config, devices: &Devices) -> Names {
     }
 }
 
-/// Blocks that the coordinator sets aside for the arrays as they are configured: one for each member and log copy.
+/// Blocks that the coordinator sets aside for the arrays as they are configured: one for each member and log copy, and a
+/// volume table.
 fn set_aside(config: &Config) -> usize {
     let copies = |array: &config::Array| array.log.as_ref().map_or(0, |log| log.devices.len());
-    config.arrays.iter().map(|array| array.members.len() + copies(array)).sum()
+    config.arrays.iter().map(|array| array.members.len() + copies(array)).sum::<usize>() + TABLE_BUFFERS
 }
 
 fn pool(config: &Config, blocks: usize) -> Result<Arc<Pool>, ServeError> {
@@ -355,22 +366,26 @@ fn health() -> SmartLog {
 /// One program for each reactor. Takes the arrays' parts.
 fn shard_programs(
     booted: &mut [BootedArray],
-    volumes: &Volumes,
+    volumes: &VolumeMap,
     exports: &Snapshot<Exports>,
     metrics: &Arc<Metrics>,
     budget: &Budget,
     shards: u16,
 ) -> Vec<Shard> {
-    let table = seal_or_share("volume map", volumes.table.clone());
     let mut parts: Vec<_> = booted.iter_mut().map(|array| core::mem::take(&mut array.parts).into_iter()).collect();
     let mut coordinated = Some(booted.iter().map(|array| array.coordinated.clone()).collect());
     let shard = |shard: u16| {
         Shard::new(ShardSetup {
             shard: ShardId(shard),
             shards,
-            volumes: table.clone(),
+            volumes: volumes.clone(),
             arrays: parts.iter_mut().map(|parts| parts.next().expect("a part for each shard")).collect(),
-            coordinator: coordinated.take().map(|arrays| CoordinatorSetup { shards, arrays }),
+            coordinator: coordinated.take().map(|arrays| CoordinatorSetup {
+                shards,
+                arrays,
+                volumes: volumes.clone(),
+                exports: Some(exports.clone()),
+            }),
             front: Some(FrontSetup {
                 shard: ShardId(shard),
                 shards,
@@ -384,6 +399,20 @@ fn shard_programs(
         })
     };
     (0..shards).map(shard).collect()
+}
+
+/// Gives the metrics names for volumes, and takes them from those that are gone.
+fn volume_names(metrics: &Arc<Metrics>) -> impl Fn(&VolumeTables) + Send + 'static {
+    let metrics = Arc::clone(metrics);
+    move |tables| {
+        for (at, volume) in (0..).map(VolumeId).zip(tables.volumes.iter()) {
+            if volume.leaving {
+                metrics.forget_volume(at);
+            } else if let Some((array, name)) = volume.name.split_once('/') {
+                metrics.name_volume(at, VolumeName { array: array.to_owned(), volume: name.to_owned() });
+            }
+        }
+    }
 }
 
 /// Says what to type on the host.

@@ -133,6 +133,25 @@ pub struct VolumeStatus {
     pub subsystem: String,
     /// The namespace identifier there, or 0.
     pub nsid: u32,
+    /// `ready`; `copying` while another is copied into it; `cleaning` while the space that it had, deleted, is zeroed.
+    #[serde(default)]
+    pub state: String,
+    /// How far that is: 0 to 1, if it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<f64>,
+    /// Who made it: `config` or `runtime`.
+    #[serde(default)]
+    pub origin: String,
+}
+
+impl VolumeStatus {
+    /// Its state, and how far.
+    pub(crate) fn state_in_words(&self) -> String {
+        match self.progress {
+            Some(progress) => format!("{} {:.0}%", self.state, progress * 100.0),
+            None => self.state.clone(),
+        }
+    }
 }
 
 /// A listener.
@@ -225,9 +244,9 @@ impl Status {
         let rows = self.volumes.iter().map(|v| {
             let (nsid, name) =
                 (if v.nsid == 0 { "-".to_owned() } else { v.nsid.to_string() }, format!("{}/{}", v.array, v.name));
-            row([&name, &size(v.bytes), &nsid, &v.subsystem, &v.uuid])
+            row([&name, &size(v.bytes), &v.state_in_words(), &nsid, &v.subsystem, &v.uuid])
         });
-        table("Volumes", &["name", "size", "nsid", "subsystem", "uuid"], rows)
+        table("Volumes", &["name", "size", "state", "nsid", "subsystem", "uuid"], rows)
     }
 
     fn listeners(&self) -> String {
@@ -375,7 +394,7 @@ pub(crate) mod tests {
             "  name  kind  size     role         state   path",
             "  d0    file  256 MiB  a0 member 0  active  brindle-demo/d0.img",
             "  a0     write-back  2       -               16     16 MiB of 64 MiB (25%)  1.5 MiB",
-            "  a0/v0  128 MiB  -     -          -",
+            "  a0/v0  128 MiB  -      -     -          -",
         ] {
             assert!(text.lines().any(|l| l == line), "{line:?} is missing:\n{text}");
         }

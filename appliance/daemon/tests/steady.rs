@@ -134,7 +134,7 @@ fn appliance(watch: &Arc<AtomicBool>) -> (Runtime<Message, Watched>, SocketAddr)
         arrays: vec!["a0".into()],
     };
     let metrics = Arc::new(Metrics::new(names, 1));
-    let record = &booted.metadata.volumes[0];
+    let record = &booted.metadata().volumes[0];
     let namespace = Namespace {
         nsid: 1,
         volume: VolumeId(0),
@@ -155,18 +155,24 @@ fn appliance(watch: &Arc<AtomicBool>) -> (Runtime<Message, Watched>, SocketAddr)
         namespaces: vec![namespace],
     };
     let listeners = vec![nvmf::subsystem::Listener { address, port_id: 1 }];
-    let exports = Arc::new(Exports::new(1, vec![subsystem], listeners).expect("exports"));
+    let exports = Snapshot::new(Exports::new(1, vec![subsystem], listeners).expect("exports"));
     let pool = Pool::new(16 * 1024, false).expect("64 MiB");
+    let volumes = Snapshot::new(booted.volumes());
     let shard = Shard::new(ShardSetup {
         shard: ShardId(0),
         shards: 1,
-        volumes: Snapshot::new(booted.volumes()),
+        volumes: volumes.clone(),
         arrays: booted.parts.drain(..).collect(),
-        coordinator: Some(CoordinatorSetup { shards: 1, arrays: vec![booted.coordinated] }),
+        coordinator: Some(CoordinatorSetup {
+            shards: 1,
+            arrays: vec![booted.coordinated],
+            volumes,
+            exports: Some(exports.clone()),
+        }),
         front: Some(FrontSetup {
             shard: ShardId(0),
             shards: 1,
-            exports: exports.into(),
+            exports,
             limits: FrontLimits::of_pool(pool.blocks()),
             metrics: Arc::clone(&metrics),
             firmware: "1".into(),

@@ -2,8 +2,9 @@
 //! what all shards share; its answer carries the command's ticket and comes when the change is durable and in force, or
 //! when it is refused. News come unasked.
 
-use base::ids::{ArrayId, Slot};
+use base::ids::{ArrayId, Slot, VolumeId};
 use ports::DeviceError;
+use raid::MetadataError;
 use thiserror::Error;
 
 /// A command, with a number that its answer repeats.
@@ -32,6 +33,96 @@ pub enum Verb {
         /// Which.
         copy: u8,
     },
+    /// Other volumes.
+    Volume {
+        /// Whose.
+        array: ArrayId,
+        /// What is asked.
+        verb: VolumeVerb,
+    },
+}
+
+/// Where hosts are to find a volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Export {
+    /// The subsystem, by its NQN.
+    pub subsystem: String,
+    /// The namespace identifier; none is the lowest that is free.
+    pub nsid: Option<u32>,
+}
+
+/// What can be asked of an array's volumes. They go by their numbers in the array's table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VolumeVerb {
+    /// Make one. It reads as zeros.
+    Create {
+        /// Its name.
+        name: String,
+        /// Its size.
+        blocks: u64,
+        /// What its identity is made of.
+        random: [u64; 2],
+        /// Where hosts find it, at once or when it is whole.
+        export: Option<Export>,
+        /// A volume to be copied into it, also of another array.
+        copy_of: Option<VolumeId>,
+    },
+    /// Make one larger.
+    Grow {
+        /// Which.
+        volume: u32,
+        /// Its new size.
+        blocks: u64,
+    },
+    /// Give one another name.
+    Rename {
+        /// Which.
+        volume: u32,
+        /// Its new name.
+        name: String,
+    },
+    /// Have hosts find one at a further place.
+    Export {
+        /// Which.
+        volume: u32,
+        /// Where.
+        export: Export,
+    },
+    /// Delete one, whoever uses it.
+    Delete {
+        /// Which.
+        volume: u32,
+    },
+}
+
+/// What became of a volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VolumeWhat {
+    /// It is there.
+    Created {
+        /// Its size.
+        blocks: u64,
+        /// Another is being copied into it.
+        copied: bool,
+    },
+    /// It is larger.
+    Grown {
+        /// Its size.
+        blocks: u64,
+    },
+    /// It has another name.
+    Renamed {
+        /// The one that it had.
+        from: String,
+    },
+    /// Hosts find it at a further place.
+    Exported,
+    /// What was copied into it is whole.
+    Copied,
+    /// It is gone.
+    Deleted,
+    /// The space that it had is zeros, and free.
+    Cleaned,
 }
 
 /// The end of a command.
@@ -44,7 +135,7 @@ pub struct Answer {
 }
 
 /// Why a command was not carried out. Nothing was changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Refusal {
     /// It is out already.
     #[error("it is not in use: it was excluded or is missing")]
@@ -52,6 +143,27 @@ pub enum Refusal {
     /// The array would lose data by it.
     #[error("the array cannot do without it: more members or log copies would be missing than it bears")]
     Needed,
+    /// The table of volumes cannot be changed so.
+    #[error(transparent)]
+    Table(Box<MetadataError>),
+    /// No subsystem has this name.
+    #[error("there is no such subsystem: subsystems are what the configuration names")]
+    NoSubsystem,
+    /// The identifier is another volume's.
+    #[error("this namespace identifier is taken in the subsystem")]
+    NsidTaken,
+    /// There is no identifier left, or this is none.
+    #[error(
+        "there is no such namespace identifier, or none is free: they go from 1 to {}",
+        nvmf::limits::MAX_NAMESPACES
+    )]
+    NoNsid,
+    /// Too many volumes were made since the start.
+    #[error("{} volumes were made since the start: more need a restart", crate::limits::MAX_VOLUMES)]
+    TooManyVolumes,
+    /// The array takes no writes.
+    #[error("the array takes no writes: too many members or all log copies are lost")]
+    Down,
     /// The appliance is stopping.
     #[error("the appliance is stopping")]
     Stopping,
@@ -73,6 +185,15 @@ pub enum Event {
         copies: u32,
         /// The epoch since which.
         epoch: u64,
+    },
+    /// Volumes have changed, durably.
+    Volume {
+        /// Whose.
+        array: ArrayId,
+        /// Which, by its name.
+        volume: String,
+        /// How.
+        what: VolumeWhat,
     },
     /// A host has a controller now.
     HostConnected(HostNews),

@@ -13,6 +13,7 @@
 //! | [`command`] | what the control side asks of the coordinator, and what it is told |
 //! | [`coordinator`] | what changes for all shards: exclusions, initialised zones, the clean stop |
 //! | [`front`] | connections of hosts |
+//! | `jobs` | long work on volumes: cleaning, copying |
 //! | [`boot`] | making arrays, assembling and recovering them, before any reactor turns |
 //! | [`status`] | what there is to tell |
 //!
@@ -27,6 +28,7 @@ pub mod command;
 pub mod coordinator;
 pub mod front;
 pub mod io;
+mod jobs;
 pub mod limits;
 pub mod map;
 pub mod message;

@@ -44,6 +44,12 @@ pub const COMPLETIONS_A_TURN: usize = 512;
 /// Commands of the control side under way at a time.
 pub const MAX_COMMANDS: usize = 64;
 
+/// Volumes of one process, those included that were deleted while it runs.
+pub const MAX_VOLUMES: usize = 1 << 16;
+
+/// Volumes that are copied at a time.
+pub const MAX_COPIES: usize = 4;
+
 /// Answers and news that wait for the control side. News beyond that are lost and counted; answers have their places.
 pub const MAX_NEWS: usize = 512;
 

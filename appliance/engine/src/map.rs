@@ -1,11 +1,14 @@
 //! Immutable snapshots that every shard holds: which devices make up an array at which epoch, and where volumes lie. The
 //! coordinator alone makes new ones; a shard swaps its pointer when it is told to.
 
+use std::sync::Arc;
+
 use base::ids::{ArrayBlock, ArrayId, DeviceBlock, DeviceId, LaneId, Lba, ShardId, Slot, StripeId, ZoneId};
 use base::snapshot::Snapshot;
 use base::uuid::Uuid;
 use journal::{LogIdentity, LogLayout};
-use raid::Geometry;
+use nvmf::subsystem::Exports;
+use raid::{Geometry, Metadata};
 
 /// A member as the data path sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,6 +115,10 @@ pub struct Extent {
 pub struct Volume {
     /// Its array.
     pub array: ArrayId,
+    /// Its number in the array's table.
+    pub record: u32,
+    /// Whether it was deleted: what is under way ends, and nothing more begins. Its place is never given to another.
+    pub leaving: bool,
     /// Its name, for people: array and volume.
     pub name: String,
     /// Its blocks in order.
@@ -123,16 +130,52 @@ pub struct Volume {
 impl Volume {
     /// The array blocks behind `count` logical blocks from `lba`: the longest run at its front that lies together.
     pub fn resolve(&self, lba: Lba, count: u32) -> Option<(ArrayBlock, u32)> {
-        let mut offset = lba.0;
-        for extent in &self.extents {
-            if offset < extent.blocks {
-                let run = (extent.blocks - offset).min(u64::from(count));
-                return Some((ArrayBlock(extent.start.0 + offset), run as u32));
-            }
-            offset -= extent.blocks;
-        }
-        None
+        resolve(&self.extents, lba, count)
     }
+
+    /// A volume as the array's table has it.
+    pub fn of(map: &ArrayMap, record: &raid::VolumeRecord) -> Self {
+        Self {
+            array: map.id,
+            record: record.id,
+            leaving: record.state == raid::VolumeState::Cleaning,
+            name: format!("{}/{}", map.name, record.name),
+            extents: extents_of(record),
+            blocks: record.blocks,
+        }
+    }
+}
+
+/// The extents of a volume in the array's table.
+pub fn extents_of(record: &raid::VolumeRecord) -> Vec<Extent> {
+    let extent = |extent: &raid::ExtentRecord| Extent { start: ArrayBlock(extent.start), blocks: extent.blocks };
+    record.extents.iter().map(extent).collect()
+}
+
+/// The array blocks behind `count` logical blocks from `lba`: the longest run at its front that lies together.
+pub(crate) fn resolve(extents: &[Extent], lba: Lba, count: u32) -> Option<(ArrayBlock, u32)> {
+    let mut offset = lba.0;
+    for extent in extents {
+        if offset < extent.blocks {
+            let run = (extent.blocks - offset).min(u64::from(count));
+            return Some((ArrayBlock(extent.start.0 + offset), run as u32));
+        }
+        offset -= extent.blocks;
+    }
+    None
+}
+
+/// What volumes there are and where hosts find them, at one moment.
+#[derive(Clone, Debug)]
+pub struct VolumeTables {
+    /// Counts tables.
+    pub epoch: u64,
+    /// All volumes. A place is given once.
+    pub volumes: VolumeMap,
+    /// Where hosts find them; none where there are no hosts.
+    pub exports: Option<Snapshot<Exports>>,
+    /// Each array's own table, by [`ArrayId`].
+    pub metadata: Vec<Arc<Metadata>>,
 }
 
 /// All volumes, by [`base::ids::VolumeId`].

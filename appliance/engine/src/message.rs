@@ -1,6 +1,8 @@
 //! What shards, the coordinator and the control side say to each other. A message is at most 64 bytes; buffers travel with
 //! it by ownership.
 
+use std::sync::Arc;
+
 use base::ids::{ArrayBlock, ArrayId, Slot, ZoneId};
 use base::snapshot::Snapshot;
 use ports::{BufferList, DeviceError};
@@ -8,7 +10,7 @@ use ports::{BufferList, DeviceError};
 use crate::command::{Answer, Command, Event};
 use crate::front::FrontMessage;
 use crate::io::IoError;
-use crate::map::ArrayMap;
+use crate::map::{ArrayMap, VolumeTables};
 use crate::status::ShardStatus;
 
 /// A part of a request that lies within one chunk, hence in one zone and one lane.
@@ -95,6 +97,13 @@ pub enum Message {
     },
     /// From the coordinator: an array's new epoch, durable.
     Map(Snapshot<ArrayMap>),
+    /// From the coordinator: other volumes, or other places at which hosts find them. Also to the control side.
+    Volumes(Arc<VolumeTables>),
+    /// To the coordinator: this table is in force here, and nothing is under way at volumes that leave with it.
+    VolumesTaken {
+        /// Which table.
+        epoch: u64,
+    },
     /// From the control side: stop cleanly; passed on by the coordinator.
     Stop,
     /// To the coordinator: all lanes of this shard rest at an empty transaction.

@@ -16,13 +16,35 @@ use ports::{BufferId, BufferList, Buffers, Ports};
 
 use crate::io::{IoDone, IoError, IoKind, IoRequest, MAX_REQUEST_BLOCKS};
 use crate::limits::{FRAGMENT_CREDITS, LOCAL_FRAGMENTS, MAX_REQUESTS, ZERO_FRAGMENTS, atomic_blocks};
-use crate::map::{ArrayMap, VolumeMap};
+use crate::map::{ArrayMap, Volume, VolumeMap};
 use crate::message::{Fragment, FragmentDone, FragmentKind, Message};
+
+/// Whose blocks a request counts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Target {
+    /// A volume's, by its place.
+    Volume(usize),
+    /// The array's own: what no volume has any more.
+    Array(ArrayId),
+}
+
+/// A request of a job.
+#[derive(Debug)]
+pub(crate) struct JobRequest {
+    pub(crate) token: u64,
+    pub(crate) target: Target,
+    pub(crate) lba: Lba,
+    pub(crate) kind: FragmentKind,
+    pub(crate) blocks: u32,
+    pub(crate) buffers: BufferList,
+}
 
 #[derive(Debug)]
 struct Request {
     token: u64,
-    volume: usize,
+    target: Target,
+    /// Whether a job waits for it, and not a host.
+    for_job: bool,
     kind: FragmentKind,
     lba: Lba,
     blocks: u32,
@@ -55,6 +77,9 @@ pub(crate) struct Router {
     zero_credits: usize,
     local: VecDeque<Fragment>,
     done: VecDeque<IoDone>,
+    jobs_done: VecDeque<IoDone>,
+    /// The coordinator waits until nothing is under way at volumes that leave with this table.
+    draining: Option<u64>,
     /// Buffer names of reads in more than one fragment, one row a request.
     ids: Vec<[BufferId; MAX_REQUEST_BLOCKS as usize]>,
     free_ids: Vec<usize>,
@@ -80,6 +105,8 @@ impl Router {
             zero_credits: ZERO_FRAGMENTS,
             local: VecDeque::with_capacity(LOCAL_FRAGMENTS),
             done: VecDeque::with_capacity(2 * MAX_REQUESTS),
+            jobs_done: VecDeque::with_capacity(64),
+            draining: None,
             ids: vec![[BufferId(0); MAX_REQUEST_BLOCKS as usize]; SPLIT_READS],
             free_ids: (0..SPLIT_READS).rev().collect(),
             stopping: false,
@@ -109,10 +136,48 @@ impl Router {
             IoKind::WriteZeroes | IoKind::Deallocate | IoKind::Flush => FragmentKind::Zero,
         };
         let ranges = if request.kind == IoKind::Deallocate { request.blocks } else { 0 };
-        let expected = if kind == FragmentKind::Zero { usize::from(ranges > 0) } else { request.blocks as usize };
+        let IoRequest { token, lba, blocks, .. } = request;
+        let target = Target::Volume(request.volume.index());
+        let own = JobRequest { token, target, lba, kind, blocks, buffers: request.buffers };
+        let started = self.start(ports, own, ranges, false);
+        started.map_err(|refused| IoRequest { buffers: refused.buffers, ..request })
+    }
+
+    /// Takes a request of a job, or gives it back if there is no room now.
+    pub(crate) fn begin_job<P: Ports<Message = Message>>(
+        &mut self,
+        ports: &mut P,
+        request: JobRequest,
+    ) -> Result<(), JobRequest> {
+        if self.requests.is_full() {
+            return Err(request);
+        }
+        let refusal = match request.target {
+            _ if self.stopping => Some(IoError::Stopping),
+            Target::Volume(volume) if self.volume(volume).is_none() => Some(IoError::NoVolume),
+            Target::Volume(_) | Target::Array(_) => None,
+        };
+        if let Some(error) = refusal {
+            request.buffers.free(ports);
+            let done = IoDone { token: request.token, result: Err(error), buffers: BufferList::EMPTY };
+            self.jobs_done.push_back(done);
+            return Ok(());
+        }
+        self.start(ports, request, 0, true)
+    }
+
+    fn start<P: Ports<Message = Message>>(
+        &mut self,
+        ports: &mut P,
+        request: JobRequest,
+        ranges: u32,
+        for_job: bool,
+    ) -> Result<(), JobRequest> {
+        let JobRequest { token, target, lba, kind, blocks, .. } = request;
+        let expected = if kind == FragmentKind::Zero { usize::from(ranges > 0) } else { blocks as usize };
         assert_eq!(request.buffers.len(), expected, "a read or write brings one buffer for each block");
         let mut ids = NO_IDS;
-        if kind == FragmentKind::Read && !self.is_one_fragment(&request) {
+        if kind == FragmentKind::Read && self.next_fragment(target, lba, blocks).2 < blocks {
             let Some(row) = self.free_ids.pop() else { return Err(request) };
             for (place, id) in self.ids[row].iter_mut().zip(request.buffers.ids(ports)) {
                 *place = id;
@@ -120,11 +185,12 @@ impl Router {
             ids = row;
         }
         let entry = Request {
-            token: request.token,
-            volume: request.volume.index(),
+            token,
+            target,
+            for_job,
             kind,
-            lba: request.lba,
-            blocks: request.blocks,
+            lba,
+            blocks,
             sent: 0,
             unanswered: 0,
             result: Ok(()),
@@ -146,7 +212,7 @@ impl Router {
         if self.stopping {
             return Some(IoError::Stopping);
         }
-        let Some(volume) = self.volumes.get(request.volume.index()) else { return Some(IoError::NoVolume) };
+        let Some(volume) = self.volume(request.volume.index()) else { return Some(IoError::NoVolume) };
         let most = match request.kind {
             IoKind::Read | IoKind::Write | IoKind::Flush => MAX_REQUEST_BLOCKS,
             IoKind::WriteZeroes => u32::MAX,
@@ -156,18 +222,44 @@ impl Router {
         if fits { None } else { Some(IoError::OutOfRange) }
     }
 
-    fn is_one_fragment(&self, request: &IoRequest) -> bool {
-        self.next_fragment(request.volume.index(), request.lba, request.blocks).2 == request.blocks
+    /// A volume that takes requests.
+    fn volume(&self, at: usize) -> Option<&Volume> {
+        self.volumes.get(at).filter(|volume| !volume.leaving)
+    }
+
+    /// Takes a new table of volumes. Requests under way at volumes that leave go on, with no others behind them.
+    pub(crate) fn set_volumes(&mut self, volumes: VolumeMap, epoch: u64) {
+        self.volumes = volumes;
+        self.draining = Some(epoch);
+    }
+
+    /// The table that is in force here since the last call: nothing is under way at volumes that leave with it.
+    pub(crate) fn taken(&mut self) -> Option<u64> {
+        self.draining?;
+        let leaves = |request: &Request| match request.target {
+            Target::Volume(volume) => self.volumes[volume].leaving,
+            Target::Array(_) => false,
+        };
+        if self.requests.iter().any(|(_, request)| leaves(request)) {
+            return None;
+        }
+        self.draining.take()
     }
 
     /// The longest run from `lba` that one fragment may cover: no fragment crosses a border of atomic units, and the part of a
     /// request within one is one fragment.
-    fn next_fragment(&self, volume: usize, lba: Lba, blocks: u32) -> (ArrayId, ArrayBlock, u32) {
-        let volume = &self.volumes[volume];
-        let (start, run) = volume.resolve(lba, blocks).expect("the range was checked against the volume's end");
-        let unit = atomic_blocks(self.arrays[volume.array.index()].geometry.chunk_blocks());
+    fn next_fragment(&self, target: Target, lba: Lba, blocks: u32) -> (ArrayId, ArrayBlock, u32) {
+        let (array, start, run) = match target {
+            Target::Volume(volume) => {
+                let volume = &self.volumes[volume];
+                let (start, run) = volume.resolve(lba, blocks).expect("the range was checked against the volume's end");
+                (volume.array, start, run)
+            }
+            Target::Array(array) => (array, ArrayBlock(lba.0), blocks),
+        };
+        let unit = atomic_blocks(self.arrays[array.index()].geometry.chunk_blocks());
         let in_unit = unit - (start.0 % u64::from(unit)) as u32;
-        (volume.array, start, run.min(in_unit))
+        (array, start, run.min(in_unit))
     }
 
     /// Sends what is left of a request as far as credits go; whether all has been sent.
@@ -185,7 +277,7 @@ impl Router {
         let request = &self.requests[key];
         let left = request.blocks - request.sent;
         let lba = Lba(request.lba.0 + u64::from(request.sent));
-        let (array, start, count) = self.next_fragment(request.volume, lba, left);
+        let (array, start, count) = self.next_fragment(request.target, lba, left);
         let map = &self.arrays[array.index()];
         let zone = map.geometry.zone_of(map.geometry.locate(start).stripe);
         let owner = map.owner_of(map.lane_of(zone));
@@ -271,7 +363,16 @@ impl Router {
         if request.result.is_err() {
             core::mem::take(&mut buffers).free(ports);
         }
-        self.done.push_back(IoDone { token: request.token, result: request.result, buffers });
+        self.ended(request.for_job, IoDone { token: request.token, result: request.result, buffers });
+    }
+
+    fn ended(&mut self, for_job: bool, done: IoDone) {
+        if for_job { self.jobs_done.push_back(done) } else { self.done.push_back(done) }
+    }
+
+    /// The next request of a job that has ended.
+    pub(crate) fn job_done(&mut self) -> Option<IoDone> {
+        self.jobs_done.pop_front()
     }
 
     /// The next request that has ended.
@@ -286,12 +387,12 @@ impl Router {
 
     /// Whether no request is under way.
     pub(crate) fn is_idle(&self) -> bool {
-        self.requests.is_empty() && self.done.is_empty()
+        self.requests.is_empty() && self.done.is_empty() && self.jobs_done.is_empty()
     }
 
     /// Whether something waits that the next turn can do.
     pub(crate) fn has_work(&self) -> bool {
-        !self.local.is_empty() || !self.done.is_empty()
+        !self.local.is_empty() || !self.done.is_empty() || !self.jobs_done.is_empty()
     }
 
     /// Requests under way.

@@ -12,7 +12,7 @@ use crate::coordinator::{Coordinator, CoordinatorSetup};
 use crate::front::{Front, FrontSetup, VolumeIo};
 use crate::io::{IoDone, IoRequest};
 use crate::limits::{COMPLETIONS_A_TURN, MAX_OPERATIONS, MESSAGES_A_TURN};
-use crate::map::{Service, VolumeMap};
+use crate::map::{Service, VolumeMap, VolumeTables};
 use crate::message::{FragmentDone, Message};
 use crate::operations::{Ended, Operations};
 use crate::router::Router;
@@ -170,6 +170,7 @@ impl Shard {
             | Message::CopyFailed { .. }
             | Message::ZoneZeroed { .. }
             | Message::Command(_)
+            | Message::VolumesTaken { .. }
             | Message::LanesClosed => {
                 let coordinator = self.coordinator.as_mut().expect("only shard 0 is told what the coordinator decides");
                 coordinator.message(from, message);
@@ -185,6 +186,12 @@ impl Shard {
                 // From here on nothing relies on what an excluded copy still has in hand.
                 for gone in before.copies.iter().flatten().filter(|&&device| !present.copies.contains(&Some(device))) {
                     self.give_up(ports, *gone);
+                }
+            }
+            Message::Volumes(tables) => {
+                self.router.set_volumes(tables.volumes.clone(), tables.epoch);
+                if let (Some(front), Some(exports)) = (&mut self.front, &tables.exports) {
+                    front.set_exports(exports.clone());
                 }
             }
             Message::Stop => self.stop(ports),
@@ -333,8 +340,19 @@ impl Shard {
     }
 
     fn coordinate<P: Ports<Message = Message>>(&mut self, ports: &mut P) -> bool {
+        if let Some(epoch) = self.router.taken() {
+            let taken = Message::VolumesTaken { epoch };
+            match &mut self.coordinator {
+                Some(coordinator) => coordinator.message(self.shard, taken),
+                None => {
+                    let posted = ports.post(ShardId(0), taken);
+                    assert!(posted.is_ok(), "the mesh keeps room for reports");
+                }
+            }
+        }
         let Some(coordinator) = &mut self.coordinator else { return false };
         let mut worked = coordinator.maintain(ports, &mut self.operations);
+        worked |= coordinator.run_jobs(ports, &mut self.router);
         coordinator.tell_control(ports);
         while let Some((to, message)) = self.coordinator.as_mut().and_then(Coordinator::next_message) {
             worked = true;
@@ -373,7 +391,14 @@ impl Shard {
     fn deadline(&self) -> Time {
         let front = self.front.as_ref().map_or(Time::NEVER, Front::deadline);
         let answers = self.operations.deadline();
-        self.arrays.iter().map(ArrayShard::deadline).fold(front.min(answers), Time::min)
+        let jobs = self.coordinator.as_ref().map_or(Time::NEVER, Coordinator::deadline);
+        let deadline = front.min(answers).min(jobs);
+        self.arrays.iter().map(ArrayShard::deadline).fold(deadline, Time::min)
+    }
+
+    /// What volumes there are; on shard 0 alone.
+    pub fn tables(&self) -> Option<&Arc<VolumeTables>> {
+        self.coordinator.as_ref().map(Coordinator::tables)
     }
 
     /// What there is to tell.
@@ -400,6 +425,7 @@ impl Shard {
             requests: self.router.in_flight() as u64,
             arrays: arrays.collect(),
             connections: self.front.as_ref().map_or_else(Vec::new, |front| front.connections(now)),
+            jobs: self.coordinator.as_ref().map_or_else(Vec::new, Coordinator::job_status),
         }
     }
 

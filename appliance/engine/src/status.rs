@@ -17,6 +17,24 @@ pub struct ShardStatus {
     pub arrays: Vec<ArrayStatus>,
     /// Its connections.
     pub connections: Vec<ConnectionStatus>,
+    /// Long work on volumes.
+    pub jobs: Vec<JobStatus>,
+}
+
+/// Long work on a volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct JobStatus {
+    /// Whose volume.
+    #[serde(skip)]
+    pub array: ArrayId,
+    /// The volume's number in the array's table.
+    pub volume: u32,
+    /// `cleaning`: the space of a deleted volume becomes zeros. `copying`: another volume is copied into it.
+    pub kind: &'static str,
+    /// Blocks that are done.
+    pub done_blocks: u64,
+    /// All of them.
+    pub total_blocks: u64,
 }
 
 /// A shard's part of an array.

@@ -276,10 +276,10 @@ fn a_table_that_one_member_has_is_on_all_members_before_a_newer_one_is_written()
         let mut devices = before.clone();
         put_table(&devices, 0, update + 1, &newer);
         let booted = start(&mut devices, volumes).expect("an array");
-        assert!(booted.metadata.find("two").is_some());
+        assert!(booted.metadata().find("two").is_some());
         let added = u64::from(volumes.len() == 2);
         for member in 0..MEMBERS {
-            assert_eq!(table(&devices, member), (update + 1 + added, booted.metadata.clone()), "member {member}");
+            assert_eq!(table(&devices, member), (update + 1 + added, booted.metadata().clone()), "member {member}");
         }
         if added == 1 {
             // The newer one is torn off again: what lies beside it is not older than what was served.
@@ -291,7 +291,7 @@ fn a_table_that_one_member_has_is_on_all_members_before_a_newer_one_is_written()
         }
         devices[0] = None;
         let booted = start(&mut devices, volumes).expect("two members");
-        assert!(booted.metadata.find("two").is_some(), "the member that had it first is lost");
+        assert!(booted.metadata().find("two").is_some(), "the member that had it first is lost");
     }
 }
 

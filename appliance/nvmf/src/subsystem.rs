@@ -157,6 +157,13 @@ impl Exports {
         Ok(Self { generation, subsystems, listeners })
     }
 
+    /// The same with other namespaces. The discovery log tells of none, so that its generation stays.
+    pub fn with(&self, change: impl FnOnce(&mut [Subsystem])) -> Result<Self, ExportError> {
+        let mut subsystems = self.subsystems.clone();
+        change(&mut subsystems);
+        Self::new(self.generation, subsystems, self.listeners.clone())
+    }
+
     /// GENCTR.
     pub const fn generation(&self) -> u64 {
         self.generation

@@ -41,7 +41,7 @@ pub use geometry::{Geometry, GeometryError, Part, Place, slots};
 pub use initialised::Initialised;
 pub use layout::MemberLayout;
 pub use level::Level;
-pub use metadata::{ExtentRecord, Metadata, MetadataError, Origin, VolumeRecord};
+pub use metadata::{ExportRecord, ExtentRecord, Metadata, MetadataError, Origin, VolumeRecord, VolumeState};
 pub use plan::{DestageKind, DestagePlan, ReadPlan, plan_destage, plan_read};
 pub use recipe::{Lost, Recipe, Term, recipe, weight};
 pub use signature::{Signature, foreign_signature};

@@ -7,6 +7,7 @@
 //! It touches no device and draws no random number. Extents are handed out in `allocate`.
 
 mod allocate;
+mod change;
 mod text;
 
 #[cfg(test)]
@@ -32,11 +33,17 @@ pub const METADATA_BLOCKS: usize = 64;
 /// Most bytes of content.
 pub const MAX_CONTENT_BYTES: usize = (METADATA_BLOCKS - 1) * BLOCK;
 
+/// Of these, bytes that only deletions may take: who deletes a volume writes a little more of it for a while.
+const DELETIONS_BYTES: usize = 4096;
+
 /// Most bytes of a volume's name.
 pub const MAX_NAME_BYTES: usize = 32;
 
 /// Most extents of one volume: a bound for lookups.
 pub const MAX_EXTENTS: usize = 64;
+
+/// Most places at which the table has hosts find one volume.
+pub const MAX_EXPORTS: usize = 8;
 
 /// Fields of a later version, kept as they are.
 pub type LaterFields = serde_json::Map<String, serde_json::Value>;
@@ -58,6 +65,34 @@ pub struct ExtentRecord {
     pub start: u64,
     /// Its length in blocks, not zero.
     pub blocks: u64,
+}
+
+/// What a volume is good for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VolumeState {
+    /// Hosts may use it.
+    #[default]
+    Ready,
+    /// Another volume is being copied into it. What is found so at a start is not whole, and is deleted.
+    Copying,
+    /// It was deleted, and its space is not free before it is zeros. Only its extents count.
+    Cleaning,
+}
+
+impl VolumeState {
+    fn is_ready(&self) -> bool {
+        *self == Self::Ready
+    }
+}
+
+/// Where hosts find a volume, if the configuration does not say it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportRecord {
+    /// The subsystem's NQN.
+    pub subsystem: String,
+    /// The namespace identifier in it.
+    pub nsid: u32,
 }
 
 /// A volume.
@@ -85,6 +120,12 @@ pub struct VolumeRecord {
     /// The slot of its key, if it is encrypted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_slot: Option<u16>,
+    /// What it is good for.
+    #[serde(default, skip_serializing_if = "VolumeState::is_ready")]
+    pub state: VolumeState,
+    /// Where hosts find it beside what the configuration says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exports: Vec<ExportRecord>,
     /// What a later version wrote of it.
     #[serde(flatten)]
     pub later: LaterFields,
@@ -135,15 +176,37 @@ pub enum MetadataError {
     #[error("volume \"{0}\" needs at least one block of 4096 bytes")]
     Empty(String),
     /// The operator: the array is too full.
-    #[error("volume \"{name}\" needs {want} blocks of 4096 bytes in whole chunk rows, but the array has {free} free")]
+    #[error(
+        "volume \"{name}\" needs {} more in whole chunk rows, but the array has {} free{}",
+        text::amount(*want), text::amount(*free), text::cleaning(*cleaning)
+    )]
     NoSpace {
         /// The volume.
         name: String,
-        /// What it needs, rounded up to whole chunk rows.
+        /// The blocks that it needs, rounded up to whole chunk rows.
         want: u64,
-        /// What there is.
+        /// Those that there are.
         free: u64,
+        /// Those of deleted volumes, which will be free once they are zeros.
+        cleaning: u64,
     },
+    /// The operator: volumes only grow.
+    #[error("volume \"{name}\" has {} already: a volume grows, and never shrinks", text::amount(*has))]
+    NotLarger {
+        /// The volume.
+        name: String,
+        /// Its blocks.
+        has: u64,
+    },
+    /// The operator: there is no such volume, or no longer.
+    #[error("there is no such volume any more")]
+    NoVolume,
+    /// The operator: it is being copied into.
+    #[error("volume \"{0}\" is being copied into: wait for the end of that, or delete it")]
+    NotReady(String),
+    /// The operator: a volume has a few places at most.
+    #[error("volume \"{0}\" is exported in {MAX_EXPORTS} places already")]
+    TooManyExports(String),
     /// The operator: there is room, but in too many pieces.
     #[error("volume \"{0}\" would lie in more than {MAX_EXTENTS} pieces: the array's free space is too scattered")]
     Scattered(String),
@@ -254,14 +317,25 @@ impl Metadata {
         Ok(())
     }
 
-    /// The volume of a name.
+    /// The volume of a name, deleted ones aside.
     pub fn find(&self, name: &str) -> Option<&VolumeRecord> {
-        self.volumes.iter().find(|volume| volume.name == name)
+        self.volumes.iter().find(|volume| volume.name == name && volume.state != VolumeState::Cleaning)
     }
 
-    /// Blocks that belong to no volume.
+    /// The volume of a number, deleted or not.
+    pub fn by_id(&self, id: u32) -> Option<&VolumeRecord> {
+        self.volumes.iter().find(|volume| volume.id == id)
+    }
+
+    /// Blocks that belong to no volume, deleted ones included.
     pub fn free_blocks(&self, geometry: &Geometry) -> u64 {
         allocate::gaps(self.extents(), geometry).iter().map(|gap| gap.blocks).sum()
+    }
+
+    /// Blocks of deleted volumes that are not free yet.
+    pub fn cleaning_blocks(&self) -> u64 {
+        let deleted = self.volumes.iter().filter(|volume| volume.state == VolumeState::Cleaning);
+        deleted.flat_map(|volume| &volume.extents).map(|extent| extent.blocks).sum()
     }
 
     /// Makes a volume of `blocks` blocks with all its space, in whole chunk rows so that no two volumes share a chunk.
@@ -277,7 +351,7 @@ impl Metadata {
         if !is_name(name) {
             return Err(MetadataError::Name(name.into()));
         }
-        if self.find(name).is_some() {
+        if self.volumes.iter().any(|volume| volume.name == name) {
             return Err(MetadataError::NameTaken(name.into()));
         }
         if blocks == 0 {
@@ -288,7 +362,7 @@ impl Metadata {
         if self.volumes.iter().any(|volume| volume.uuid == uuid || volume.eui64 == eui64) {
             return Err(MetadataError::IdentityTaken(name.into()));
         }
-        let extents = allocate::first_fit(self.extents(), geometry, name, blocks)?;
+        let extents = self.allocate(geometry, name, blocks)?;
         let id =
             self.volumes.iter().map(|volume| volume.id.saturating_add(1)).fold(self.next_volume_id.max(1), u32::max);
         if id == u32::MAX {
@@ -305,11 +379,13 @@ impl Metadata {
             extents,
             origin,
             key_slot: None,
+            state: VolumeState::Ready,
+            exports: Vec::new(),
             later,
         });
         let before = core::mem::replace(&mut self.next_volume_id, id + 1);
         let bytes = self.content().len();
-        if bytes > MAX_CONTENT_BYTES {
+        if bytes > MAX_CONTENT_BYTES - DELETIONS_BYTES {
             self.volumes.pop();
             self.next_volume_id = before;
             return Err(MetadataError::TooLarge { bytes });

@@ -51,6 +51,12 @@ pub enum Failure {
         /// One that was seen to differ.
         odd: Lba,
     },
+    /// Volumes are not as their operator knows them.
+    #[error("volumes: {what}")]
+    Carving {
+        /// How.
+        what: String,
+    },
     /// A request that had to succeed did not.
     #[error("{what} of {blocks} blocks at {lba} was refused: {error:?}")]
     Refused {

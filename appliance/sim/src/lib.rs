@@ -37,6 +37,7 @@
 
 pub mod audit;
 pub mod boot_device;
+pub mod carver;
 pub mod clock;
 pub mod device;
 pub mod exposed;

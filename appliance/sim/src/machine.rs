@@ -3,11 +3,15 @@
 //! what hosts ask.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use base::ids::{DeviceId, ShardId};
 use base::time::{Span, Time};
+use engine::command::{Answer, Command};
 use engine::io::{IoDone, IoRequest};
+use engine::map::VolumeTables;
 use ports::Ports;
 
 use crate::boot_device::BootDevice;
@@ -61,6 +65,7 @@ pub struct Machine<S: Subject> {
     shards: Vec<S>,
     places: Vec<Place>,
     random: Random,
+    answers: VecDeque<Answer>,
 }
 
 impl<S: Subject> Machine<S> {
@@ -101,6 +106,7 @@ impl<S: Subject> Machine<S> {
             places: vec![place; shards.len()],
             shards,
             random: Random::named(seed, "machine"),
+            answers: VecDeque::new(),
         }))
     }
 
@@ -118,6 +124,26 @@ impl<S: Subject> Machine<S> {
     /// Takes a request that has ended.
     pub fn done(&mut self) -> Option<IoDone> {
         self.shards.iter_mut().find_map(S::done)
+    }
+
+    /// Gives an operator's command; whether it found room.
+    ///
+    /// # Panics
+    /// If the subject takes none.
+    pub fn command(&mut self, command: Command) -> bool {
+        let message = S::command(command).expect("only subjects with volumes have an operator");
+        self.places.iter_mut().for_each(|place| place.idle = false);
+        self.ports.control_post(ShardId(0), message).is_ok()
+    }
+
+    /// Takes the answer to a command.
+    pub fn answer(&mut self) -> Option<Answer> {
+        self.answers.pop_front()
+    }
+
+    /// What volumes there are; none where they never change.
+    pub fn tables(&self) -> Option<Arc<VolumeTables>> {
+        S::tables(&self.shards)
     }
 
     /// Asks for a clean stop.
@@ -153,7 +179,9 @@ impl<S: Subject> Machine<S> {
             // It may have sent a message that arrives at once.
             self.wake();
         }
-        while self.ports.control_message().is_some() {}
+        while let Some((_, message)) = self.ports.control_message() {
+            self.answers.extend(S::answer(message));
+        }
         Step::Moved
     }
 

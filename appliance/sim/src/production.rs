@@ -8,9 +8,11 @@ use base::metrics::{Metrics, Names, VolumeName};
 use base::snapshot::Snapshot;
 use engine::array::DestageSettings;
 use engine::boot::{AssembleOptions, CreateArray, CreateVolume, assemble, create_array};
+use engine::command::{Answer, Command};
 use engine::coordinator::CoordinatorSetup;
 use engine::io::{IoDone, IoRequest};
 use engine::limits::MESH_CAPACITY;
+use engine::map::VolumeTables;
 use engine::{Message, Shard, ShardSetup};
 use journal::LogMode;
 use ports::{Program, Turn};
@@ -91,7 +93,12 @@ impl Subject for Production {
             arrays: vec![ARRAY.into()],
         };
         let metrics = Arc::new(Metrics::new(names, scenario.shards));
-        let mut coordinator = Some(CoordinatorSetup { shards: scenario.shards, arrays: vec![booted.coordinated] });
+        let mut coordinator = Some(CoordinatorSetup {
+            shards: scenario.shards,
+            arrays: vec![booted.coordinated],
+            volumes: volumes.clone(),
+            exports: None,
+        });
         let shards = booted.parts.into_iter().zip(0..).map(|(part, index)| {
             let setup = ShardSetup {
                 shard: ShardId(index),
@@ -122,6 +129,21 @@ impl Subject for Production {
 
     fn done(&mut self) -> Option<IoDone> {
         self.shard.done()
+    }
+
+    fn tables(shards: &[Self]) -> Option<Arc<VolumeTables>> {
+        shards[0].shard.tables().cloned()
+    }
+
+    fn command(command: Command) -> Option<Message> {
+        Some(Message::Command(Box::new(command)))
+    }
+
+    fn answer(message: Message) -> Option<Answer> {
+        match message {
+            Message::Answer(answer) => Some(*answer),
+            _ => None,
+        }
     }
 
     fn stop(_: &mut [Self], ports: &mut SimPorts<Message>) {

@@ -8,6 +8,7 @@ use base::ids::{DeviceId, Lba};
 use base::time::Span;
 use engine::limits::atomic_blocks;
 
+use crate::carver::CarvingOptions;
 use crate::fault::{Fault, Landmark, PlannedFault};
 use crate::rack::DeviceOptions;
 use crate::random::Random;
@@ -100,6 +101,8 @@ pub struct Scenario {
     pub cut_when_idle: bool,
     /// What hosts ask for.
     pub workload: WorkloadOptions,
+    /// What an operator does with volumes beside theirs.
+    pub carving: Option<CarvingOptions>,
     /// Requests that a device takes from each shard at a time.
     pub queue_depth: usize,
     /// A member is slow once in so many requests.
@@ -116,6 +119,11 @@ pub const SLOW_ONCE_IN: u64 = 40;
 /// Seeds with these remainders press on the log. The others keep the runs that they had before there was pressure.
 const PRESSING: core::ops::Range<u64> = 5..8;
 const PRESSING_OF: u64 = 8;
+
+/// Seeds with these remainders have an operator who changes volumes, half of them under pressure. The others keep the runs
+/// that they had before there was one.
+const CARVING: [u64; 6] = [5, 7, 13, 18, 25, 26];
+const CARVING_OF: u64 = 32;
 
 /// Stripes of a zone.
 pub const ZONE_STRIPES: u64 = 1024;
@@ -169,6 +177,7 @@ impl Scenario {
                 write_through: false,
                 discards: None,
             },
+            carving: None,
             queue_depth: random.choose(&[2, 8, 64]),
             slow_members_once_in: SLOW_ONCE_IN,
             slow_log_once_in: SLOW_ONCE_IN,
@@ -184,8 +193,31 @@ impl Scenario {
         if seed % log_life::SEEDS_OF == log_life::SEEDS {
             scenario.live_with_the_log(&mut Random::named(seed, "log life"));
         }
+        if CARVING.contains(&(seed % CARVING_OF)) {
+            scenario.carve(&mut Random::named(seed, "carving"));
+        }
         scenario.workload.write_through = scenario.write_through;
         scenario
+    }
+
+    // An operator makes and deletes volumes behind the hosts' own, in so little space that it is used again and again.
+    fn carve(&mut self, random: &mut Random) {
+        let row = u64::from(self.chunk_blocks) * (u64::from(self.members) - 1);
+        let all = self.volume_blocks();
+        let zone = ZONE_STRIPES * (u64::from(self.members) - 1);
+        let across_zones = if random.once_in(3) && self.zones > 1 { zone } else { 0 };
+        let blocks = (random.between(6, 40) * row + across_zones).min(all / 2 / row * row);
+        self.carving = Some(CarvingOptions {
+            blocks,
+            commands: random.between(3, 30),
+            max_volume_blocks: random.choose(&[row, 4 * row, 200]).min(blocks / 2).max(1),
+        });
+        let end = all - blocks;
+        self.workload.windows.retain(|window| window.start.0 + u64::from(window.blocks) <= end);
+        if self.workload.windows.is_empty() {
+            self.workload.windows.push(Window { start: Lba(0), blocks: 32 });
+        }
+        self.pool_blocks = self.pool_blocks.max(4096 + usize::from(self.shards) * 1300);
     }
 
     // Many overwrites of a small hot window through a small log, while stripes of another window pin its tail: the rings
@@ -288,9 +320,10 @@ impl Scenario {
         faults
     }
 
-    /// Data blocks of the array: its volume has them all.
+    /// Data blocks of the hosts' own volume: all of the array, but for what an operator carves.
     pub fn volume_blocks(&self) -> u64 {
-        self.zones * ZONE_STRIPES * (u64::from(self.members) - 1)
+        let all = self.zones * ZONE_STRIPES * (u64::from(self.members) - 1);
+        all - self.carving.map_or(0, |carving| carving.blocks)
     }
 
     /// The members' devices.

@@ -1,8 +1,12 @@
 //! What is put to the test: shards that start from devices, take requests and turn. Production's shards are the subject of
 //! every run of the `sim` binary; the simulator's own tests bring a tiny store with known mistakes, to see that each is found.
 
+use std::sync::Arc;
+
 use base::uuid::Uuid;
+use engine::command::{Answer, Command};
 use engine::io::{IoDone, IoRequest};
+use engine::map::VolumeTables;
 use ports::Turn;
 
 use crate::boot_device::BootDevice;
@@ -44,6 +48,21 @@ pub trait Subject: Sized {
 
     /// Takes a request that has ended.
     fn done(&mut self) -> Option<IoDone>;
+
+    /// What volumes there are; none where they never change.
+    fn tables(_: &[Self]) -> Option<Arc<VolumeTables>> {
+        None
+    }
+
+    /// A command of an operator as a message; only where volumes change.
+    fn command(_: Command) -> Option<Self::Message> {
+        None
+    }
+
+    /// The answer to a command that the control side was sent, if it is one.
+    fn answer(_: Self::Message) -> Option<Answer> {
+        None
+    }
 
     /// Asks all shards to stop cleanly.
     fn stop(shards: &mut [Self], ports: &mut SimPorts<Self::Message>);

@@ -114,6 +114,7 @@ pub fn script(number: usize, case: Case, requests: u64) -> Scenario {
             write_through: case.write_through,
             discards: None,
         },
+        carving: None,
         queue_depth: 16,
         slow_members_once_in: SLOW_ONCE_IN,
         slow_log_once_in: SLOW_ONCE_IN,

@@ -66,6 +66,7 @@ pub(crate) struct Toy<const MISTAKE: u8> {
 pub(crate) fn scenario(seed: u64) -> Scenario {
     let mut scenario = Scenario::draw(seed);
     scenario.shards = 1;
+    scenario.carving = None;
     scenario.member_cache = true;
     scenario.members_are_zero = true;
     scenario.probe_losses = false;

@@ -13,6 +13,7 @@ use base::time::Span;
 use ports::Ports;
 
 use crate::audit::describe_log;
+use crate::carver::{self, Carver, Wish};
 use crate::failure::Failure;
 use crate::fault::PlannedFault;
 use crate::machine::{Machine, Started, Step, boot_devices};
@@ -59,6 +60,8 @@ pub struct World {
     scenario: Scenario,
     rack: Rc<RefCell<Rack>>,
     workload: Workload,
+    /// Who changes volumes, if anybody does.
+    carver: Option<Carver>,
     random: Random,
     aloud: bool,
     cuts: u64,
@@ -98,7 +101,8 @@ impl World {
             rack.borrow_mut().lose(device, false);
         }
         let workload = Workload::new(scenario.workload.clone(), Random::named(scenario.seed, "workload"));
-        Ok(Self { scenario, rack, workload, random, aloud, cuts: 0, probes: 0 })
+        let carver = scenario.carving.map(|carving| Carver::new(carving, Random::named(scenario.seed, "carver")));
+        Ok(Self { scenario, rack, workload, carver, random, aloud, cuts: 0, probes: 0 })
     }
 
     /// The same world, apart from this one, with other faults before it.
@@ -110,6 +114,7 @@ impl World {
             scenario,
             rack: Rc::new(RefCell::new(rack)),
             workload: self.workload.clone(),
+            carver: self.carver.clone(),
             random: self.random.clone(),
             aloud: self.aloud,
             cuts: self.cuts,
@@ -184,6 +189,9 @@ impl World {
             }
         };
         self.rack.borrow_mut().trace.note("started", &[self.cuts]);
+        if let (Some(carver), Some(tables)) = (&mut self.carver, machine.tables()) {
+            carver.started(&tables)?;
+        }
         // Now and then hosts go on at once, and find out later.
         if self.scenario.probe_losses || !self.random.once_in(SKIP_VERIFY_ONCE_IN) || self.workload.is_finished() {
             self.workload.verify_all();
@@ -194,6 +202,9 @@ impl World {
     fn power_cycle<S: Subject>(&mut self) -> Result<(), Failure> {
         self.cuts += 1;
         self.workload.power_cut();
+        if let Some(carver) = &mut self.carver {
+            carver.power_cut();
+        }
         self.rack.borrow_mut().restore_power();
         match self.workload.told() {
             Some(told) => S::audit_without_log(&self.scenario, &self.rack.borrow(), told),
@@ -209,7 +220,7 @@ impl World {
                 self.workload.end_verification()?;
                 self.probe::<S>()?;
             }
-            if self.workload.is_finished() {
+            if self.workload.is_finished() && self.has_carved(machine) {
                 return Ok(Served::Finished);
             }
             if self.random.once_in(ASK_ONCE_IN) {
@@ -225,14 +236,60 @@ impl World {
             }
             while let Some(done) = machine.done() {
                 self.rack.borrow_mut().trace.note("answer", &[done.token, u64::from(done.result.is_ok())]);
-                self.workload.done(&mut machine.ports.pool, done)?;
+                match &mut self.carver {
+                    Some(carver) if done.token >= carver::TOKENS => carver.done(&mut machine.ports.pool, done)?,
+                    _ => self.workload.done(&mut machine.ports.pool, done)?,
+                }
+                patience = Patience::new(machine);
+            }
+            while let Some(answer) = machine.answer() {
+                self.rack.borrow_mut().trace.note("command", &[answer.ticket, u64::from(answer.result.is_ok())]);
+                if let (Some(carver), Some(tables)) = (&mut self.carver, machine.tables()) {
+                    carver.answered(&answer, &tables)?;
+                }
                 patience = Patience::new(machine);
             }
             patience.wait(machine, "the requests", || format!("{} are under way", self.workload.under_way()))?;
         }
     }
 
+    // Whether the operator has nothing left to do either, and what was begun on volumes has ended.
+    fn has_carved<S: Subject>(&self, machine: &Machine<S>) -> bool {
+        let Some(carver) = &self.carver else { return true };
+        machine.tables().is_none_or(|tables| carver.is_finished(&tables))
+    }
+
+    fn carve<S: Subject>(&mut self, machine: &mut Machine<S>) {
+        let (Some(carver), Some(tables)) = (&mut self.carver, machine.tables()) else { return };
+        match carver.wish(&mut machine.ports.pool, &tables) {
+            None => {}
+            Some(Wish::Command(command)) => {
+                self.rack.borrow_mut().trace.note("wish", &[command.ticket]);
+                if !machine.command(command) {
+                    carver.not_given();
+                }
+            }
+            Some(Wish::Io(request)) => {
+                let (token, kind, lba, blocks) = (request.token, request.kind, request.lba, request.blocks);
+                match machine.begin(request) {
+                    Ok(()) => {
+                        let numbers = [token, kind as u64, lba.0, u64::from(blocks)];
+                        self.rack.borrow_mut().trace.note("request", &numbers);
+                    }
+                    Err(request) => {
+                        request.buffers.free(&mut machine.ports.pool);
+                        carver.not_begun(token);
+                    }
+                }
+            }
+        }
+    }
+
     fn ask<S: Subject>(&mut self, machine: &mut Machine<S>) {
+        self.carve(machine);
+        if !self.rack.borrow().powered() {
+            return;
+        }
         let Some(request) = self.workload.next(&mut machine.ports.pool) else { return };
         let (kind, lba, blocks) = (request.kind, request.lba, request.blocks);
         let numbers = [request.token, kind as u64, lba.0, u64::from(blocks)];
@@ -311,6 +368,10 @@ impl World {
         }
         twin.scenario.probe_losses = false;
         twin.workload.retire();
+        if let Some(carver) = &mut twin.carver {
+            carver.retire();
+            carver.power_cut();
+        }
         twin.workload.power_cut();
         twin.rack.borrow_mut().restore_power();
         twin.cuts += 1;

@@ -71,7 +71,7 @@ impl Metrics {
     fn volume_samples(&self, visit: &mut impl FnMut(&'static Family, &[&str], Value)) {
         let counters: [(&'static Family, OfOp); 3] =
             [(&VOLUME_REQUESTS, |op| &op.requests), (&VOLUME_BYTES, |op| &op.bytes), (&VOLUME_ERRORS, |op| &op.errors)];
-        let volumes = || self.names().volumes.iter().enumerate();
+        let volumes = || self.volumes();
         for (family, counter) in counters {
             for (i, name) in volumes() {
                 for op in VolumeOp::ALL {
@@ -212,7 +212,7 @@ fn sum_histograms<'a, const STEP: u64, const BOUNDS: usize>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Names, VolumeName};
+    use super::super::{LATER_VOLUMES, Names, VolumeName};
     use super::*;
     use crate::ids::ShardId;
     use crate::time::Span;
@@ -281,6 +281,34 @@ mod tests {
         assert_eq!(latency.buckets.iter().map(|(_, n)| *n).take(3).collect::<Vec<_>>(), [0, 0, 2]);
         let Value::Histogram(sizes) = value(&metrics, &ARRAY_LOG_COMMIT_SIZE, &["a0"]) else { unreachable!() };
         assert_eq!((sizes.buckets[0], sizes.buckets[1], sizes.sum), ((4096.0, 0), (8192.0, 2), 16384.0));
+    }
+
+    #[test]
+    fn a_volume_that_is_made_later_is_counted_until_it_is_gone() {
+        let metrics = metrics();
+        let (place, name) = (crate::ids::VolumeId(1), VolumeName { array: "a0".into(), volume: "later".into() });
+        let told = || {
+            let mut told = Vec::new();
+            metrics.samples(&[], |family, labels, value| {
+                if family == &VOLUME_REQUESTS && labels[2] == "read" {
+                    told.push((labels[1].to_owned(), value));
+                }
+            });
+            told
+        };
+        assert_eq!(told().len(), 1);
+        metrics.name_volume(crate::ids::VolumeId(0), name.clone());
+        metrics.name_volume(place, name);
+        metrics.shard(ShardId(1)).volumes[place.index()].record(VolumeOp::Read, 1, Span::ZERO, true);
+        assert_eq!(told()[1], ("later".to_owned(), Value::Number(1.0)));
+        metrics.name_volume(place, VolumeName { array: "a0".into(), volume: "other".into() });
+        assert_eq!(told()[1].0, "later", "counters keep their name");
+        metrics.forget_volume(place);
+        metrics.name_volume(
+            crate::ids::VolumeId(1 + LATER_VOLUMES as u32),
+            VolumeName { array: "a0".into(), volume: "beyond".into() },
+        );
+        assert_eq!(told().len(), 1);
     }
 
     #[test]

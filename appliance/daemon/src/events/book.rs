@@ -50,6 +50,9 @@ struct State {
     /// Told and not kept, since that was last said.
     lost: u64,
     rations: BTreeMap<&'static str, Ration>,
+    /// Events that were put into the queue, and of those that are out of it and in the files, or lost.
+    queued: u64,
+    settled: u64,
     /// The last event that was written.
     written: u64,
     /// The files took the last ones badly.
@@ -103,11 +106,27 @@ impl Events {
         self.push(&mut state, told);
     }
 
+    /// Waits until what was told so far is durable, as far as it matters: who answers for it calls this before it does. A
+    /// disk that hangs is not waited for.
+    pub fn settle(&self) {
+        let deadline = Instant::now() + MAX_WAIT;
+        let mut state = lock(&self.0.state);
+        let queued = state.queued;
+        while state.settled < queued && !state.ended {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            state = self.0.wrote.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
     fn push(&self, state: &mut State, told: Told) {
         // Under the lock: one writer at a time.
         self.0.metrics.events()[told.severity as usize].increment();
         if state.waiting.len() < MAX_WAITING {
             state.waiting.push_back((SystemTime::now(), told));
+            state.queued += 1;
             self.0.told.notify_one();
         } else {
             state.lost += 1;
@@ -177,14 +196,20 @@ impl Events {
                 format!("{lost} events came faster than they could be kept, or the files took none, and are lost");
             let told = Told::new(LOST, Severity::Warning, text).with("count", lost);
             state.waiting.push_back((SystemTime::now(), told));
+            state.queued += 1;
         }
         (state.waiting.drain(..).collect(), ended)
     }
 
     /// Writes events, and makes them durable if one of them matters.
     fn keep(&self, batch: Vec<(SystemTime, Told)>) {
+        let count = batch.len() as u64;
         let mut place = lock(&self.0.store);
-        let Some(store) = place.as_mut() else { return };
+        let Some(store) = place.as_mut() else {
+            lock(&self.0.state).settled += count;
+            self.0.wrote.notify_all();
+            return;
+        };
         let important = batch.iter().any(|(_, told)| told.severity > Severity::Info);
         let mut failure = None;
         let mut failed = 0;
@@ -216,6 +241,7 @@ impl Events {
             tracing::warn!(%error, "events cannot be kept durably: is the file system full?");
         }
         state.written = written;
+        state.settled += count;
         state.lost += failed;
         self.0.wrote.notify_all();
     }
@@ -290,6 +316,12 @@ mod tests {
         Store::open(&folder.0, 1 << 20).unwrap()
     }
 
+    /// The last event as the file has it.
+    fn open_again(folder: &Folder) -> String {
+        let text = std::fs::read_to_string(folder.0.join("events.jsonl")).unwrap();
+        serde_json::from_str::<Record>(text.lines().last().unwrap()).unwrap().event
+    }
+
     fn listed(events: &Events) -> Vec<(String, Option<u64>)> {
         let (records, _) = events.list(&Filter { limit: Some(5000), ..Filter::default() }, Duration::ZERO).unwrap();
         let count = |record: &Record| record.fields.get("count").and_then(serde_json::Value::as_u64);
@@ -311,9 +343,12 @@ mod tests {
             move || events.list(&behind(1), MAX_WAIT).unwrap()
         });
         events.tell(one("test.late"));
+        events.settle();
+        assert_eq!(open_again(&folder), "test.late", "it is in the file");
         assert_eq!(follower.join().unwrap().0[0].event, "test.late");
         drop(book);
         assert!(events.list(&behind(2), MAX_WAIT).unwrap().0.is_empty(), "nobody waits past the end");
+        events.settle();
         assert_eq!(events.0.metrics.events()[Severity::Notice as usize].get(), 2);
     }
 

@@ -22,6 +22,8 @@ pub(super) fn call(reporter: &Reporter, caller: Caller, method: &str, params: Va
     let by = format!("user {}{}", caller.uid, caller.pid.map_or_else(String::new, |pid| format!(", process {pid}")));
     let given = event("command.given", Severity::Notice, format!("{by}: {method} {params}"));
     reporter.events.tell(given.with("params", params.clone()));
+    // Nothing is done, and nothing answered, that the history would not know of after a crash.
+    reporter.events.settle();
     let outcome = methods::call(reporter, method, params);
     reporter.events.tell(match &outcome {
         Some(Ok(_)) => event("command.done", Severity::Notice, format!("{by}: {method} is done")),
@@ -30,5 +32,6 @@ pub(super) fn call(reporter: &Reporter, caller: Caller, method: &str, params: Va
         }
         None => event("command.failed", Severity::Warning, format!("{by}: there is no method {method}")),
     });
+    reporter.events.settle();
     outcome
 }

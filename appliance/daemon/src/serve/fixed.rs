@@ -1,4 +1,4 @@
-//! What of the status does not change while serving, gathered once: what each device is for, volumes and listeners.
+//! What of the status does not change while serving, gathered once: what each device is for, and listeners.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -9,9 +9,8 @@ use config::schema::Config;
 use engine::boot::BootedArray;
 
 use super::devices::{Described, Devices, describe};
-use super::exports::Volumes;
 use super::report::Fixed;
-use crate::status::{ListenerStatus, VolumeStatus};
+use crate::status::ListenerStatus;
 
 /// A device and what it is for.
 pub(super) struct Placed {
@@ -39,7 +38,6 @@ pub(super) fn fixed(
     started: Instant,
     devices: &Devices,
     booted: &[BootedArray],
-    volumes: &Volumes,
     addresses: &[SocketAddr],
 ) -> Fixed {
     let listeners = config.listeners.iter().zip(addresses).map(|(listener, address)| ListenerStatus {
@@ -52,7 +50,11 @@ pub(super) fn fixed(
         started,
         devices: config.devices.iter().map(|device| placed(device, config, devices, booted)).collect(),
         maps: booted.iter().map(|array| array.map.clone()).collect(),
-        volumes: volumes.named.iter().map(|named| volume(named, config, booted)).collect(),
+        configured: config
+            .arrays
+            .iter()
+            .flat_map(|array| array.volumes.iter().map(|volume| format!("{}/{}", array.name, volume.name)))
+            .collect(),
         listeners: listeners.collect(),
     }
 }
@@ -83,23 +85,4 @@ fn place(id: DeviceId, array: &BootedArray) -> Option<Place> {
     let slot = array.map.members.iter().position(is_member);
     let copy = array.map.copies.iter().position(|copy| *copy == Some(id));
     slot.map(|slot| Place::Member(slot as u8)).or(copy.map(|copy| Place::Copy(copy as u8)))
-}
-
-fn volume((array, record): &(usize, raid::VolumeRecord), config: &Config, booted: &[BootedArray]) -> VolumeStatus {
-    let path = (booted[*array].map.name.as_str(), record.name.as_str());
-    let mut exported = config
-        .subsystems
-        .iter()
-        .flat_map(|subsystem| subsystem.namespaces.iter().map(|namespace| (subsystem.nqn.to_string(), namespace)));
-    let exported = exported.find(|(_, namespace)| {
-        (namespace.volume.array.to_string(), namespace.volume.volume.to_string()) == (path.0.into(), path.1.into())
-    });
-    VolumeStatus {
-        array: path.0.to_owned(),
-        name: path.1.to_owned(),
-        uuid: record.uuid.to_string(),
-        bytes: record.blocks * BLOCK as u64,
-        nsid: exported.as_ref().map_or(0, |(_, namespace)| namespace.nsid),
-        subsystem: exported.map_or_else(String::new, |(nqn, _)| nqn),
-    }
 }

@@ -48,11 +48,11 @@ pub(super) fn call(reporter: &Reporter, method: &str, params: Value) -> Option<R
     Some(match method {
         "drive.fail" => fail_drive(reporter, params),
         "events.list" => list_events(reporter, params),
-        _ => return None,
+        _ => return super::volumes::call(reporter, method, params),
     })
 }
 
-fn take<T: DeserializeOwned>(params: Value) -> Result<T, String> {
+pub(super) fn take<T: DeserializeOwned>(params: Value) -> Result<T, String> {
     serde_json::from_value(params).map_err(|error| format!("these parameters do not fit: {error}"))
 }
 

@@ -1,7 +1,8 @@
 //! What happens in the engine as events of the history: here each gets its name, its severity, its words and its fields.
 
-use engine::command::{Event, HostNews};
+use engine::command::{Event, HostNews, VolumeWhat};
 use ports::DeviceError;
+use serde_json::Value;
 
 use super::report::Fixed;
 use crate::events::{Events, Severity, Told};
@@ -26,6 +27,29 @@ fn told(arrays: &[String], event: Event) -> Vec<Told> {
             let members = bits(members).map(|slot| excluded("member.excluded", "member", "member", slot));
             let copies = bits(copies).map(|copy| excluded("log.excluded", "log copy", "copy", copy));
             members.chain(copies).collect()
+        }
+        Event::Volume { array, volume, what } => {
+            let path = format!("{}/{volume}", arrays[array.index()]);
+            let (name, text, field) = match what {
+                VolumeWhat::Created { blocks, copied: false } => {
+                    ("volume.created", "was made", Some(("blocks", blocks.into())))
+                }
+                VolumeWhat::Created { blocks, copied: true } => {
+                    ("volume.created", "was made, and is copied into", Some(("blocks", blocks.into())))
+                }
+                VolumeWhat::Grown { blocks } => ("volume.grown", "has grown", Some(("blocks", blocks.into()))),
+                VolumeWhat::Renamed { from } => ("volume.renamed", "has its new name", Some(("from", from.into()))),
+                VolumeWhat::Exported => ("volume.exported", "is exported", None),
+                VolumeWhat::Copied => ("volume.copied", "is a whole copy", None),
+                VolumeWhat::Deleted => ("volume.deleted", "is deleted", None),
+                VolumeWhat::Cleaned => ("volume.cleaned", "is zeroed, and its space free", None),
+            };
+            let told = Told::new(name, Severity::Notice, format!("volume {path} {text}"));
+            let told = told.of_array(&arrays[array.index()]).with("volume", volume);
+            vec![match field {
+                Some((field, value)) => told.with(field, Value::clone(&value)),
+                None => told,
+            }]
         }
         Event::HostConnected(who) => vec![host("host.connected", Severity::Info, "connected", &who)],
         Event::HostDisconnected(who) => vec![host("host.disconnected", Severity::Info, "disconnected", &who)],

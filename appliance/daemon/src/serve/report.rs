@@ -6,16 +6,15 @@ use base::BLOCK;
 use base::ids::ShardId;
 use base::snapshot::Snapshot;
 use engine::map::ArrayMap;
-use engine::status::ShardStatus;
+use engine::status::{JobStatus, ShardStatus};
 use runtime::StatsReader;
 use runtime::confine::Confinement;
 
 use super::fixed::{Place, Placed};
 use super::shards::Shards;
+use super::volumes;
 use crate::events::Events;
-use crate::status::{
-    ArrayStatus, ConnectionStatus, DeviceStatus, ListenerStatus, LogStatus, ReactorStatus, Status, VolumeStatus,
-};
+use crate::status::{ArrayStatus, ConnectionStatus, DeviceStatus, ListenerStatus, LogStatus, ReactorStatus, Status};
 
 /// What does not change while serving.
 pub(super) struct Fixed {
@@ -23,8 +22,16 @@ pub(super) struct Fixed {
     pub(super) started: Instant,
     pub(super) devices: Vec<Placed>,
     pub(super) maps: Vec<Snapshot<ArrayMap>>,
-    pub(super) volumes: Vec<VolumeStatus>,
+    /// Volumes that the configuration names, as array/volume.
+    pub(super) configured: Vec<String>,
     pub(super) listeners: Vec<ListenerStatus>,
+}
+
+impl Fixed {
+    /// Whether the configuration names a volume: then it is made at each start if it is missing.
+    pub(super) fn is_configured(&self, path: &str) -> bool {
+        self.configured.iter().any(|configured| configured == path)
+    }
 }
 
 /// Asks the shards.
@@ -47,7 +54,7 @@ impl Reporter {
             process: std::process::id(),
             uptime_seconds: fixed.started.elapsed().as_secs_f64(),
             ready: true,
-            volumes: fixed.volumes.clone(),
+            volumes: volumes::statuses(fixed, &self.shards.tables(), &jobs(&shards)),
             listeners: fixed.listeners.clone(),
             memory: super::sealing::status(),
             sandbox: super::sandbox::status(self.confinement.as_ref()),
@@ -149,4 +156,9 @@ impl Reporter {
         };
         self.fixed.devices.iter().map(device).collect()
     }
+}
+
+/// Long work on volumes, by whichever shard does it.
+fn jobs(shards: &[ShardStatus]) -> Vec<JobStatus> {
+    shards.iter().flat_map(|said| said.jobs.iter().copied()).collect()
 }

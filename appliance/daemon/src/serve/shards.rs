@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use base::ids::ShardId;
 use engine::command::{Answer, Command, Event, Refusal, Verb};
+use engine::map::VolumeTables;
 use engine::message::Message;
 use engine::status::ShardStatus;
 use runtime::{Control, Poster, SignalStack};
@@ -25,7 +26,7 @@ const COMMAND_PATIENCE: Duration = Duration::from_secs(12);
 const LOOK: Duration = Duration::from_millis(100);
 
 /// Why a command was not carried out, or nobody knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub(crate) enum CommandError {
     /// It was refused.
     #[error(transparent)]
@@ -43,6 +44,8 @@ pub(crate) enum CommandError {
 struct Waiting {
     statuses: Mutex<Option<SyncSender<ShardStatus>>>,
     answers: Mutex<BTreeMap<u64, SyncSender<Answer>>>,
+    /// What volumes there are.
+    tables: Mutex<Option<Arc<VolumeTables>>>,
     next_ticket: AtomicU64,
     ended: AtomicBool,
 }
@@ -62,13 +65,25 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shards {
-    /// Starts the thread. `news` hears what happened, on that thread.
-    pub(crate) fn start(control: Control<Message>, news: impl Fn(Event) + Send + 'static) -> std::io::Result<Self> {
+    /// Starts the thread. `news` hears what happened, and `volumes` of other volumes than `tables` has, on that thread.
+    pub(crate) fn start(
+        control: Control<Message>,
+        tables: VolumeTables,
+        news: impl Fn(Event) + Send + 'static,
+        volumes: impl Fn(&VolumeTables) + Send + 'static,
+    ) -> std::io::Result<Self> {
         let (poster, waiting) = (control.poster(), Arc::<Waiting>::default());
+        *lock(&waiting.tables) = Some(Arc::new(tables));
         let for_thread = Arc::clone(&waiting);
         let thread = std::thread::Builder::new().name("mesh".to_owned());
-        let thread = thread.spawn(move || take(control, &for_thread, &news))?;
+        let thread = thread.spawn(move || take(control, &for_thread, &news, &volumes))?;
         Ok(Self { poster, waiting, asking: Mutex::new(()), thread: Some(thread) })
+    }
+
+    /// What volumes there are now.
+    pub(crate) fn tables(&self) -> Arc<VolumeTables> {
+        let tables = lock(&self.waiting.tables);
+        Arc::clone(tables.as_ref().expect("there were some at the start"))
     }
 
     /// How the shards are. Those that do not answer in time are left out.
@@ -125,7 +140,7 @@ impl Drop for Shards {
     }
 }
 
-fn take(mut control: Control<Message>, waiting: &Waiting, news: &impl Fn(Event)) {
+fn take(mut control: Control<Message>, waiting: &Waiting, news: &impl Fn(Event), volumes: &impl Fn(&VolumeTables)) {
     let _signals = SignalStack::new();
     while !waiting.ended.load(Ordering::Acquire) {
         let Some((_, message)) = control.receive(LOOK) else { continue };
@@ -142,6 +157,10 @@ fn take(mut control: Control<Message>, waiting: &Waiting, news: &impl Fn(Event))
                 }
             }
             Message::Event(event) => news(*event),
+            Message::Volumes(tables) => {
+                volumes(&tables);
+                *lock(&waiting.tables) = Some(tables);
+            }
             other => tracing::error!("the reactors say something that is not for the control side: {other:?}"),
         }
     }

@@ -4,6 +4,7 @@
 pub mod consent;
 pub mod drive;
 pub mod events;
+pub mod volume;
 
 use std::error::Error;
 use std::path::{Path, PathBuf};

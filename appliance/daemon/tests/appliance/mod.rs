@@ -268,7 +268,9 @@ pub(crate) struct Client {
 impl Client {
     pub(crate) fn connect(server: &Server) -> Self {
         let identity = HostIdentity::from_id(Uuid::from_random([7, 7]));
-        let mut host = Host::connect(&HostOptions::new(server.address(), NQN, identity)).unwrap();
+        let mut options = HostOptions::new(server.address(), NQN, identity);
+        options.queues = 4;
+        let mut host = Host::connect(&options).unwrap();
         let namespace = first_namespace(&mut host).unwrap();
         let queue = host.open_queue(1, 32, 128 * 1024, &namespace).unwrap();
         Self { host, namespace, queue }

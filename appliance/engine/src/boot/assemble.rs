@@ -4,8 +4,10 @@
 //! A device that fails on the way is treated as missing and everything is begun again without it, at most once for each
 //! device; whatever was written until then is what any start would have written.
 
+use std::sync::Arc;
+
 use base::ZERO_BLOCK;
-use base::ids::{ArrayBlock, ArrayId, DeviceBlock, DeviceId, ShardId};
+use base::ids::{ArrayId, DeviceBlock, DeviceId, ShardId};
 use base::snapshot::Snapshot;
 use base::time::Span;
 use journal::{LogIdentity, LogLayout, LogSuperblock, slot_of};
@@ -18,7 +20,7 @@ use super::recovery::{LaneReport, recover_lane, scan_lanes};
 use super::regions::Regions;
 use crate::array::{ArrayPart, DestageSettings, RecoveredBlock};
 use crate::coordinator::{CoordinatedArray, service};
-use crate::map::{ArrayMap, Extent, LogMode, Member, Service, Volume};
+use crate::map::{ArrayMap, LogMode, Member, Service, Volume};
 
 /// What is found at a device's beginning.
 #[derive(Clone, Debug)]
@@ -105,8 +107,6 @@ pub struct BootedArray {
     pub parts: Vec<ArrayPart>,
     /// What the coordinator keeps.
     pub coordinated: CoordinatedArray,
-    /// The volume table.
-    pub metadata: Metadata,
     /// What was found and done.
     pub report: RecoveryReport,
 }
@@ -123,17 +123,17 @@ impl BootedArray {
 
     /// Where the volumes lie, in the order of the table.
     pub fn volumes(&self) -> Vec<Volume> {
-        let volume = |record: &raid::VolumeRecord| Volume {
-            array: self.map.id,
-            name: format!("{}/{}", self.map.name, record.name),
-            extents: record
-                .extents
-                .iter()
-                .map(|extent| Extent { start: ArrayBlock(extent.start), blocks: extent.blocks })
-                .collect(),
-            blocks: record.blocks,
-        };
-        self.metadata.volumes.iter().map(volume).collect()
+        self.ready().map(|record| Volume::of(&self.map, record)).collect()
+    }
+
+    /// The volumes that hosts may use.
+    pub fn ready(&self) -> impl Iterator<Item = &raid::VolumeRecord> {
+        self.metadata().volumes.iter().filter(|record| record.state == raid::VolumeState::Ready)
+    }
+
+    /// The volume table.
+    pub fn metadata(&self) -> &Metadata {
+        &self.coordinated.metadata
     }
 }
 
@@ -181,6 +181,7 @@ fn attempt<D: SyncDevice>(
     notes.extend(assembly.notes.iter().cloned());
     let mut regions = Regions::read(devices, &assembly)?;
     regions.add_volumes(&assembly, &options.volumes, entropy)?;
+    notes.append(&mut regions.notes);
     let log_of = |device: DeviceId| logs.iter().find(|(id, _)| *id == device).map(|(_, log)| log.clone());
     let mut log_superblocks: Vec<Option<LogSuperblock>> =
         assembly.copies.iter().map(|device| device.and_then(log_of)).collect();
@@ -193,7 +194,7 @@ fn attempt<D: SyncDevice>(
     let last_incarnation = scans.iter().map(|scan| scan.last_incarnation).max().unwrap_or(0);
     let superblocks = make_durable(devices, &assembly, &mut log_superblocks, last_incarnation, options)?;
     regions.make_durable(devices)?;
-    let Regions { initialised, metadata, .. } = regions;
+    let Regions { initialised, metadata, table_update, .. } = regions;
     let log = log_superblocks.iter().flatten().next().expect("assembly found a copy of the log").clone();
 
     let map = ArrayMap {
@@ -247,8 +248,10 @@ fn attempt<D: SyncDevice>(
         let blocks: Vec<RecoveredBlock> = recovered.blocks;
         part.recovered.extend(blocks);
     }
-    let coordinated = CoordinatedArray { map: map.clone(), superblocks, log_superblocks, initialised };
-    Ok(BootedArray { map, parts, coordinated, metadata, report })
+    let metadata = Arc::new(metadata);
+    let coordinated =
+        CoordinatedArray { map: map.clone(), superblocks, log_superblocks, initialised, metadata, table_update };
+    Ok(BootedArray { map, parts, coordinated, report })
 }
 
 fn add(sum: &mut LaneReport, lane: &LaneReport) {

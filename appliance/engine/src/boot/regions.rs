@@ -26,13 +26,15 @@ struct Pending {
 pub(super) struct Regions {
     pub(super) initialised: Initialised,
     pub(super) metadata: Metadata,
-    table_update: u64,
+    pub(super) table_update: u64,
     /// What brings members up that are behind.
     behind: Vec<Pending>,
     /// Newest bitmap blocks that lack bits which another member has: written when that other member's are safe.
     beside: Vec<Pending>,
     /// The next volume table.
     next: Vec<Pending>,
+    /// What the operator should know.
+    pub(super) notes: Vec<String>,
 }
 
 impl Regions {
@@ -47,6 +49,7 @@ impl Regions {
             behind: Vec::new(),
             beside: Vec::new(),
             next: Vec::new(),
+            notes: Vec::new(),
         };
         for block in 0..Initialised::blocks_for(geometry.zones()) as usize {
             regions.read_bitmap_block(devices, assembly, block)?;
@@ -140,10 +143,17 @@ impl Regions {
             }
             let random = [entropy(), entropy()];
             let geometry = &assembly.superblock.geometry;
-            self.metadata.create_volume(geometry, &volume.name, volume.blocks, random, Origin::Config).map_err(
-                |error| BootError::Impossible { array: name.clone(), what: format!("volume {}: {error}", volume.name) },
-            )?;
-            changed = true;
+            match self.metadata.create_volume(geometry, &volume.name, volume.blocks, random, Origin::Config) {
+                Ok(_) => changed = true,
+                // Only an appliance that serves can clean.
+                Err(error @ MetadataError::NoSpace { cleaning: 1.., .. }) => {
+                    self.notes.push(format!("{error}. It is made at a start after that"));
+                }
+                Err(error) => {
+                    let what = format!("volume {}: {error}", volume.name);
+                    return Err(BootError::Impossible { array: name.clone(), what });
+                }
+            }
         }
         if changed {
             self.table_update += 1;

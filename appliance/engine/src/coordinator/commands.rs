@@ -19,12 +19,13 @@ pub(super) struct Waiting {
 
 impl Coordinator {
     /// Takes a command.
-    pub(super) fn command(&mut self, command: &Command) {
+    pub(super) fn command(&mut self, command: Command) {
         let ticket = command.ticket;
         let begun = match command.verb {
             _ if self.stopping => Err(Refusal::Stopping),
             Verb::FailMember { array, slot } => self.fail(array, ticket, 1 << slot.0, 0),
             Verb::FailCopy { array, copy } => self.fail(array, ticket, 0, 1 << copy),
+            Verb::Volume { array, verb } => self.volume_command(array, ticket, verb),
         };
         if let Err(refusal) = begun {
             self.answer(ticket, Err(refusal));

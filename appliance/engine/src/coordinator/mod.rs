@@ -13,30 +13,41 @@
 //! | `proposal` | what is to be said otherwise |
 //! | `persist` | its way to the devices |
 //! | `bitmap` | bits of initialised zones on theirs |
+//! | `volumes` | what volumes there are, and where hosts find them |
+//! | `table` | an array's volume table on its way to the members |
 //! | `commands` | what the control side asks, and what it is told |
 
 mod bitmap;
 mod commands;
 mod persist;
 mod proposal;
+mod table;
+pub mod volumes;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use base::ids::{ArrayId, ShardId, ZoneId};
 use base::snapshot::Snapshot;
+use base::time::Time;
 use journal::LogSuperblock;
+use nvmf::subsystem::Exports;
 use ports::{Buffer, Ports};
-use raid::{Initialised, Superblock, Tables};
+use raid::{Initialised, Metadata, Superblock, Tables};
 
 use crate::array::Purpose;
 use crate::command::Event;
+use crate::jobs::Jobs;
 use crate::limits::MAX_NEWS;
-use crate::map::{ArrayMap, Service};
+use crate::map::{ArrayMap, Service, VolumeMap, VolumeTables};
 use crate::message::Message;
 use crate::operations::Operations;
+use crate::status::JobStatus;
 use commands::Waiting;
 use persist::{Proposed, Target, unpack};
 use proposal::Proposal;
+pub use table::TABLE_BUFFERS;
+use volumes::Volumes;
 
 /// What the coordinator keeps of an array beside its map.
 #[derive(Clone, Debug)]
@@ -49,6 +60,10 @@ pub struct CoordinatedArray {
     pub log_superblocks: Vec<Option<LogSuperblock>>,
     /// Which zones are initialised.
     pub initialised: Initialised,
+    /// The volume table in force.
+    pub metadata: Arc<Metadata>,
+    /// The number that it was written with.
+    pub table_update: u64,
 }
 
 /// What the coordinator is made of.
@@ -58,6 +73,10 @@ pub struct CoordinatorSetup {
     pub shards: u16,
     /// All arrays, by [`ArrayId`].
     pub arrays: Vec<CoordinatedArray>,
+    /// All volumes.
+    pub volumes: VolumeMap,
+    /// Where hosts find them; none where there are no hosts.
+    pub exports: Option<Snapshot<Exports>>,
 }
 
 /// The change under way.
@@ -68,6 +87,8 @@ enum Change {
     Proposing(Proposed),
     /// A block of the bitmap is being written.
     Recording,
+    /// The volume table is being written.
+    Tabling,
 }
 
 #[derive(Debug)]
@@ -103,11 +124,17 @@ pub struct Coordinator {
     stopping: bool,
     closed: u16,
     spare: Vec<Buffer>,
+    volumes: Volumes,
+    jobs: Jobs,
+    /// For a volume table under way.
+    table_buffers: Vec<Buffer>,
 }
 
 impl Coordinator {
     /// A coordinator of arrays as start-up left them.
     pub fn new(setup: CoordinatorSetup) -> Self {
+        let metadata = setup.arrays.iter().map(|array| Arc::clone(&array.metadata)).collect();
+        let volumes = Volumes::new(setup.volumes, setup.exports, metadata);
         let arrays = setup.arrays.into_iter().map(|array| Coordinated {
             epoch: array.map.epoch,
             tables: array.superblocks.iter().flatten().next().expect("an array has members").tables(),
@@ -130,12 +157,30 @@ impl Coordinator {
             stopping: false,
             closed: 0,
             spare: Vec::new(),
+            volumes,
+            jobs: Jobs::default(),
+            table_buffers: Vec::with_capacity(TABLE_BUFFERS),
         }
+    }
+
+    /// What volumes there are now.
+    pub fn tables(&self) -> &Arc<VolumeTables> {
+        self.volumes.tables()
+    }
+
+    /// Long work on volumes.
+    pub(crate) fn job_status(&self) -> Vec<JobStatus> {
+        self.jobs.status()
+    }
+
+    /// When there is something to do, if nothing comes before.
+    pub(crate) fn deadline(&self) -> Time {
+        self.jobs.deadline()
     }
 
     /// Buffers that it sets aside: one for each member and copy of each array.
     pub fn set_aside_blocks(maps: &[Snapshot<ArrayMap>]) -> usize {
-        maps.iter().map(|map| map.members.len() + map.copies.len()).sum()
+        maps.iter().map(|map| map.members.len() + map.copies.len()).sum::<usize>() + TABLE_BUFFERS
     }
 
     pub(crate) fn prepare<P: Ports>(&mut self, ports: &mut P) {
@@ -144,6 +189,9 @@ impl Coordinator {
         while self.spare.len() < wanted {
             self.spare.push(ports.alloc().expect("the pool was sized with what the coordinator sets aside"));
         }
+        while self.table_buffers.len() < TABLE_BUFFERS {
+            self.table_buffers.push(ports.alloc().expect("the pool was sized with what the coordinator sets aside"));
+        }
     }
 
     /// Gives back what it set aside, after the last turn, but for what a device that was given up may still read.
@@ -151,7 +199,7 @@ impl Coordinator {
         for array in &mut self.arrays {
             take_back(&mut array.buffers, &mut self.spare, operations);
         }
-        for buffer in self.spare.drain(..) {
+        for buffer in self.spare.drain(..).chain(self.table_buffers.drain(..)) {
             ports.free(buffer);
         }
     }
@@ -175,10 +223,12 @@ impl Coordinator {
             Message::ZoneZeroed { array, zone } => {
                 self.arrays[array.index()].pending_zones.push_back((from, zone));
             }
-            Message::Command(command) => self.command(&command),
+            Message::Command(command) => self.command(*command),
+            Message::VolumesTaken { epoch } => self.volumes_taken(epoch),
             Message::LanesClosed => {
                 self.closed += 1;
                 if self.closed == self.shards {
+                    self.end_volumes();
                     self.tell_all(|| Message::End);
                 }
             }
@@ -189,6 +239,7 @@ impl Coordinator {
     /// Tells the other shards to stop.
     pub(crate) fn stop(&mut self) {
         self.stopping = true;
+        self.stop_volumes();
         for shard in (1..self.shards).map(ShardId) {
             self.messages.push_back((shard, Message::Stop));
         }
@@ -255,7 +306,7 @@ impl Coordinator {
                 }
             }
         }
-        worked
+        worked | self.maintain_volumes(ports, operations)
     }
 
     fn end(&mut self, id: ArrayId, change: Change, failed: bool) {
@@ -265,6 +316,7 @@ impl Coordinator {
             // Whoever failed is excluded in the next step, and this comes with it: nothing was told yet.
             Change::Proposing(proposed) if failed => array.pending.join(&proposed.proposal),
             Change::Proposing(proposed) => self.publish(id, proposed),
+            Change::Tabling => self.table_written(id, failed),
             Change::Recording if failed => array.pending_zones.extend(array.recording_zones.drain(..)),
             Change::Recording => {
                 for (shard, zone) in array.recording_zones.drain(..) {

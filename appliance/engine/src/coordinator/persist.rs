@@ -79,7 +79,7 @@ pub(super) fn write<P: Ports>(
     operations.start(ports, place, DeviceOp::WriteDurable, core::iter::once(buffer.id()), purpose);
 }
 
-fn pack(array: ArrayId, target: Target) -> u32 {
+pub(super) fn pack(array: ArrayId, target: Target) -> u32 {
     let (kind, index) = match target {
         Target::Member(slot) => (0, slot),
         Target::Copy(copy) => (1, copy),

@@ -389,8 +389,8 @@ impl Hub {
         let (mut read, mut written) = (0u128, 0u128);
         for namespace in &subsystem.namespaces {
             let place = namespace.volume.index();
-            let array =
-                names.volumes.get(place).and_then(|volume| names.arrays.iter().position(|a| *a == volume.array));
+            let volume = self.metrics.volumes().find(|(at, _)| *at == place).map(|(_, volume)| volume);
+            let array = volume.and_then(|volume| names.arrays.iter().position(|a| *a == volume.array));
             for shard in self.metrics.shards() {
                 if let Some(volume) = shard.volumes.get(place) {
                     let of = |op: base::metrics::VolumeOp| &volume.ops[op as usize];

@@ -98,7 +98,8 @@ impl Router {
     fn end_zeros(&mut self, pool: &mut impl Buffers, key: Key<Request>) {
         let request = self.requests.remove(key).expect("a request ends once");
         request.buffers.free(pool);
-        self.done.push_back(IoDone { token: request.token, result: request.result, buffers: BufferList::EMPTY });
+        let done = IoDone { token: request.token, result: request.result, buffers: BufferList::EMPTY };
+        self.ended(request.for_job, done);
     }
 }
 

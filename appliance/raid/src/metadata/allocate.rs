@@ -1,7 +1,11 @@
 //! Hands out space of the array to volumes: first fit, in whole chunk rows. It keeps no state: what is free is what no
 //! extent covers.
+//!
+//! Free space reads as zeros, always (rule L7). A new array's does: its zones are not initialised, or hold zeros. Space that a
+//! volume gives back stays covered by its record until zeros for all of it are durable in the log, which the engine writes
+//! like any host. A crash in between leaves the record, and with it the duty.
 
-use super::{ExtentRecord, MAX_EXTENTS, MetadataError};
+use super::ExtentRecord;
 use crate::Geometry;
 
 /// Data blocks of a chunk row, the unit of allocation. Always divides the array's size, since a zone is whole chunk rows.
@@ -29,21 +33,10 @@ pub(super) fn gaps(extents: impl Iterator<Item = ExtentRecord>, geometry: &Geome
     gaps
 }
 
-/// Space for a volume: the first gap that holds all of it; if there is none, pieces from the front.
-pub(super) fn first_fit(
-    extents: impl Iterator<Item = ExtentRecord>,
-    geometry: &Geometry,
-    name: &str,
-    blocks: u64,
-) -> Result<Vec<ExtentRecord>, MetadataError> {
-    let gaps = gaps(extents, geometry);
-    let free = gaps.iter().map(|gap| gap.blocks).sum();
-    let want = blocks.checked_next_multiple_of(row_blocks(geometry)).unwrap_or(u64::MAX);
-    if want > free {
-        return Err(MetadataError::NoSpace { name: name.into(), want, free });
-    }
+/// `want` blocks out of gaps that hold them: the first gap that holds all; if there is none, pieces from the front.
+pub(super) fn first_fit(gaps: &[ExtentRecord], want: u64) -> Vec<ExtentRecord> {
     if let Some(gap) = gaps.iter().find(|gap| gap.blocks >= want) {
-        return Ok(vec![ExtentRecord { start: gap.start, blocks: want }]);
+        return vec![ExtentRecord { start: gap.start, blocks: want }];
     }
     let mut rest = want;
     let mut pieces = Vec::new();
@@ -55,9 +48,6 @@ pub(super) fn first_fit(
         pieces.push(ExtentRecord { start: gap.start, blocks });
         rest -= blocks;
     }
-    assert!(rest == 0, "the gaps hold {free} blocks, and {want} were wanted");
-    if pieces.len() > MAX_EXTENTS {
-        return Err(MetadataError::Scattered(name.into()));
-    }
-    Ok(pieces)
+    assert!(rest == 0, "the gaps hold {want} blocks but for {rest}");
+    pieces
 }

@@ -50,3 +50,25 @@ fn digits(text: &str, count: usize) -> Option<u128> {
     let whole = text.len() == count && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     if whole { u128::from_str_radix(text, 16).ok() } else { None }
 }
+
+/// A number of blocks as people say it.
+pub(super) fn amount(blocks: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    let (mut value, mut unit) = (blocks as f64 * 4.0, 0);
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    // Never more than there is.
+    let tenths = (value * 10.0).floor() / 10.0;
+    format!("{tenths} {}", UNITS[unit])
+}
+
+/// What will be free later.
+pub(super) fn cleaning(blocks: u64) -> String {
+    if blocks == 0 {
+        String::new()
+    } else {
+        format!("; {} of deleted volumes are being zeroed and will be", amount(blocks))
+    }
+}

@@ -44,6 +44,8 @@ pub fn mangle_seed<S: Subject>(seed: u64, aloud: bool) -> Result<Met, Failure> {
     let cut = PlannedFault { effect: random.between(1, CUT_WITHIN), fault: Fault::PowerCut };
     scenario.faults = vec![cut];
     (scenario.probe_losses, scenario.cut_when_idle) = (false, false);
+    // What is damaged on purpose may be believed: nobody can say what volumes there are then.
+    scenario.carving = scenario.carving.filter(|_| !wild);
     if !wild && scenario.log_copies == 1 {
         scenario.log_copies = 2;
     }
@@ -60,6 +62,9 @@ pub fn mangle_seed<S: Subject>(seed: u64, aloud: bool) -> Result<Met, Failure> {
         world.damage(device, wild, &mut random);
     }
     world.workload.retire();
+    if let Some(carver) = &mut world.carver {
+        carver.retire();
+    }
     if wild { world.survive::<S>() } else { world.must_be_right::<S>() }
 }
 
