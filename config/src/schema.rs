@@ -231,6 +231,9 @@ pub struct Array {
     /// When logged data goes to the members.
     #[serde(default)]
     pub destage: Destage,
+    /// What is expected of the members.
+    #[serde(default)]
+    pub drives: Drives,
     /// What hosts see, carved from the array.
     #[schemars(length(min = 1))]
     pub volumes: Vec<Volume>,
@@ -286,6 +289,31 @@ pub struct Destage {
     /// How full the log may grow before age no longer matters: from 10% to 90%.
     #[serde(default = "default_high_watermark")]
     pub high_watermark: Percent,
+}
+
+/// What is expected of an array's members.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Drives {
+    /// Blocks of 4KiB that a member may be unable to read within an hour: each is put together from the others and written
+    /// to it again. With one more the member is used no longer, if the array can do without it.
+    #[serde(default = "default_max_read_errors")]
+    #[schemars(range(max = 10_000))]
+    pub max_read_errors: u32,
+    /// What happens to a member that takes eight times as long as the others for some seconds.
+    #[serde(default)]
+    pub slow: SlowPolicy,
+}
+
+/// What happens to a member that is much slower than the others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SlowPolicy {
+    /// It is told: events, metrics, status.
+    #[default]
+    Warn,
+    /// It is used no longer, if the array can do without it.
+    Fail,
 }
 
 /// What hosts see as a drive.
@@ -457,6 +485,12 @@ impl Default for Reactors {
     }
 }
 
+impl Default for Drives {
+    fn default() -> Self {
+        Self { max_read_errors: default_max_read_errors(), slow: SlowPolicy::default() }
+    }
+}
+
 impl Default for Destage {
     fn default() -> Self {
         Self { age: default_age(), high_watermark: default_high_watermark() }
@@ -495,6 +529,10 @@ const fn default_log_timeout() -> TimeSpan {
 
 const fn default_age() -> TimeSpan {
     TimeSpan(Span::from_secs(5))
+}
+
+const fn default_max_read_errors() -> u32 {
+    20
 }
 
 const fn default_high_watermark() -> Percent {

@@ -178,12 +178,25 @@ impl VolumeMetrics {
 pub struct DeviceMetrics {
     /// By [`DeviceOp::ALL`].
     pub ops: [OpMetrics; DeviceOp::ALL.len()],
+    /// From the start of a request to its end, by [`DeviceOp::ALL`].
+    pub latency: [Latency; DeviceOp::ALL.len()],
+    /// 1 while it is much slower than its peers, else 0. Of several shards the highest counts.
+    pub slow: Gauge,
+    /// Requests that were tried again after an error that might pass.
+    pub retries: Counter,
+    /// Blocks that could not be read.
+    pub unreadable_blocks: Counter,
+    /// Such blocks that were put together from the others, written again and read back.
+    pub corrected_blocks: Counter,
+    /// Such blocks that the device did not take back.
+    pub uncorrected_blocks: Counter,
 }
 
 impl DeviceMetrics {
-    /// Counts the end of a request of `bytes` bytes.
-    pub fn record(&self, op: DeviceOp, bytes: u64, succeeded: bool) {
+    /// Counts the end of a request of `bytes` bytes that took `latency`.
+    pub fn record(&self, op: DeviceOp, bytes: u64, latency: Span, succeeded: bool) {
         self.ops[op as usize].record(bytes, succeeded);
+        self.latency[op as usize].observe(latency);
     }
 }
 

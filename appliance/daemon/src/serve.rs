@@ -6,6 +6,7 @@
 mod arrays;
 mod audit;
 mod devices;
+mod drive_news;
 mod error;
 mod exports;
 mod fixed;
@@ -163,7 +164,14 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
     let name = volume_names(&metrics);
     name(&tables);
     let shards = Shards::start(control, tables, news, name).map_err(ServeError::Thread)?;
-    let reporter = Reporter { fixed, shards, stats: stats.clone(), events: events.clone(), confinement };
+    let reporter = Reporter {
+        fixed,
+        shards,
+        stats: stats.clone(),
+        events: events.clone(),
+        metrics: Arc::clone(&metrics),
+        confinement,
+    };
     if late.0.set(Running { reporter, stats }).is_err() {
         unreachable!("it is set once");
     }

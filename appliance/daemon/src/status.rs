@@ -74,6 +74,25 @@ pub struct DeviceStatus {
     pub role: String,
     /// `active`, `excluded` (it takes no part), `missing` (nothing is at its path) or `unused` (no array names it).
     pub state: String,
+    /// Whether it is much slower than the other members of its array.
+    #[serde(default)]
+    pub slow: bool,
+    /// What went wrong with it since the start of the process.
+    #[serde(default)]
+    pub errors: DeviceErrors,
+}
+
+/// What went wrong with a device since the start of the process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceErrors {
+    /// Requests that were tried again after an error that might pass.
+    pub retries: u64,
+    /// Blocks that could not be read.
+    pub unreadable_blocks: u64,
+    /// Such blocks that were put together from the other members, written again and read back.
+    pub corrected_blocks: u64,
+    /// Such blocks that it did not take back.
+    pub uncorrected_blocks: u64,
 }
 
 /// An array.
@@ -95,6 +114,9 @@ pub struct ArrayStatus {
     pub capacity_bytes: u64,
     /// Slots whose member takes no part.
     pub missing_members: Vec<u8>,
+    /// Slots whose members are much slower than the others.
+    #[serde(default)]
+    pub slow_members: Vec<u8>,
     /// Its log, if it has one.
     pub log: Option<LogStatus>,
 }
@@ -200,6 +222,20 @@ impl fmt::Display for Status {
     }
 }
 
+impl fmt::Display for DeviceErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { retries, unreadable_blocks, corrected_blocks, uncorrected_blocks } = *self;
+        let counts = [
+            (unreadable_blocks, "unreadable"),
+            (corrected_blocks, "corrected"),
+            (uncorrected_blocks, "not corrected"),
+            (retries, "tried again"),
+        ];
+        let said: Vec<_> = counts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+        f.write_str(&said.join(", "))
+    }
+}
+
 impl Status {
     fn reactors(&self) -> String {
         let rows = self.reactors.iter().map(|r| {
@@ -210,8 +246,11 @@ impl Status {
     }
 
     fn devices(&self) -> String {
-        let rows = self.devices.iter().map(|d| row([&d.name, &d.kind, &size(d.bytes), &d.role, &d.state, &d.path]));
-        table("Devices", &["name", "kind", "size", "role", "state", "path"], rows)
+        let rows = self.devices.iter().map(|d| {
+            let state = if d.slow { format!("{}, slow", d.state) } else { d.state.clone() };
+            row([&d.name, &d.kind, &size(d.bytes), &d.role, &state, &d.errors, &d.path])
+        });
+        table("Devices", &["name", "kind", "size", "role", "state", "errors", "path"], rows)
     }
 
     fn arrays(&self) -> String {
@@ -350,6 +389,8 @@ pub(crate) mod tests {
                 bytes: 256 << 20,
                 role: "a0 member 0".into(),
                 state: "active".into(),
+                slow: true,
+                errors: DeviceErrors { unreadable_blocks: 3, corrected_blocks: 2, ..Default::default() },
             }],
             arrays: vec![ArrayStatus {
                 name: "a0".into(),
@@ -391,8 +432,8 @@ pub(crate) mod tests {
         let text = example().to_string();
         for line in [
             "demo: serving, brindle 1.2.3, process 42, up 1 h 2 min",
-            "  name  kind  size     role         state   path",
-            "  d0    file  256 MiB  a0 member 0  active  brindle-demo/d0.img",
+            "  name  kind  size     role         state         errors                     path",
+            "  d0    file  256 MiB  a0 member 0  active, slow  3 unreadable, 2 corrected  brindle-demo/d0.img",
             "  a0     write-back  2       -               16     16 MiB of 64 MiB (25%)  1.5 MiB",
             "  a0/v0  128 MiB  -      -     -          -",
         ] {

@@ -17,6 +17,7 @@ use base::uuid::Uuid;
 use engine::array::DestageSettings;
 use engine::boot::{AssembleOptions, CreateArray, CreateVolume, assemble, create_array};
 use engine::coordinator::CoordinatorSetup;
+use engine::drives::DriveSettings;
 use engine::front::{FrontLimits, FrontSetup};
 use engine::limits::MESH_CAPACITY;
 use engine::message::Message;
@@ -125,6 +126,7 @@ fn appliance(watch: &Arc<AtomicBool>) -> (Runtime<Message, Watched>, SocketAddr)
         volumes: Vec::new(),
         cache_blocks: 2048,
         settings: DestageSettings { age: Span::from_millis(50), ..DestageSettings::default() },
+        drives: DriveSettings::default(),
     };
     let mut booted = assemble(&mut handles, &options, &mut entropy).expect("an array");
     let names = Names {

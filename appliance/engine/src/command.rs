@@ -3,9 +3,12 @@
 //! when it is refused. News come unasked.
 
 use base::ids::{ArrayId, Slot, VolumeId};
+use base::time::Span;
 use ports::DeviceError;
 use raid::MetadataError;
 use thiserror::Error;
+
+use crate::array::MemberErrors;
 
 /// A command, with a number that its answer repeats.
 #[derive(Debug)]
@@ -214,6 +217,41 @@ pub enum Event {
         copy: u8,
         /// How.
         error: DeviceError,
+    },
+    /// A member could not read blocks.
+    ReadErrors {
+        /// Whose.
+        array: ArrayId,
+        /// Which.
+        slot: Slot,
+        /// What was found since the last such event.
+        errors: MemberErrors,
+        /// How many blocks in the last hour, as far as that matters.
+        in_the_hour: u32,
+    },
+    /// A member could not read more blocks within an hour than it may.
+    TooManyErrors {
+        /// Whose.
+        array: ArrayId,
+        /// Which.
+        slot: Slot,
+        /// Whether it is excluded for that; if not, the array cannot do without it.
+        excluded: bool,
+    },
+    /// A member has become much slower than the others, or is so no longer.
+    Slow {
+        /// Whose.
+        array: ArrayId,
+        /// Which.
+        slot: Slot,
+        /// Whether it is slow.
+        slow: bool,
+        /// The mean of its requests in the last second of load.
+        mean: Span,
+        /// The median of the others'.
+        peers: Span,
+        /// Whether it is excluded for that.
+        excluded: bool,
     },
     /// News were lost, because nobody took them in time.
     Lost {

@@ -11,6 +11,7 @@
 //! | [`router`] | requests to fragments and back |
 //! | [`array`] | one shard's part of an array: log, cache, members |
 //! | [`command`] | what the control side asks of the coordinator, and what it is told |
+//! | [`drives`] | what is expected of drives |
 //! | [`coordinator`] | what changes for all shards: exclusions, initialised zones, the clean stop |
 //! | [`front`] | connections of hosts |
 //! | `jobs` | long work on volumes: cleaning, copying |
@@ -26,6 +27,7 @@ pub mod array;
 pub mod boot;
 pub mod command;
 pub mod coordinator;
+pub mod drives;
 pub mod front;
 pub mod io;
 mod jobs;

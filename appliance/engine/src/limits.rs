@@ -56,6 +56,9 @@ pub const MAX_NEWS: usize = 512;
 /// Stripes under destage on one shard and array.
 pub const MAX_DESTAGES: usize = 256;
 
+/// Blocks that are put together from others because their member cannot read them, on one shard and array at a time.
+pub const MAX_MENDS: usize = 8;
+
 /// Stripes whose destage is started in one turn.
 pub const DESTAGES_A_TURN: usize = 128;
 

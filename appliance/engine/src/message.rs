@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use base::ids::{ArrayBlock, ArrayId, Slot, ZoneId};
 use base::snapshot::Snapshot;
+use base::time::Span;
 use ports::{BufferList, DeviceError};
 
+use crate::array::MemberErrors;
 use crate::command::{Answer, Command, Event};
 use crate::front::FrontMessage;
 use crate::io::IoError;
@@ -71,6 +73,28 @@ pub enum Message {
         array: ArrayId,
         /// Which.
         slot: Slot,
+    },
+    /// To the coordinator: what was found on a member since it last heard.
+    MemberErrors {
+        /// Whose member.
+        array: ArrayId,
+        /// Which.
+        slot: Slot,
+        /// What.
+        errors: MemberErrors,
+    },
+    /// To the coordinator: a member has become much slower than the others, or is so no longer.
+    MemberSlow {
+        /// Whose member.
+        array: ArrayId,
+        /// Which.
+        slot: Slot,
+        /// Whether it is slow.
+        slow: bool,
+        /// The mean of its requests.
+        mean: Span,
+        /// The median of the others'.
+        peers: Span,
     },
     /// To the coordinator: a log copy does not answer as it should.
     CopyFailed {

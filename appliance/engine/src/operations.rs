@@ -6,6 +6,11 @@
 //! device may still work on it, hours later perhaps; so its place stays taken and its buffers are *held* until the answer
 //! comes, and whoever owns one of them must not change it or give it away before. Only what is written can be given up: the
 //! buffers of a read belong to the device until it answers.
+//!
+//! An error that says nothing of the device or its blocks (a cable, a controller that was reset) may pass: reads and writes
+//! are tried again a few times before anybody hears of it. A flush never is: the system may have dropped what it could not
+//! write, and would call a second flush good. Neither is what cannot get better: a device that is gone or full, a block that
+//! cannot be read.
 
 use std::collections::VecDeque;
 
@@ -16,6 +21,12 @@ use ports::{BufferId, Completion, DeviceError, DeviceOp, DeviceRequest, Devices,
 
 const NONE: u32 = u32::MAX;
 
+/// How often a read is tried again.
+const READ_RETRIES: u8 = 2;
+
+/// How often a write is tried again. Who misses a write is out: rather sooner than later.
+const WRITE_RETRIES: u8 = 1;
+
 #[derive(Debug)]
 struct Operation<T> {
     device: DeviceId,
@@ -24,6 +35,9 @@ struct Operation<T> {
     buffers: Vec<BufferId>,
     /// What to tell when it has ended; none while the place is free, and once it was given up.
     purpose: Option<T>,
+    /// When it was started, and how often it was tried again.
+    started: Time,
+    retries: u8,
     /// Whether its buffers are held.
     holds: bool,
     /// When its device took it.
@@ -56,6 +70,8 @@ pub(crate) struct Ended<T> {
     pub(crate) device: DeviceId,
     pub(crate) op: DeviceOp,
     pub(crate) blocks: u64,
+    /// From its start on, with all that it waited and was tried again.
+    pub(crate) took: Span,
     pub(crate) result: Result<(), DeviceError>,
 }
 
@@ -87,6 +103,8 @@ impl<T> Operations<T> {
                     start: DeviceBlock(0),
                     buffers: Vec::with_capacity(MAX_RECORD_BLOCKS),
                     purpose: None,
+                    started: Time(0),
+                    retries: 0,
                     holds: false,
                     since: Time::NEVER,
                     older: NONE,
@@ -154,6 +172,7 @@ impl<T> Operations<T> {
         place.buffers.clear();
         place.buffers.extend(buffers);
         place.purpose = Some(purpose);
+        (place.started, place.retries) = (self.now, 0);
         assert!(place.buffers.len() <= MAX_DEVICE_BLOCKS, "an operation has at most {MAX_DEVICE_BLOCKS} blocks");
         if !self.waiting.is_empty() || !self.submit(devices, index) {
             self.waiting.push_back(index);
@@ -187,10 +206,20 @@ impl<T> Operations<T> {
         }
     }
 
-    /// Takes a completion apart into what the operation was for and how it ended.
-    pub(crate) fn complete(&mut self, completion: Completion) -> Ended<T> {
+    /// Takes a completion apart into what the operation was for and how it ended. An operation that is tried again has not
+    /// ended: its device is all there is to say.
+    pub(crate) fn complete(&mut self, completion: Completion) -> Result<Ended<T>, DeviceId> {
         let index = completion.tag as u32;
-        let purpose = self.places[index as usize].purpose.take();
+        let place = &mut self.places[index as usize];
+        let may_pass = matches!(completion.result, Err(DeviceError::Other(_)));
+        if may_pass && place.purpose.is_some() && place.retries < retries(place.op) {
+            place.retries += 1;
+            let device = place.device;
+            self.unlink(index);
+            self.waiting.push_back(index);
+            return Err(device);
+        }
+        let purpose = place.purpose.take();
         if purpose.is_some() {
             self.unlink(index);
         } else {
@@ -205,7 +234,8 @@ impl<T> Operations<T> {
             DeviceOp::WriteZeroes(count) => u64::from(count),
             DeviceOp::Read | DeviceOp::Write | DeviceOp::WriteDurable | DeviceOp::Flush => place.buffers.len() as u64,
         };
-        Ended { purpose, device: place.device, op: place.op, blocks, result: completion.result }
+        let took = self.now.since(place.started);
+        Ok(Ended { purpose, device: place.device, op: place.op, blocks, took, result: completion.result })
     }
 
     /// A watched device that has not answered in time.
@@ -307,6 +337,15 @@ impl<T> Operations<T> {
     }
 }
 
+/// How often an operation is tried again.
+const fn retries(op: DeviceOp) -> u8 {
+    match op {
+        DeviceOp::Read => READ_RETRIES,
+        DeviceOp::Write | DeviceOp::WriteDurable | DeviceOp::WriteZeroes(_) => WRITE_RETRIES,
+        DeviceOp::Flush => 0,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -335,7 +374,7 @@ mod tests {
     }
 
     fn answer(operations: &mut Operations<&'static str>, tag: u64) -> Option<&'static str> {
-        operations.complete(Completion { tag, result: Ok(()) }).purpose
+        operations.complete(Completion { tag, result: Ok(()) }).expect("it was not tried again").purpose
     }
 
     #[test]
@@ -364,6 +403,30 @@ mod tests {
         assert_eq!(answer(&mut operations, 2), None);
         assert!(operations.let_go() > before && !operations.is_held(BufferId(3)));
         assert_eq!(operations.available(), 4);
+    }
+
+    #[test]
+    fn an_error_that_may_pass_is_tried_again_so_often_and_no_other_is() {
+        let ends_after = |op, error| {
+            let (mut operations, mut devices) = (Operations::new(1), Taking(10));
+            operations.start(&mut devices, (LOG, DeviceBlock(1)), op, None, "it");
+            let mut tries = 1;
+            while let Err(device) = operations.complete(Completion { tag: 0, result: Err(error) }) {
+                assert_eq!((device, operations.available()), (LOG, 0));
+                operations.retry(&mut devices);
+                tries += 1;
+            }
+            assert_eq!((operations.available(), devices.0), (1, 10 - tries));
+            tries
+        };
+        for (op, tries) in
+            [(DeviceOp::Read, 3), (DeviceOp::Write, 2), (DeviceOp::WriteDurable, 2), (DeviceOp::Flush, 1)]
+        {
+            assert_eq!(ends_after(op, DeviceError::Other(4)), tries, "{op:?}");
+            for error in [DeviceError::Gone, DeviceError::Unreadable, DeviceError::NoSpace] {
+                assert_eq!(ends_after(op, error), 1, "{op:?} {error:?}");
+            }
+        }
     }
 
     #[test]

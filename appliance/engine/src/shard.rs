@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use base::ids::{ArrayId, DeviceId, ShardId};
 use base::metrics::{DeviceOp as CountedOp, Metrics};
-use base::time::Time;
+use base::time::{Span, Time};
 use ports::{DeviceError, DeviceOp, Ports, Program, Turn};
 
 use crate::array::{ArrayPart, ArrayShard, Purpose, Work};
@@ -141,8 +141,9 @@ impl Shard {
         apply: impl FnOnce(&mut ArrayShard, &mut Work<'_, P>) -> R,
     ) -> R {
         let now = ports.now();
-        let metrics = &self.metrics.shard(self.shard).arrays[array.index()];
-        let mut work = Work { ports, operations: &mut self.operations, metrics, now };
+        let metrics = self.metrics.shard(self.shard);
+        let (metrics, devices) = (&metrics.arrays[array.index()], metrics.devices.as_slice());
+        let mut work = Work { ports, operations: &mut self.operations, metrics, devices, now };
         apply(&mut self.arrays[array.index()], &mut work)
     }
 
@@ -167,6 +168,8 @@ impl Shard {
                 }
             }
             Message::MemberFailed { .. }
+            | Message::MemberErrors { .. }
+            | Message::MemberSlow { .. }
             | Message::CopyFailed { .. }
             | Message::ZoneZeroed { .. }
             | Message::Command(_)
@@ -225,7 +228,14 @@ impl Shard {
     fn completions<P: Ports<Message = Message>>(&mut self, ports: &mut P) -> bool {
         for count in 0..COMPLETIONS_A_TURN {
             let Some(completion) = ports.completion() else { return count > 0 };
-            let Ended { purpose, device, op, blocks, result } = self.operations.complete(completion);
+            let metrics = self.metrics.shard(self.shard);
+            let Ended { purpose, device, op, blocks, took, result } = match self.operations.complete(completion) {
+                Ok(ended) => ended,
+                Err(device) => {
+                    metrics.devices[device.index()].retries.increment();
+                    continue;
+                }
+            };
             let counted = match op {
                 DeviceOp::Read => CountedOp::Read,
                 DeviceOp::Write | DeviceOp::WriteDurable => CountedOp::Write,
@@ -233,10 +243,10 @@ impl Shard {
                 DeviceOp::WriteZeroes(_) => CountedOp::Zero,
             };
             let bytes = blocks * base::BLOCK as u64;
-            self.metrics.shard(self.shard).devices[device.index()].record(counted, bytes, result.is_ok());
+            metrics.devices[device.index()].record(counted, bytes, took, result.is_ok());
             // Nobody waits any more for what was given up.
             if let Some(purpose) = purpose {
-                self.completed(ports, purpose, result);
+                self.completed(ports, purpose, took, result);
             }
         }
         true
@@ -246,6 +256,7 @@ impl Shard {
         &mut self,
         ports: &mut P,
         purpose: Purpose,
+        took: Span,
         result: Result<(), DeviceError>,
     ) {
         match purpose {
@@ -257,11 +268,12 @@ impl Shard {
             | Purpose::Anchor { array, .. }
             | Purpose::Read { array, .. }
             | Purpose::DestageRead { array, .. }
+            | Purpose::Mend { array, .. }
             | Purpose::DestageWrite { array, .. }
             | Purpose::MemberFlush { array, .. }
             | Purpose::ZoneZero { array, .. }
             | Purpose::ZoneFlush { array, .. } => {
-                self.with_array(ports, array, |array, work| array.completed(work, purpose, result));
+                self.with_array(ports, array, |array, work| array.completed(work, purpose, took, result));
             }
         }
     }
@@ -279,8 +291,9 @@ impl Shard {
     /// Nobody waits any longer for a device's answers: whatever is under way there has failed.
     fn give_up<P: Ports<Message = Message>>(&mut self, ports: &mut P, device: DeviceId) {
         while let Some(purpose) = self.operations.give_up(device) {
-            self.metrics.shard(self.shard).devices[device.index()].record(CountedOp::Write, 0, false);
-            self.completed(ports, purpose, Err(DeviceError::Late));
+            // Its latency is not known yet.
+            self.metrics.shard(self.shard).devices[device.index()].ops[CountedOp::Write as usize].record(0, false);
+            self.completed(ports, purpose, Span::ZERO, Err(DeviceError::Late));
         }
     }
 
@@ -416,6 +429,7 @@ impl Shard {
                     Service::Failed => "failed",
                 },
                 missing_members: absent(map.members.iter().map(Option::is_some).collect()),
+                slow_members: array.slow_members(),
                 missing_copies: absent(map.copies.iter().map(Option::is_some).collect()),
                 usage: array.usage(),
             }

@@ -51,6 +51,8 @@ pub struct ArrayStatus {
     pub service: &'static str,
     /// Slots without a member.
     pub missing_members: Vec<u8>,
+    /// Slots whose members are much slower than the others.
+    pub slow_members: Vec<u8>,
     /// Log copies that take no part.
     pub missing_copies: Vec<u8>,
     /// How full it is.

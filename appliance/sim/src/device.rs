@@ -5,7 +5,11 @@
 //! write or the device has no volatile cache. At a power cut every other write, completed or not, persists whole, not at all,
 //! or torn, independently of the others and in any order. Each block of a torn write persists whole, not at all, or by
 //! [`SECTOR`]s, the smallest unit that a device writes atomically.
+//!
+//! A block may become unreadable. It stays so until it is written again, and becomes so again if that write is lost before it
+//! was durable; what it holds is still there for oracles to see.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use base::ids::DeviceBlock;
@@ -74,6 +78,9 @@ pub struct Medium {
     durable: Vec<Durable>,
     cached: Vec<Cached>,
     completed: u64,
+    /// Blocks that a read does not find, and those that it would not find after a power cut.
+    unreadable: BTreeSet<DeviceBlock>,
+    unreadable_durably: BTreeSet<DeviceBlock>,
 }
 
 impl Medium {
@@ -86,7 +93,27 @@ impl Medium {
             durable: vec![Durable { order: 0, content }; blocks as usize],
             cached: Vec::new(),
             completed: 0,
+            unreadable: BTreeSet::new(),
+            unreadable_durably: BTreeSet::new(),
         }
+    }
+
+    /// From now on reads do not find this block, until it is written.
+    pub fn spoil(&mut self, block: DeviceBlock) {
+        assert!(block.0 < self.blocks(), "{block:?} lies beyond the end");
+        self.unreadable.insert(block);
+        self.unreadable_durably.insert(block);
+    }
+
+    /// Whether a read of so many blocks finds them all.
+    pub fn is_readable(&self, start: DeviceBlock, count: u64) -> bool {
+        self.unreadable.range(start..DeviceBlock(start.0 + count)).next().is_none()
+    }
+
+    /// Every block can be read again.
+    pub fn restore(&mut self) {
+        self.unreadable.clear();
+        self.unreadable_durably.clear();
     }
 
     /// Blocks it has.
@@ -121,12 +148,30 @@ impl Medium {
         for (offset, content) in run.blocks.iter().enumerate() {
             let at = run.start.index() + offset;
             self.visible[at].clone_from(content);
+            self.unreadable.remove(&DeviceBlock(at as u64));
             if durable {
+                self.unreadable_durably.remove(&DeviceBlock(at as u64));
                 self.durable[at] = Durable { order, content: content.clone() };
             }
         }
         if !durable {
             self.cached.push(Cached { order, run });
+        }
+    }
+
+    /// A write has ended with an error: of each block all, nothing or some sectors have happened.
+    pub fn write_in_part(&mut self, run: Run, random: &mut Random) {
+        let blocks = (run.start.0..).map(DeviceBlock).zip(run.blocks);
+        for (at, content) in blocks {
+            match random.below(3) {
+                0 => {}
+                1 => self.write(Run { start: at, blocks: vec![content] }, false),
+                _ if self.unreadable.contains(&at) => {}
+                _ => {
+                    let mixed = mix(self.read(at), &content, random.bits() as u8);
+                    self.write(Run { start: at, blocks: vec![mixed] }, false);
+                }
+            }
         }
     }
 
@@ -145,6 +190,7 @@ impl Medium {
                 // A durable write may have overtaken the cached one.
                 if place.order < order {
                     *place = Durable { order, content };
+                    self.unreadable_durably.remove(&DeviceBlock((run.start.index() + offset) as u64));
                 }
             }
         }
@@ -179,6 +225,9 @@ impl Medium {
             if order > before[at.index()] {
                 let place = &mut self.durable[at.index()];
                 place.content = if mask == u8::MAX { content } else { mix(&place.content, &content, mask) };
+                if mask == u8::MAX {
+                    self.unreadable_durably.remove(&at);
+                }
             }
         }
         self.completed = 0;
@@ -186,6 +235,7 @@ impl Medium {
             durable.order = 0;
             visible.clone_from(&durable.content);
         }
+        self.unreadable.clone_from(&self.unreadable_durably);
     }
 }
 
@@ -242,6 +292,29 @@ mod tests {
             medium.cut(Vec::new(), &mut Random::named(seed, "cut"));
             assert_eq!(first(&medium, 0), 2);
         }
+    }
+
+    #[test]
+    fn an_unreadable_block_is_readable_once_written_and_for_good_once_flushed() {
+        let mut medium = Medium::new(4, true, false);
+        let readable = |medium: &Medium| medium.is_readable(DeviceBlock(0), 4);
+        medium.spoil(DeviceBlock(1));
+        assert!(!readable(&medium) && medium.is_readable(DeviceBlock(2), 2) && medium.is_readable(DeviceBlock(0), 1));
+        medium.write(run(0, &[1, 2]), false);
+        assert!(readable(&medium));
+        let mut flushed = medium.clone();
+        flushed.flush(flushed.flush_mark());
+        flushed.cut(Vec::new(), &mut Random::named(1, "cut"));
+        assert!(readable(&flushed) && first(&flushed, 1) == 2);
+        let mut lost = 0;
+        for seed in 0..100 {
+            let mut medium = medium.clone();
+            medium.cut(Vec::new(), &mut Random::named(seed, "cut"));
+            let has_new = bytes_of(medium.read(DeviceBlock(1))) == &[2; BLOCK];
+            assert_eq!(readable(&medium), has_new, "a write that was lost or torn leaves it as it was");
+            lost += u32::from(!has_new);
+        }
+        assert!((20..80).contains(&lost), "{lost}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What may go wrong, as data: planned for an effect, or for the moment at which it hurts most. The rack carries it out.
 
 use base::Block;
-use base::ids::DeviceId;
+use base::ids::{DeviceBlock, DeviceId};
 use base::time::Span;
 use journal::anchor;
 
@@ -30,6 +30,13 @@ pub enum Fault {
         device: DeviceId,
         /// For how long; the longest span is for ever.
         span: Span,
+    },
+    /// A block cannot be read any more until it is written again.
+    Unreadable {
+        /// The device.
+        device: DeviceId,
+        /// The block.
+        block: DeviceBlock,
     },
 }
 

@@ -18,6 +18,7 @@
 //! | [`oracle`] | which contents a block may have |
 //! | [`workload`] | hosts: what they ask and what they may expect |
 //! | [`scenario`] | what a run is about, drawn from its seed |
+//! | [`ailing`] | scenarios whose drives ail |
 //! | [`subject`] | what is put to the test |
 //! | [`production`] | the engine's shards as that |
 //! | [`image`] | arrays as earlier versions left them |
@@ -35,6 +36,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod ailing;
 pub mod audit;
 pub mod boot_device;
 pub mod carver;

@@ -231,6 +231,7 @@ mod tests {
             queue_depth: 8,
             slow_once_in: 40,
             used: false,
+            hiccup_once_in: 0,
             holds_log: false,
         };
         let rack = Rc::new(RefCell::new(Rack::new(1, &[options], Trace::default())));

@@ -10,6 +10,7 @@ use engine::array::DestageSettings;
 use engine::boot::{AssembleOptions, CreateArray, CreateVolume, assemble, create_array};
 use engine::command::{Answer, Command};
 use engine::coordinator::CoordinatorSetup;
+use engine::drives::DriveSettings;
 use engine::io::{IoDone, IoRequest};
 use engine::limits::MESH_CAPACITY;
 use engine::map::VolumeTables;
@@ -18,6 +19,7 @@ use journal::LogMode;
 use ports::{Program, Turn};
 use raid::Level;
 
+use crate::ailing::blocks_were_mended;
 use crate::audit::{log_is_clean, parity_matches};
 use crate::boot_device::BootDevice;
 use crate::exposed::members_hold_acknowledged;
@@ -83,6 +85,7 @@ impl Subject for Production {
             volumes: Vec::new(),
             cache_blocks: 0,
             settings: settings(scenario),
+            drives: DriveSettings { max_read_errors: scenario.max_read_errors, ..DriveSettings::default() },
         };
         let booted = assemble(devices, &options, &mut || random.bits()).map_err(|error| error.to_string())?;
         let volumes = Snapshot::new(booted.volumes());
@@ -154,6 +157,10 @@ impl Subject for Production {
     fn audit(scenario: &Scenario, rack: &Rack) -> Result<(), Failure> {
         parity_matches(scenario, rack)?;
         log_is_clean(scenario, rack)
+    }
+
+    fn audit_read(scenario: &Scenario, rack: &Rack) -> Result<(), Failure> {
+        blocks_were_mended(scenario, rack)
     }
 
     fn audit_without_log(scenario: &Scenario, rack: &Rack, told: &Oracle) -> Result<(), Failure> {

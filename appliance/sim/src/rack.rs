@@ -2,7 +2,7 @@
 //! Everything that changes a device is an *effect* and is counted; a fault strikes at the effect it was planned for, while
 //! that effect is in flight. Reads are no effects: a power cut at a read leaves what a cut at the next effect can leave.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use base::Block;
 use base::ids::{DeviceBlock, DeviceId, ShardId};
@@ -18,6 +18,9 @@ use crate::trace::{Trace, fingerprint};
 
 /// Longest time that a device takes for a request, but for its slow ones.
 const LATENCY: Span = Span::from_micros(200);
+
+/// The error that passes: EINTR, as some system might say.
+const HICCUP: i32 = 4;
 
 /// A device that is slow takes so many times longer.
 const SLOWNESS: u64 = 20;
@@ -35,6 +38,8 @@ pub struct DeviceOptions {
     pub slow_once_in: u64,
     /// Whether somebody has used it before: then it does not hold zeros at first.
     pub used: bool,
+    /// Once in so many reads and writes it fails with an error that passes; 0 is never.
+    pub hiccup_once_in: u64,
     /// Whether it holds a copy of the log: then every write into a ring is watched.
     pub holds_log: bool,
 }
@@ -67,6 +72,8 @@ struct Flight {
     buffers: Vec<BufferId>,
     flush_mark: u64,
     failed: bool,
+    // It ends with an error that passes.
+    hiccup: bool,
 }
 
 /// A power cut that waits for a landmark with much behind it.
@@ -113,6 +120,9 @@ pub struct Rack {
     aim: Option<Aim>,
     random: Random,
     hangs: Random,
+    hiccups: Random,
+    // Requests that ended so: they do not when they are tried again.
+    had_hiccup: BTreeSet<(ShardId, u64)>,
 }
 
 impl Rack {
@@ -137,6 +147,8 @@ impl Rack {
             aim: None,
             random: Random::named(seed, "rack"),
             hangs: Random::named(seed, "hangs"),
+            hiccups: Random::named(seed, "hiccups"),
+            had_hiccup: BTreeSet::new(),
         }
     }
 
@@ -185,6 +197,16 @@ impl Rack {
     pub fn overwrite(&mut self, device: DeviceId, block: DeviceBlock, bytes: &Block) {
         self.devices[device.index()].options.holds_log = false;
         self.devices[device.index()].medium.overwrite(block, content_of(bytes));
+    }
+
+    /// Whether a read of so many blocks would find them.
+    pub fn is_readable(&self, device: DeviceId, start: DeviceBlock, count: u64) -> bool {
+        self.devices[device.index()].medium.is_readable(start, count)
+    }
+
+    /// Every block of every device can be read again.
+    pub fn restore_blocks(&mut self) {
+        self.devices.iter_mut().for_each(|device| device.medium.restore());
     }
 
     /// Requests that have not ended.
@@ -237,6 +259,7 @@ impl Rack {
         self.watch(device, start, &data);
         let mark = data.iter().fold(0, |mark, content| mark ^ fingerprint(bytes_of(content)));
         self.trace.note(name_of(op), &[tag, u64::from(device.0), start.0, blocks, mark]);
+        let hiccup = self.draw_hiccup(shard, tag, device, op);
         let number = self.take_off(Flight {
             shard,
             tag,
@@ -247,6 +270,7 @@ impl Rack {
             buffers: buffers.to_vec(),
             flush_mark: self.devices[device.index()].medium.flush_mark(),
             failed: false,
+            hiccup,
         });
         let slow = if self.random.once_in(options.slow_once_in) { SLOWNESS } else { 1 };
         let latency = Span(self.random.between(1, LATENCY.0 * slow));
@@ -281,6 +305,9 @@ impl Rack {
     /// Reads for start-up code, at once.
     pub fn read_now(&mut self, device: DeviceId, start: DeviceBlock, into: &mut [Block]) -> Result<(), DeviceError> {
         self.answering(device)?;
+        if !self.is_readable(device, start, into.len() as u64) {
+            return Err(DeviceError::Unreadable);
+        }
         for (offset, block) in into.iter_mut().enumerate() {
             let at = DeviceBlock(start.0 + offset as u64);
             assert!(at.0 < self.blocks(device), "a read of {at:?} of {device:?}, beyond its end");
@@ -310,6 +337,7 @@ impl Rack {
             self.spill(DeviceId(index as u16));
         }
         self.flights.clear();
+        self.had_hiccup.clear();
         self.clock.forget();
     }
 
@@ -371,6 +399,19 @@ impl Rack {
         self.devices[device.index()].medium.cut(runs, &mut self.random);
     }
 
+    // A flush is never tried again, so it must not fail.
+    fn draw_hiccup(&mut self, shard: ShardId, tag: u64, device: DeviceId, op: DeviceOp) -> bool {
+        let once_in = self.devices[device.index()].options.hiccup_once_in;
+        if self.had_hiccup.remove(&(shard, tag)) || once_in == 0 || op == DeviceOp::Flush {
+            return false;
+        }
+        let hiccup = self.hiccups.once_in(once_in);
+        if hiccup {
+            self.had_hiccup.insert((shard, tag));
+        }
+        hiccup
+    }
+
     fn watch(&self, device: DeviceId, start: DeviceBlock, data: &[Content]) {
         let place = &self.devices[device.index()];
         if place.options.holds_log && self.works(device) {
@@ -422,6 +463,10 @@ impl Rack {
                 }
                 Fault::Lost { device, returns } => self.lose(device, returns),
                 Fault::Hang { device, span } => self.hang(device, span),
+                Fault::Unreadable { device, block } => {
+                    self.trace.note("block unreadable", &[u64::from(device.0), block.0]);
+                    self.devices[device.index()].medium.spoil(block);
+                }
             }
         }
     }
@@ -444,6 +489,7 @@ impl Rack {
             buffers: Vec::new(),
             flush_mark: self.devices[device.index()].medium.flush_mark(),
             failed: false,
+            hiccup: false,
         });
         self.effect();
         match self.flights.remove(&number) {
@@ -453,10 +499,23 @@ impl Rack {
     }
 
     fn land(&mut self, flight: Flight) -> Finished {
-        let Flight { shard, tag, device, op, start, data, buffers, flush_mark, failed } = flight;
+        let Flight { shard, tag, device, op, start, data, buffers, flush_mark, failed, hiccup } = flight;
         self.trace.note("ended", &[tag, u64::from(shard.0), u64::from(failed)]);
         let mut read = Vec::new();
-        if !failed {
+        let count = buffers.len() as u64;
+        if failed {
+            return Finished { shard, tag, op, result: Err(DeviceError::Gone), buffers, read };
+        }
+        if op == DeviceOp::Read && !self.is_readable(device, start, count) {
+            self.trace.note("unreadable", &[tag]);
+            return Finished { shard, tag, op, result: Err(DeviceError::Unreadable), buffers, read };
+        }
+        if hiccup {
+            self.trace.note("hiccup", &[tag]);
+            self.devices[device.index()].medium.write_in_part(Run { start, blocks: data }, &mut self.hiccups);
+            return Finished { shard, tag, op, result: Err(DeviceError::Other(HICCUP)), buffers, read };
+        }
+        {
             match op {
                 DeviceOp::Read => read = self.sight(device, start, buffers.len()),
                 DeviceOp::Flush => self.devices[device.index()].medium.flush(flush_mark),
@@ -466,8 +525,7 @@ impl Rack {
                 }
             }
         }
-        let result = if failed { Err(DeviceError::Gone) } else { Ok(()) };
-        Finished { shard, tag, op, result, buffers, read }
+        Finished { shard, tag, op, result: Ok(()), buffers, read }
     }
 
     // What a read finds that overlaps writes in flight: of each block the old content, the new, or sectors of both.

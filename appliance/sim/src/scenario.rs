@@ -111,6 +111,10 @@ pub struct Scenario {
     pub slow_log_once_in: u64,
     /// Blocks of the buffer pool.
     pub pool_blocks: usize,
+    /// Once in so many reads and writes a device fails with an error that passes; 0 is never.
+    pub hiccups_once_in: u64,
+    /// Blocks that a member may be unable to read within an hour.
+    pub max_read_errors: u32,
 }
 
 /// Once in so many requests a device is slow, unless a scenario is about that.
@@ -125,14 +129,18 @@ const PRESSING_OF: u64 = 8;
 const CARVING: [u64; 6] = [5, 7, 13, 18, 25, 26];
 const CARVING_OF: u64 = 32;
 
+/// Seeds with this remainder have drives that ail.
+const AILING: u64 = 0;
+const AILING_OF: u64 = 8;
+
 /// Stripes of a zone.
 pub const ZONE_STRIPES: u64 = 1024;
 
 /// Blocks of a member before its data, generously; less than a zone.
-const MEMBER_OVERHEAD_BLOCKS: u64 = 768;
+pub(crate) const MEMBER_OVERHEAD_BLOCKS: u64 = 768;
 
 /// Blocks of a log device before its lanes, generously.
-const LOG_OVERHEAD_BLOCKS: u64 = 512;
+pub(crate) const LOG_OVERHEAD_BLOCKS: u64 = 512;
 
 impl Scenario {
     /// The run of a seed.
@@ -182,6 +190,8 @@ impl Scenario {
             slow_members_once_in: SLOW_ONCE_IN,
             slow_log_once_in: SLOW_ONCE_IN,
             pool_blocks: 2048 + usize::from(shards) * 1300,
+            hiccups_once_in: 0,
+            max_read_errors: u32::MAX,
         };
         scenario.faults = scenario.draw_faults(&mut random);
         if PRESSING.contains(&(seed % PRESSING_OF)) {
@@ -195,6 +205,9 @@ impl Scenario {
         }
         if CARVING.contains(&(seed % CARVING_OF)) {
             scenario.carve(&mut Random::named(seed, "carving"));
+        }
+        if seed % AILING_OF == AILING {
+            scenario.ail(&mut Random::named(seed, "ailing"));
         }
         scenario.workload.write_through = scenario.write_through;
         scenario
@@ -346,6 +359,7 @@ impl Scenario {
             queue_depth,
             slow_once_in: self.slow_members_once_in,
             used: !self.members_are_zero,
+            hiccup_once_in: self.hiccups_once_in,
             holds_log: false,
         };
         let log = DeviceOptions {
@@ -354,6 +368,7 @@ impl Scenario {
             queue_depth,
             slow_once_in: self.slow_log_once_in,
             used: !self.members_are_zero,
+            hiccup_once_in: self.hiccups_once_in,
             holds_log: true,
         };
         let members = self.member_devices().map(|_| member);

@@ -73,6 +73,12 @@ pub trait Subject: Sized {
     /// What does not hold.
     fn audit(scenario: &Scenario, rack: &Rack) -> Result<(), Failure>;
 
+    /// Looks at them once more after all was read from them: whatever reading must have repaired.
+    ///
+    /// # Errors
+    /// What does not hold.
+    fn audit_read(scenario: &Scenario, rack: &Rack) -> Result<(), Failure>;
+
     /// Looks at the devices after a power cut: whatever must hold although the log were lost too. `told` knows which writes
     /// were acknowledged and nothing of reads.
     ///

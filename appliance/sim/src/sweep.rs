@@ -119,6 +119,8 @@ pub fn script(number: usize, case: Case, requests: u64) -> Scenario {
         slow_members_once_in: SLOW_ONCE_IN,
         slow_log_once_in: SLOW_ONCE_IN,
         pool_blocks: 4096,
+        hiccups_once_in: 0,
+        max_read_errors: u32::MAX,
     }
 }
 

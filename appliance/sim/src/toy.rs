@@ -8,7 +8,7 @@ use base::BLOCK;
 use base::ids::{DeviceBlock, DeviceId, Lba};
 use base::time::Time;
 use engine::io::{IoDone, IoKind, IoRequest};
-use ports::{BufferId, BufferList, Buffers, DeviceOp, DeviceRequest, Devices, SyncDevice, Turn};
+use ports::{BufferId, BufferList, Buffers, DeviceError, DeviceOp, DeviceRequest, Devices, SyncDevice, Turn};
 
 use crate::boot_device::BootDevice;
 use crate::failure::Failure;
@@ -36,6 +36,11 @@ pub(crate) const SILENCE: u8 = 4;
 pub(crate) const STRAY_WRITE: u8 = 5;
 /// Content is overwritten in place.
 pub(crate) const IN_PLACE: u8 = 6;
+
+/// A read that found nothing is taken for one that did.
+pub(crate) const TRUST_UNREADABLE: u8 = 7;
+/// A request that ended with an error that passes is taken for one that did not.
+pub(crate) const TRUST_HICCUP: u8 = 8;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
@@ -165,12 +170,15 @@ impl<const MISTAKE: u8> Subject for Toy<MISTAKE> {
     }
 
     fn boot(_: &Scenario, devices: &mut [Option<BootDevice>], _: &mut Random) -> Result<Vec<Self>, String> {
-        let mut blocks = vec![[0; BLOCK]; 3 * BLOCKS];
+        let mut pointers = vec![[0; BLOCK]; BLOCKS];
         let device = devices[0].as_mut().ok_or("no device")?;
-        device.read(DeviceBlock(0), &mut blocks).map_err(|error| format!("{error:?}"))?;
+        for (lba, pointer) in (0..).zip(&mut pointers) {
+            let read = device.read(DeviceBlock(3 * lba), core::slice::from_mut(pointer));
+            read.map_err(|error| format!("{error:?}"))?;
+        }
         let counter = |pointer: &[u8; BLOCK]| u64::from_le_bytes(*pointer.first_chunk().expect("eight bytes"));
         Ok(vec![Self {
-            counters: blocks.iter().step_by(3).map(counter).collect(),
+            counters: pointers.iter().map(counter).collect(),
             waiting: VecDeque::new(),
             current: None,
             done: VecDeque::new(),
@@ -194,8 +202,13 @@ impl<const MISTAKE: u8> Subject for Toy<MISTAKE> {
         let mut worked = false;
         while let Some(completion) = ports.completion() {
             worked = true;
-            assert_eq!(completion.result, Ok(()));
-            self.advance(ports);
+            match completion.result {
+                Ok(()) => self.advance(ports),
+                Err(DeviceError::Unreadable) if MISTAKE == TRUST_UNREADABLE => self.advance(ports),
+                Err(DeviceError::Other(_)) if MISTAKE == TRUST_HICCUP => self.advance(ports),
+                Err(DeviceError::Other(_)) => self.submit(ports),
+                Err(error) => panic!("{error:?}"),
+            }
         }
         if self.current.is_none()
             && let Some(request) = self.waiting.pop_front()
@@ -227,6 +240,10 @@ impl<const MISTAKE: u8> Subject for Toy<MISTAKE> {
         Ok(())
     }
 
+    fn audit_read(_: &Scenario, _: &Rack) -> Result<(), Failure> {
+        Ok(())
+    }
+
     fn audit_without_log(_: &Scenario, _: &Rack, _: &Oracle) -> Result<(), Failure> {
         Ok(())
     }
@@ -234,6 +251,7 @@ impl<const MISTAKE: u8> Subject for Toy<MISTAKE> {
 
 mod tests {
     use super::*;
+    use crate::fault::{Fault, PlannedFault};
     use crate::world::{Report, World};
 
     fn run<const MISTAKE: u8>(seed: u64) -> Result<Report, Failure> {
@@ -256,6 +274,32 @@ mod tests {
         }
         assert_eq!(traces.len(), 40);
         assert!(cuts > 40, "{cuts}");
+    }
+
+    fn ailing<const MISTAKE: u8>(hiccups_once_in: u64, unreadable: bool) -> Vec<Failure> {
+        let run = |seed| {
+            let mut scenario = scenario(seed);
+            scenario.hiccups_once_in = hiccups_once_in;
+            if unreadable {
+                let spoil = |at| {
+                    let fault = Fault::Unreadable { device: DeviceId(0), block: place(at % 8, at) };
+                    PlannedFault { effect: 40 + 20 * at, fault }
+                };
+                scenario.faults.extend((0..8).map(spoil));
+            }
+            World::create::<Toy<MISTAKE>>(scenario, false)?.run::<Toy<MISTAKE>>()
+        };
+        (0..30).filter_map(|seed| run(seed).err()).collect()
+    }
+
+    #[test]
+    fn who_ignores_what_a_drive_says_is_found() {
+        let tried_again = ailing::<NOTHING>(5, false);
+        assert!(tried_again.is_empty(), "{tried_again:?}");
+        for found in [ailing::<TRUST_HICCUP>(5, false), ailing::<TRUST_UNREADABLE>(0, true)] {
+            let content = |failure: &Failure| matches!(failure, Failure::Content { .. });
+            assert!(!found.is_empty() && found.iter().all(content), "{found:?}");
+        }
     }
 
     #[test]

@@ -168,7 +168,8 @@ impl World {
         let Some(mut machine) = self.boot::<S>()? else { unreachable!("no fault is left to cut the power") };
         self.serve(&mut machine)?;
         self.stop(&mut machine)?;
-        S::audit(&self.scenario, &self.rack.borrow())
+        S::audit(&self.scenario, &self.rack.borrow())?;
+        S::audit_read(&self.scenario, &self.rack.borrow())
     }
 
     fn boot<S: Subject>(&mut self) -> Result<Option<Machine<S>>, Failure> {

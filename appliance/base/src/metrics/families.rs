@@ -70,6 +70,18 @@ families! {
         "Bytes of device requests that ended well.";
     DEVICE_ERRORS, "device_errors_total", Counter, None, ["device", "op"],
         "Requests to devices that ended badly.";
+    DEVICE_LATENCY, "device_request_duration_seconds", Histogram, Seconds, ["device", "op"],
+        "Time from the start of a device request to its end, with all that it waited and was tried again.";
+    DEVICE_SLOW, "device_slow", Gauge, None, ["device"],
+        "1 while a device is much slower than the other members of its array, else 0.";
+    DEVICE_RETRIES, "device_retries_total", Counter, None, ["device"],
+        "Requests to devices that were tried again after an error that might pass.";
+    DEVICE_UNREADABLE, "device_unreadable_blocks_total", Counter, None, ["device"],
+        "Blocks of 4 KiB that a device could not read.";
+    DEVICE_CORRECTED, "device_corrected_blocks_total", Counter, None, ["device"],
+        "Unreadable blocks that were put together from other devices, written again and read back.";
+    DEVICE_UNCORRECTED, "device_uncorrected_blocks_total", Counter, None, ["device"],
+        "Unreadable blocks that a device did not take back.";
     ARRAY_STRIPE_WRITES, "array_stripe_writes_total", Counter, None, ["array", "kind"],
         "Stripe rows destaged to the members, by how their parity was made.";
     ARRAY_DESTAGES, "array_destages_total", Counter, None, ["array"],

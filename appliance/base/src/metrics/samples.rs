@@ -3,8 +3,8 @@
 
 use super::families::*;
 use super::{
-    ArrayMetrics, Counter, DeviceOp, Gauge, Histogram, Metrics, OpMetrics, ReactorTimes, Severity, ShardMetrics,
-    StripeWrite, VolumeOp,
+    ArrayMetrics, Counter, DeviceMetrics, DeviceOp, Gauge, Histogram, Metrics, OpMetrics, ReactorTimes, Severity,
+    ShardMetrics, StripeWrite, VolumeOp,
 };
 use crate::BLOCK;
 
@@ -30,6 +30,8 @@ pub struct HistogramValue {
 
 /// Where the value of a family is found.
 type OfOp = fn(&OpMetrics) -> &Counter;
+/// Where the value of a family is found.
+type OfDevice = fn(&DeviceMetrics) -> &Counter;
 /// Where the value of a family is found.
 type OfShard = fn(&ShardMetrics) -> u64;
 
@@ -98,6 +100,28 @@ impl Metrics {
                     let total = self.sum(|shard| counter(&shard.devices[i].ops[op as usize]).get());
                     visit(family, &[name, op.label()], Value::Number(count(total)));
                 }
+            }
+        }
+        for (i, name) in self.names().devices.iter().enumerate() {
+            for op in DeviceOp::ALL {
+                let shards = self.shards().iter().map(|shard| &shard.devices[i].latency[op as usize]);
+                visit(&DEVICE_LATENCY, &[name, op.label()], Value::Histogram(sum_histograms(shards, seconds)));
+            }
+        }
+        for (i, name) in self.names().devices.iter().enumerate() {
+            let highest = self.shards().iter().map(|shard| shard.devices[i].slow.get()).max();
+            visit(&DEVICE_SLOW, &[name], Value::Number(count(highest.unwrap_or(0))));
+        }
+        let counters: [(&'static Family, OfDevice); 4] = [
+            (&DEVICE_RETRIES, |device| &device.retries),
+            (&DEVICE_UNREADABLE, |device| &device.unreadable_blocks),
+            (&DEVICE_CORRECTED, |device| &device.corrected_blocks),
+            (&DEVICE_UNCORRECTED, |device| &device.uncorrected_blocks),
+        ];
+        for (family, counter) in counters {
+            for (i, name) in self.names().devices.iter().enumerate() {
+                let total = self.sum(|shard| counter(&shard.devices[i]).get());
+                visit(family, &[name], Value::Number(count(total)));
             }
         }
     }
@@ -256,7 +280,7 @@ mod tests {
         for shard in 0..2 {
             let shard = metrics.shard(ShardId(shard));
             shard.volumes[0].record(VolumeOp::Write, 4096, Span::from_micros(3), true);
-            shard.devices[1].record(DeviceOp::Flush, 0, false);
+            shard.devices[1].record(DeviceOp::Flush, 0, Span::from_micros(5), false);
             shard.arrays[0].log_commit(2);
             shard.arrays[0].stripe_write(StripeWrite::Reconstruct);
             shard.arrays[0].degraded.set(1);

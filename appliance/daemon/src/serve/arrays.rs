@@ -7,6 +7,7 @@ use engine::array::DestageSettings;
 use engine::boot::{
     AssembleOptions, BootError, BootedArray, CreateArray, CreateVolume, Found, assemble, create_array, probe,
 };
+use engine::drives::{DriveSettings, SlowPolicy};
 use journal::LogMode;
 
 use super::devices::{Devices, parts};
@@ -41,6 +42,13 @@ pub(super) fn boot(
                 age: array.destage.age.0,
                 high_watermark_percent: array.destage.high_watermark.0,
                 ..DestageSettings::default()
+            },
+            drives: DriveSettings {
+                max_read_errors: array.drives.max_read_errors,
+                slow: match array.drives.slow {
+                    schema::SlowPolicy::Warn => SlowPolicy::Warn,
+                    schema::SlowPolicy::Fail => SlowPolicy::Fail,
+                },
             },
         };
         let mut handles = of_array(array, devices);

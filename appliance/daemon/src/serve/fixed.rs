@@ -17,6 +17,8 @@ pub(super) struct Placed {
     pub(super) described: Described,
     /// Whether it is open.
     pub(super) is_there: bool,
+    /// Its place among the open devices.
+    pub(super) id: Option<DeviceId>,
     /// The array that names it, by its place in the configuration.
     pub(super) array: Option<usize>,
     /// What it is for, for people.
@@ -76,7 +78,7 @@ fn placed(device: &config::Device, config: &Config, devices: &Devices, booted: &
             None => format!("{} {kind}", config.arrays[at].name),
         }
     });
-    Placed { described, is_there: id.is_some(), array, role, place }
+    Placed { described, is_there: id.is_some(), id, array, role, place }
 }
 
 /// The place of a device in the array as it was assembled.

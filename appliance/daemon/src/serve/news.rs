@@ -4,6 +4,7 @@ use engine::command::{Event, HostNews, VolumeWhat};
 use ports::DeviceError;
 use serde_json::Value;
 
+use super::drive_news;
 use super::report::Fixed;
 use crate::events::{Events, Severity, Told};
 
@@ -55,6 +56,9 @@ fn told(arrays: &[String], event: Event) -> Vec<Told> {
         Event::HostDisconnected(who) => vec![host("host.disconnected", Severity::Info, "disconnected", &who)],
         Event::HostRefused { who, why } => {
             vec![host("host.refused", Severity::Warning, &format!("was refused: {why}"), &who).with("why", why)]
+        }
+        Event::ReadErrors { .. } | Event::TooManyErrors { .. } | Event::Slow { .. } => {
+            drive_news::told(arrays, &event).into_iter().collect()
         }
         Event::Lost { count } => {
             let text = format!("{count} pieces of news came faster than they could be told");

@@ -1,9 +1,12 @@
 //! How the appliance is, put together from what each shard says and what was known at the start.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Instant;
 
 use base::BLOCK;
 use base::ids::ShardId;
+use base::metrics::{Counter, DeviceMetrics, Metrics};
 use base::snapshot::Snapshot;
 use engine::map::ArrayMap;
 use engine::status::{JobStatus, ShardStatus};
@@ -14,7 +17,9 @@ use super::fixed::{Place, Placed};
 use super::shards::Shards;
 use super::volumes;
 use crate::events::Events;
-use crate::status::{ArrayStatus, ConnectionStatus, DeviceStatus, ListenerStatus, LogStatus, ReactorStatus, Status};
+use crate::status::{
+    ArrayStatus, ConnectionStatus, DeviceErrors, DeviceStatus, ListenerStatus, LogStatus, ReactorStatus, Status,
+};
 
 /// What does not change while serving.
 pub(super) struct Fixed {
@@ -39,6 +44,7 @@ pub(super) struct Reporter {
     pub(super) fixed: Fixed,
     pub(super) shards: Shards,
     pub(super) stats: StatsReader,
+    pub(super) metrics: Arc<Metrics>,
     pub(super) events: Events,
     pub(super) confinement: Option<Confinement>,
 }
@@ -95,6 +101,7 @@ impl Reporter {
         let parts: Vec<_> = shards.iter().filter_map(|said| said.arrays.get(index)).collect();
         let newest = parts.iter().max_by_key(|part| part.epoch);
         let service = newest.map_or("unknown", |part| part.service);
+        let slow_members: BTreeSet<u8> = parts.iter().flat_map(|part| part.slow_members.iter().copied()).collect();
         let missing_members = newest.map_or_else(Vec::new, |part| part.missing_members.clone());
         let blocks = |count: fn(&engine::array::Usage) -> u64| {
             parts.iter().map(|part| count(&part.usage)).sum::<u64>() * BLOCK as u64
@@ -114,6 +121,7 @@ impl Reporter {
             chunk_bytes: u64::from(map.geometry.chunk_blocks()) * BLOCK as u64,
             capacity_bytes: map.geometry.blocks() * BLOCK as u64,
             missing_members,
+            slow_members: slow_members.into_iter().collect(),
             log: Some(LogStatus {
                 mode: match map.mode {
                     engine::map::LogMode::WriteBack => "write-back".to_owned(),
@@ -131,7 +139,7 @@ impl Reporter {
 
     fn devices(&self, arrays: &[ArrayStatus]) -> Vec<DeviceStatus> {
         let device = |placed: &Placed| {
-            let Placed { described, is_there, array, role, place } = placed;
+            let Placed { described, is_there, array, role, place, id } = placed;
             let array = array.map(|at| &arrays[at]);
             let is_excluded = |array: &ArrayStatus| match place {
                 Some(Place::Member(slot)) => array.missing_members.contains(slot),
@@ -145,7 +153,23 @@ impl Reporter {
                 Some(array) if is_excluded(array) => "excluded",
                 Some(_) => "active",
             };
+            let sum = |counter: fn(&DeviceMetrics) -> &Counter| {
+                let shards =
+                    id.iter().flat_map(|id| self.metrics.shards().iter().map(|shard| &shard.devices[id.index()]));
+                shards.map(|device| counter(device).get()).sum()
+            };
+            let is_slow = |array: &ArrayStatus| match place {
+                Some(Place::Member(slot)) => array.slow_members.contains(slot),
+                Some(Place::Copy(_)) | None => false,
+            };
             DeviceStatus {
+                errors: DeviceErrors {
+                    retries: sum(|device| &device.retries),
+                    unreadable_blocks: sum(|device| &device.unreadable_blocks),
+                    corrected_blocks: sum(|device| &device.corrected_blocks),
+                    uncorrected_blocks: sum(|device| &device.uncorrected_blocks),
+                },
+                slow: array.is_some_and(is_slow),
                 name: described.name.clone(),
                 kind: described.kind.to_owned(),
                 path: described.path.clone(),

@@ -6,7 +6,9 @@
 //! flushed, many stripes at a time; the *destaged* record is logged (rule L4). Only when that is durable are the frozen
 //! versions forgotten and their log records no longer needed.
 //!
-//! A destage takes all its buffers when it is planned, so that none waits for buffers with others in its hands.
+//! A destage takes all its buffers when it is planned, so that none waits for buffers with others in its hands. Old content
+//! that its member cannot read is mended first ([`super::mend`]), in buffers that destages leave; if that cannot be done
+//! either, the destage tries again now and then, and its stripe stays in the log.
 //!
 //! When a member fails on the way the destage parks until the coordinator has made its exclusion durable. If old content was
 //! being read, it is planned anew; if new content was being written, the present members have or get all of theirs, parity
@@ -15,14 +17,15 @@
 use base::ids::{LaneId, Slot};
 use base::metrics::StripeWrite;
 use base::slab::Key;
-use base::time::Time;
+use base::time::{Span, Time};
 use journal::payload_crc;
-use ports::{Buffer, DeviceOp, Ports};
+use ports::{Buffer, DeviceError, DeviceOp, Ports};
 use raid::plan::{DestageKind, DestagePlan, MAX_PARITIES, plan_destage};
 use raid::{Part, slots, weight};
 
 use super::detained::Home;
 use super::lane::Item;
+use super::mend::{Mended, Wanting};
 use super::stripes::StripeRef;
 use super::sum::Sum;
 use super::{ArrayShard, Purpose, Work};
@@ -37,6 +40,8 @@ pub(crate) enum Phase {
     Room,
     /// Old content is being read.
     Reading,
+    /// Some of it cannot be read and is being mended.
+    Mending,
     /// A member failed while old content was being read: to be planned anew with the next map.
     Replan,
     /// Its parities wait for room in the open transaction.
@@ -56,6 +61,9 @@ pub(crate) enum Phase {
     /// The note is on its way into the log.
     Recording,
 }
+
+/// How long a destage waits whose old content can neither be read nor put together.
+const RETRY_LOST: Span = Span::from_secs(10);
 
 /// Operations that destages leave to others.
 const OPERATIONS_LEFT: usize = 64;
@@ -80,6 +88,10 @@ pub(crate) struct Destage {
     pub(super) zero_parities: u8,
     pub(super) unanswered: u32,
     pub(super) failed: bool,
+    /// Slots whose old content could not be read, as a bit mask.
+    unreadable: u32,
+    /// Not before then is unreadable content tried again; never once it is due, when room is all that it waits for.
+    retry_at: Time,
     /// A point in [`super::grace::Grace`].
     pub(super) grace: u64,
     /// Log space that is set aside for it.
@@ -93,6 +105,15 @@ impl Destage {
 
     pub(crate) fn stripe(&self) -> StripeRef {
         self.stripe
+    }
+
+    pub(crate) fn retry_at(&self) -> Time {
+        self.retry_at
+    }
+
+    /// Whether its old content cannot be had, so that it waits until that is tried again.
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.phase == Phase::Mending && self.retry_at != Time::NEVER
     }
 }
 
@@ -180,6 +201,8 @@ impl ArrayShard {
             zero_parities: 0,
             unanswered: 0,
             failed: false,
+            unreadable: 0,
+            retry_at: Time::NEVER,
             grace: self.grace.point(),
             reserved: self.map.destage_log_blocks(),
         };
@@ -246,6 +269,7 @@ impl ArrayShard {
         destage.plan = Some(plan);
         destage.phase = Phase::Reading;
         destage.failed = false;
+        destage.unreadable = 0;
         destage.unanswered = count;
         let last = plan.parity_indices().last().filter(|_| count > 0);
         for index in plan.parity_indices().filter(|index| Some(*index) != last) {
@@ -281,29 +305,93 @@ impl ArrayShard {
         work: &mut Work<'_, P>,
         key: Key<Destage>,
         slot: Slot,
-        succeeded: bool,
+        result: Result<(), DeviceError>,
     ) {
-        if !succeeded {
-            self.member_failed(slot);
-        }
         let destage = self.destages.get_mut(key).expect("a destage waits for its operations");
-        destage.failed |= !succeeded;
+        match result {
+            Ok(()) => {}
+            Err(DeviceError::Unreadable) => {
+                destage.unreadable |= 1 << slot.0;
+                self.found_unreadable(work, slot);
+            }
+            Err(_) => {
+                destage.failed = true;
+                self.member_failed(slot);
+            }
+        }
+        let destage = &mut self.destages[key];
         destage.unanswered -= 1;
         if destage.unanswered > 0 {
             return;
         }
         if destage.failed {
-            destage.phase = Phase::Replan;
-            self.keep_old(key);
-            for buffer in core::mem::take(&mut self.destages[key].parities).into_iter().flatten() {
-                self.keep(buffer);
-            }
-            // The exclusion may have come while the last answers were outstanding.
-            if self.failing_members == 0 {
-                self.plan(work, key);
-            }
+            self.plan_anew(work, key);
+        } else if destage.unreadable != 0 {
+            destage.phase = Phase::Mending;
+            self.to_mend.push_back(key);
         } else {
             self.compute(work, key);
+        }
+    }
+
+    /// Gives back what was read, to plan with the next map; at once if that has come while answers were outstanding.
+    fn plan_anew<P: Ports>(&mut self, work: &mut Work<'_, P>, key: Key<Destage>) {
+        self.destages[key].phase = Phase::Replan;
+        self.keep_old(key);
+        for buffer in core::mem::take(&mut self.destages[key].parities).into_iter().flatten() {
+            self.keep(buffer);
+        }
+        if self.failing_members == 0 {
+            self.plan(work, key);
+        }
+    }
+
+    /// Starts mending old content that could not be read, as far as there is room.
+    pub(crate) fn mend_for_destages<P: Ports>(&mut self, work: &mut Work<'_, P>) {
+        for _ in 0..self.to_mend.len() {
+            let key = self.to_mend.pop_front().expect("as many as there were");
+            let destage = &mut self.destages[key];
+            let slot = Slot(destage.unreadable.trailing_zeros() as u8);
+            let stripe = self.stripes.get(destage.stripe).id;
+            let is_due = destage.retry_at == Time::NEVER || work.now >= destage.retry_at;
+            if is_due {
+                destage.retry_at = Time::NEVER;
+            }
+            if !is_due || !self.start_mend(work, stripe, slot, Wanting::Destage(key)) {
+                self.to_mend.push_back(key);
+            }
+        }
+    }
+
+    /// Old content was mended, or cannot be.
+    pub(crate) fn destage_mended<P: Ports>(
+        &mut self,
+        work: &mut Work<'_, P>,
+        key: Key<Destage>,
+        slot: Slot,
+        mended: Mended,
+    ) {
+        let destage = &mut self.destages[key];
+        match mended {
+            Mended::Content(content) => {
+                let place = destage.old.iter().find(|(read, _)| *read == slot);
+                let (_, buffer) = place.expect("what was mended had been asked for");
+                let (to, from) = work.ports.pair(buffer.id(), content);
+                to.copy_from_slice(from);
+                destage.unreadable &= !(1 << slot.0);
+                if destage.unreadable == 0 {
+                    self.compute(work, key);
+                } else {
+                    self.to_mend.push_back(key);
+                }
+            }
+            Mended::Again => self.plan_anew(work, key),
+            Mended::Lost => {
+                // Its new content is safe in the log. Sooner or later the drive reads the block after all, or somebody
+                // brings back what is missing.
+                destage.retry_at = work.now + RETRY_LOST;
+                self.to_mend.push_back(key);
+            }
         }
     }
 

@@ -10,6 +10,9 @@
 //! | [`commit`] | records and anchors on their way to the copies |
 //! | [`detained`] | buffers that a log device still reads though nobody waits for it |
 //! | [`read`] | reads from cache and members, degraded reads |
+//! | [`mend`] | blocks that a member cannot read |
+//! | [`health`] | what is found out about the members |
+//! | [`peers`] | how long members take compared with their peers |
 //! | [`destage`] | from the log to the members: plan, parity, notes |
 //! | [`sum`] | weighted sums of blocks: parity, and what is lost |
 //! | [`members`] | the members' writes and flushes |
@@ -18,14 +21,17 @@
 //!
 //! Two rules keep readers and writers of members apart without locks. A destage writes to members only after every member
 //! read has ended that began before its versions were frozen; later reads find those blocks in the cache. And a read that
-//! must reconstruct a block waits while its stripe is under destage.
+//! must reconstruct a block waits while its stripe is under destage; so does one that mends a block.
 
 pub(crate) mod commit;
 pub(crate) mod destage;
 pub(crate) mod detained;
 pub(crate) mod grace;
+pub(crate) mod health;
 pub(crate) mod lane;
 pub(crate) mod members;
+pub(crate) mod mend;
+pub(crate) mod peers;
 pub(crate) mod read;
 pub(crate) mod stripes;
 pub(crate) mod sum;
@@ -35,23 +41,27 @@ pub(crate) mod zones;
 use std::collections::VecDeque;
 
 use base::ids::{ArrayBlock, ArrayId, LaneId, ShardId, Slot};
-use base::metrics::ArrayMetrics;
+use base::metrics::{ArrayMetrics, DeviceMetrics};
 use base::slab::{Key, Slab};
 use base::snapshot::Snapshot;
 use base::time::{Span, Time};
 use ports::{Buffer, DeviceError, Ports};
 
 use crate::io::IoError;
-use crate::limits::{FRAGMENT_CREDITS, LOCAL_FRAGMENTS, MAX_DESTAGES};
+use crate::limits::{FRAGMENT_CREDITS, LOCAL_FRAGMENTS, MAX_DESTAGES, MAX_MENDS};
 use crate::map::{ArrayMap, LogMode, Service};
 use crate::message::{Fragment, FragmentDone, FragmentKind, Message};
 use crate::operations::Operations;
 use destage::Destage;
 use detained::Detained;
 use grace::Grace;
+use health::Health;
+pub use health::MemberErrors;
 use lane::{Closing, Lane};
 pub use lane::{LaneStart, SLACK_BLOCKS};
 use members::{Flushing, Writes};
+use mend::Mend;
+use peers::Peers;
 use read::Read;
 use stripes::{StripeRef, Stripes};
 use write::Through;
@@ -77,6 +87,8 @@ pub(crate) enum Purpose {
     Read { array: ArrayId, read: Key<Read>, slot: Slot },
     /// Old content for a destage.
     DestageRead { array: ArrayId, destage: Key<Destage>, slot: Slot },
+    /// The other blocks of a stripe, for one that cannot be read; or that one, written again and read back.
+    Mend { array: ArrayId, mend: Key<Mend>, slot: Slot },
     /// New content of destages.
     DestageWrite { array: ArrayId, batch: u32, slot: Slot },
     /// The members' flush.
@@ -111,6 +123,8 @@ pub(crate) struct Work<'a, P> {
     pub(crate) ports: &'a mut P,
     pub(crate) operations: &'a mut Operations<Purpose>,
     pub(crate) metrics: &'a ArrayMetrics,
+    /// By [`base::ids::DeviceId`].
+    pub(crate) devices: &'a [DeviceMetrics],
     pub(crate) now: Time,
 }
 
@@ -134,6 +148,11 @@ pub(crate) struct ArrayShard {
     to_log: VecDeque<Key<Destage>>,
     /// Destages that wait for reads which began before their freeze.
     in_grace: VecDeque<Key<Destage>>,
+    /// Destages with old content that cannot be read and is not being mended yet.
+    to_mend: VecDeque<Key<Destage>>,
+    mends: Slab<Mend>,
+    health: Health,
+    peers: Peers,
     writes: Writes,
     flushing: Flushing,
     reads: Slab<Read>,
@@ -222,6 +241,10 @@ impl ArrayShard {
             to_plan: VecDeque::with_capacity(MAX_DESTAGES),
             to_log: VecDeque::with_capacity(2 * MAX_DESTAGES),
             in_grace: VecDeque::with_capacity(MAX_DESTAGES),
+            to_mend: VecDeque::with_capacity(MAX_DESTAGES),
+            mends: Slab::new(MAX_MENDS),
+            health: Health::new(map.members.len()),
+            peers: Peers::new(map.members.len()),
             writes: Writes::new(map.members.len()),
             flushing: Flushing::new(),
             reads: Slab::new(LOCAL_FRAGMENTS / 2),
@@ -314,15 +337,22 @@ impl ArrayShard {
         &mut self,
         work: &mut Work<'_, P>,
         purpose: Purpose,
+        took: Span,
         result: Result<(), DeviceError>,
     ) {
+        match purpose {
+            Purpose::Read { slot, .. } | Purpose::DestageRead { slot, .. } => self.peers.note(slot, false, took),
+            Purpose::DestageWrite { slot, .. } => self.peers.note(slot, true, took),
+            _ => {}
+        }
         match purpose {
             Purpose::Record { lane, sequence, copy, .. } => {
                 self.record_answered(work, lane, sequence, copy, result);
             }
             Purpose::Anchor { lane, copy, .. } => self.anchor_answered(work, lane, copy, result),
-            Purpose::Read { read, slot, .. } => self.read_answered(work, read, slot, result.is_ok()),
-            Purpose::DestageRead { destage, slot, .. } => self.destage_read(work, destage, slot, result.is_ok()),
+            Purpose::Read { read, slot, .. } => self.read_answered(work, read, slot, result),
+            Purpose::DestageRead { destage, slot, .. } => self.destage_read(work, destage, slot, result),
+            Purpose::Mend { mend, slot, .. } => self.mend_answered(work, mend, slot, result),
             Purpose::DestageWrite { batch, slot, .. } => self.destage_written(work, batch, slot, result.is_ok()),
             Purpose::MemberFlush { slot, .. } => self.flushed(work, slot, result.is_ok()),
             Purpose::ZoneZero { job, slot, .. } => self.zone_zeroed(work, job, slot, result.is_ok()),
@@ -336,8 +366,11 @@ impl ArrayShard {
         self.release_detained(work);
         self.retry_reads(work);
         self.admit_waiting(work);
+        self.report_health(work.now);
+        self.report_slow(work);
         if !self.halted {
             self.plan_waiting(work);
+            self.mend_for_destages(work);
             self.start_destages(work);
             self.log_destages(work);
             self.start_writes(work);
@@ -354,10 +387,12 @@ impl ArrayShard {
 
     /// When the next turn has something to do, if nothing comes before.
     pub(crate) fn deadline(&self) -> Time {
+        let mut deadline = self.health.deadline();
         if self.halted {
-            return Time::NEVER;
+            return deadline;
         }
-        let mut deadline = Time::NEVER;
+        let retries = self.to_mend.iter().map(|&key| self.destages[key].retry_at());
+        deadline = retries.fold(deadline, Time::min);
         for lane in self.awake.iter().filter_map(|id| self.lanes[id.index()].as_ref()) {
             deadline = deadline.min(lane.due_at(self.settings.note_patience));
             if let Some(stripe) = lane.dirty.oldest()
@@ -388,6 +423,11 @@ impl ArrayShard {
     /// Takes a new epoch. What waited for an exclusion goes on without what was excluded.
     pub(crate) fn new_map<P: Ports>(&mut self, work: &mut Work<'_, P>, map: Snapshot<ArrayMap>) {
         assert!(map.epoch > self.map.epoch, "epochs only grow");
+        for (slot, (before, now)) in (0u8..).map(Slot).zip(self.map.members.iter().zip(&map.members)) {
+            if before.map(|member| member.device) != now.map(|member| member.device) {
+                self.peers.forget(slot);
+            }
+        }
         self.map = map;
         self.watch_copies(work);
         self.wake_all();

@@ -10,13 +10,18 @@
 //! moment is copied, and of the rest no member changes before the read has ended, since every destage that is frozen later
 //! waits for it. A read that must reconstruct goes in steps, and between them waits only for destages that were frozen
 //! before it: those never wait for it.
+//!
+//! A member that cannot read says so of a run of blocks. Then the read goes on *carefully*, in steps as well, block by block,
+//! and those that cannot be read by themselves are mended ([`super::mend`]). It fails only if one of its blocks cannot be had
+//! at all.
 
 use base::ids::{ShardId, Slot, StripeId};
 use base::slab::Key;
-use ports::{Buffer, BufferId, BufferList, DeviceOp, Ports};
+use ports::{Buffer, BufferId, BufferList, DeviceError, DeviceOp, Ports};
 use raid::level::MAX_MEMBERS;
 use raid::{ReadPlan, Recipe, plan_read};
 
+use super::mend::{Mended, Wanting};
 use super::stripes::Version;
 use super::sum::carry_out;
 use super::{ArrayShard, Purpose, Work};
@@ -36,16 +41,20 @@ pub(crate) struct Read {
     unanswered: u32,
     /// Whether one of them failed.
     failed: bool,
+    /// The member that met blocks which it cannot read; of a careful read: which cannot read the next block.
+    unreadable: Option<Slot>,
+    /// Whether it goes block by block.
+    careful: bool,
     /// What [`super::grace::Grace`] counts it under from the moment at which it saw the cache.
     generation: Option<u64>,
-    /// Blocks that are done, as a bit mask, if blocks are being reconstructed.
+    /// Blocks that are done, as a bit mask, if the read goes in steps.
     done: u64,
-    /// The blocks that are being reconstructed now: the first, and how many.
-    reconstructing: (u32, u32),
+    /// The blocks of the present step: the first, and how many; none if the read goes in one.
+    step: (u32, u32),
     /// How they are put together.
     recipe: Recipe,
-    /// Content of the recipe's members behind the first, whose content goes to the host's buffers: rows of `reconstructing`
-    /// blocks.
+    /// Content of the recipe's members behind the first, whose content goes to the host's buffers: rows of as
+    /// many blocks.
     others: BufferList,
 }
 
@@ -61,9 +70,11 @@ impl ArrayShard {
             fragment,
             unanswered: 0,
             failed: false,
+            unreadable: None,
+            careful: false,
             generation: None,
             done: 0,
-            reconstructing: (0, 0),
+            step: (0, 0),
             recipe: Recipe::EMPTY,
             others: BufferList::EMPTY,
         };
@@ -97,6 +108,9 @@ impl ArrayShard {
         let available = work.operations.available().saturating_sub(RESERVED_OPERATIONS);
         if available < count as usize {
             return false;
+        }
+        if self.reads[key].careful {
+            return self.read_carefully(work, key);
         }
         let plan = plan_read(&self.map.geometry, place.stripe, place.column, self.map.missing());
         let slot = match plan {
@@ -172,26 +186,13 @@ impl ArrayShard {
         if self.failing_members != 0 {
             return false;
         }
+        if self.see_cache(work, key) {
+            return true;
+        }
         let read = &self.reads[key];
         let place = self.map.geometry.locate(read.fragment.start);
-        let count = u32::from(read.fragment.count);
-        let mut ids = read.fragment.buffers.ids(work.ports).collect_buffers();
-        let into = &mut ids[..count as usize];
+        let into = read.fragment.buffers.ids(work.ports).collect_buffers();
         let stripe_at = |at: u32| StripeId(place.stripe.0 + u64::from(at));
-        if read.generation.is_none() {
-            let blank = !self.zones.is_initialised(self.map.geometry.zone_of(place.stripe));
-            let mut done = 0;
-            for (at, &id) in (0..).zip(&*into) {
-                done |= u64::from(self.copy_held(work.ports, stripe_at(at), place.column, id, blank)) << at;
-            }
-            if done.count_ones() == count {
-                self.finish_read(key, Ok(()));
-                return true;
-            }
-            let generation = self.grace.begin();
-            let read = &mut self.reads[key];
-            (read.done, read.generation) = (done, Some(generation));
-        }
         // Never more buffers than destages leave: some of those may be waiting for this read.
         let members = self.map.members.len();
         let room = self.scratch.len().saturating_sub(members) / (recipe.len() - 1);
@@ -224,10 +225,108 @@ impl ArrayShard {
         let read = &mut self.reads[key];
         read.unanswered = operations;
         read.failed = false;
-        read.reconstructing = (first, length);
+        read.step = (first, length);
         read.recipe = *recipe;
         read.others = others;
         true
+    }
+
+    /// The moment of a read that goes in steps: what the cache holds is copied, unless that was done. Whether that was all,
+    /// and the read has ended.
+    fn see_cache<P: Ports>(&mut self, work: &mut Work<'_, P>, key: Key<Read>) -> bool {
+        let read = &self.reads[key];
+        if read.generation.is_some() {
+            return false;
+        }
+        let place = self.map.geometry.locate(read.fragment.start);
+        let count = usize::from(read.fragment.count);
+        let into = read.fragment.buffers.ids(work.ports).collect_buffers();
+        let blank = !self.zones.is_initialised(self.map.geometry.zone_of(place.stripe));
+        let mut done = 0;
+        for (at, &id) in into[..count].iter().enumerate() {
+            let stripe = StripeId(place.stripe.0 + at as u64);
+            done |= u64::from(self.copy_held(work.ports, stripe, place.column, id, blank)) << at;
+        }
+        if done.count_ones() as usize == count {
+            self.finish_read(key, Ok(()));
+            return true;
+        }
+        let generation = self.grace.begin();
+        let read = &mut self.reads[key];
+        (read.done, read.generation) = (done, Some(generation));
+        false
+    }
+
+    /// Goes on with a read that met blocks which cannot be read: one block at a time, from a member or, if that was in vain
+    /// or none has it, mended.
+    fn read_carefully<P: Ports>(&mut self, work: &mut Work<'_, P>, key: Key<Read>) -> bool {
+        if self.see_cache(work, key) {
+            return true;
+        }
+        let read = &self.reads[key];
+        let place = self.map.geometry.locate(read.fragment.start);
+        let at = (!read.done).trailing_zeros();
+        let stripe = StripeId(place.stripe.0 + u64::from(at));
+        let mend = match (read.unreadable, plan_read(&self.map.geometry, stripe, place.column, self.map.missing())) {
+            (Some(slot), _) => slot,
+            (None, ReadPlan::Direct(slot)) if self.failing_members & 1 << slot.0 != 0 => return false,
+            (None, ReadPlan::Direct(slot)) => {
+                let into = read.fragment.buffers.ids(work.ports).nth(at as usize);
+                let on_member = self.map.on_member(slot, stripe).expect("the plan reads present members");
+                let purpose = Purpose::Read { array: self.map.id, read: key, slot };
+                work.operations.start(work.ports, on_member, DeviceOp::Read, into, purpose);
+                let read = &mut self.reads[key];
+                (read.unanswered, read.failed, read.step, read.others) = (1, false, (at, 1), BufferList::EMPTY);
+                return true;
+            }
+            (None, ReadPlan::Reconstruct(_) | ReadPlan::Lost) => self.map.geometry.member_of(stripe, place.column),
+        };
+        self.start_mend(work, stripe, mend, Wanting::Read(key))
+    }
+
+    /// The next block of a careful read was mended, or cannot be.
+    pub(crate) fn read_mended<P: Ports>(&mut self, work: &mut Work<'_, P>, key: Key<Read>, mended: Mended) {
+        match mended {
+            Mended::Content(content) => {
+                let read = &mut self.reads[key];
+                let at = (!read.done).trailing_zeros();
+                let into = read.fragment.buffers.ids(work.ports).nth(at as usize);
+                let (to, from) = work.ports.pair(into.expect("a block of the read is not done"), content);
+                to.copy_from_slice(from);
+                read.unreadable = None;
+                self.step_done(key, at, 1);
+            }
+            Mended::Again => self.begin_anew(key),
+            Mended::Lost => {
+                self.forget_moment(key);
+                self.finish_read(key, Err(IoError::Unreadable));
+            }
+        }
+    }
+
+    /// When a read saw the cache, if it has: destages that were frozen later wait for it.
+    pub(super) fn moment_of(&self, key: Key<Read>) -> Option<u64> {
+        self.reads[key].generation
+    }
+
+    /// A step of a read is done; the read ends with the last.
+    fn step_done(&mut self, key: Key<Read>, first: u32, length: u32) {
+        let read = &mut self.reads[key];
+        read.done |= ((1 << length) - 1) << first;
+        if read.done.count_ones() == u32::from(read.fragment.count) {
+            self.forget_moment(key);
+            self.finish_read(key, Ok(()));
+        } else {
+            self.stalled.push_back(key);
+        }
+    }
+
+    /// A read begins from the start, with the next map.
+    fn begin_anew(&mut self, key: Key<Read>) {
+        self.forget_moment(key);
+        let read = &mut self.reads[key];
+        (read.unreadable, read.careful) = (None, false);
+        self.stalled.push_back(key);
     }
 
     /// Blocks of a read that can be reconstructed together now, at most `room`: not done, and no destage changes their
@@ -275,31 +374,46 @@ impl ArrayShard {
         work: &mut Work<'_, P>,
         key: Key<Read>,
         slot: Slot,
-        succeeded: bool,
+        result: Result<(), DeviceError>,
     ) {
-        if !succeeded {
-            self.member_failed(slot);
-        }
         let read = self.reads.get_mut(key).expect("a read waits for its operations");
-        read.failed |= !succeeded;
+        match result {
+            Ok(()) => {}
+            Err(DeviceError::Unreadable) => read.unreadable = Some(slot),
+            Err(_) => {
+                read.failed = true;
+                self.member_failed(slot);
+            }
+        }
+        let read = &mut self.reads[key];
         read.unanswered -= 1;
         if read.unanswered > 0 {
             return;
         }
-        let failed = read.failed;
-        let (first, length) = core::mem::take(&mut read.reconstructing);
-        if length > 0 {
-            read.done |= ((1 << length) - 1) << first;
-            self.put_together(work, key, first as usize, length as usize, failed);
+        let (first, length) = core::mem::take(&mut read.step);
+        let (failed, unreadable, careful) = (read.failed, read.unreadable, read.careful);
+        if length > 0 && !careful {
+            self.put_together(work, key, first as usize, length as usize, failed || unreadable.is_some());
         }
         if failed {
-            self.forget_moment(key);
+            self.begin_anew(key);
+        } else if let Some(slot) = unreadable {
+            if careful {
+                // It is to be mended.
+                self.found_unreadable(work, slot);
+            } else if length == 0 {
+                // What it copied is written down nowhere.
+                self.forget_moment(key);
+            }
+            let read = &mut self.reads[key];
+            read.unreadable = read.unreadable.filter(|_| careful);
+            read.careful = true;
             self.stalled.push_back(key);
-        } else if length == 0 || self.reads[key].done.count_ones() == u32::from(self.reads[key].fragment.count) {
+        } else if length == 0 {
             self.forget_moment(key);
             self.finish_read(key, Ok(()));
         } else {
-            self.stalled.push_back(key);
+            self.step_done(key, first, length);
         }
     }
 

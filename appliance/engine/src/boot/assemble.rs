@@ -6,12 +6,12 @@
 
 use std::sync::Arc;
 
-use base::ZERO_BLOCK;
 use base::ids::{ArrayId, DeviceBlock, DeviceId, ShardId};
 use base::snapshot::Snapshot;
 use base::time::Span;
+use base::{Block, ZERO_BLOCK};
 use journal::{LogIdentity, LogLayout, LogSuperblock, slot_of};
-use ports::SyncDevice;
+use ports::{DeviceError, SyncDevice};
 use raid::{Assembly, Candidate, LogCandidate, Metadata, Superblock, Wanted, superblock_block};
 
 use super::BootError;
@@ -20,6 +20,7 @@ use super::recovery::{LaneReport, recover_lane, scan_lanes};
 use super::regions::Regions;
 use crate::array::{ArrayPart, DestageSettings, RecoveredBlock};
 use crate::coordinator::{CoordinatedArray, service};
+use crate::drives::DriveSettings;
 use crate::map::{ArrayMap, LogMode, Member, Service, Volume};
 
 /// What is found at a device's beginning.
@@ -37,32 +38,47 @@ pub enum Found {
 
 /// Looks what a device bears. What it says is held against the device's size: nothing that is found to be of ours reaches
 /// beyond its end.
+///
+/// Superblocks are written in turns, so that where one of the two cannot be read the other says what held before the last
+/// write or the one before that: a device that is behind is brought up as after a crash.
 pub fn probe<D: SyncDevice>(devices: &mut [Option<D>], device: DeviceId) -> Result<Found, BootError> {
+    look_at(devices, device).map(|(found, _)| found)
+}
+
+/// The same; and whether one of the superblocks cannot be read.
+fn look_at<D: SyncDevice>(devices: &mut [Option<D>], device: DeviceId) -> Result<(Found, bool), BootError> {
     let mut blocks = [ZERO_BLOCK; 2];
     let mut reader = Writer::new(devices, device)?;
     let size = reader.blocks();
     if size <= blocks.len() as u64 {
-        return Ok(Found::Nothing);
+        return Ok((Found::Nothing, false));
     }
-    reader.read(DeviceBlock(1), &mut blocks)?;
-    let [a, b] = &blocks;
+    let unreadable = reader.read_around(DeviceBlock(1), &mut blocks)?;
+    if unreadable == blocks.len() {
+        return Err(BootError::Device { device, error: DeviceError::Unreadable });
+    }
+    Ok((in_superblocks(&blocks, size), unreadable > 0))
+}
+
+/// What two superblocks say of a device with so many blocks.
+fn in_superblocks([a, b]: &[Block; 2], size: u64) -> Found {
     let too_small = |need| format!("what it says of itself takes {need} blocks of 4 KiB, and it has {size}");
     match Superblock::newest(a, b) {
         Ok(superblock) if superblock.device_blocks() > size => {
-            return Ok(Found::Unusable(too_small(superblock.device_blocks())));
+            return Found::Unusable(too_small(superblock.device_blocks()));
         }
-        Ok(superblock) => return Ok(Found::Member(Box::new(superblock))),
+        Ok(superblock) => return Found::Member(Box::new(superblock)),
         Err(raid::SuperblockError::NotASuperblock) => {}
-        Err(error) => return Ok(Found::Unusable(error.to_string())),
+        Err(error) => return Found::Unusable(error.to_string()),
     }
     match LogSuperblock::newest(a, b) {
-        Ok((log, _)) if log.layout.device_blocks() > size => Ok(Found::Unusable(too_small(log.layout.device_blocks()))),
+        Ok((log, _)) if log.layout.device_blocks() > size => Found::Unusable(too_small(log.layout.device_blocks())),
         Ok((log, _)) if log.epoch.max(log.incarnation).max(log.update) > journal::MAX_COUNT => {
-            Ok(Found::Unusable("the log superblock's counts are higher than anybody counts".to_owned()))
+            Found::Unusable("the log superblock's counts are higher than anybody counts".to_owned())
         }
-        Ok((log, _)) => Ok(Found::Log(Box::new(log))),
-        Err(journal::SuperblockError::NotASuperblock) => Ok(Found::Nothing),
-        Err(error) => Ok(Found::Unusable(error.to_string())),
+        Ok((log, _)) => Found::Log(Box::new(log)),
+        Err(journal::SuperblockError::NotASuperblock) => Found::Nothing,
+        Err(error) => Found::Unusable(error.to_string()),
     }
 }
 
@@ -87,6 +103,8 @@ pub struct AssembleOptions {
     pub settings: DestageSettings,
     /// How long a log copy may take to answer before it counts as failed.
     pub log_patience: Span,
+    /// What is expected of its drives.
+    pub drives: DriveSettings,
 }
 
 /// What start-up found and did.
@@ -165,7 +183,7 @@ fn attempt<D: SyncDevice>(
     options: &AssembleOptions,
     entropy: &mut dyn FnMut() -> u64,
 ) -> Result<BootedArray, BootError> {
-    let (candidates, logs, mut notes) = look(devices)?;
+    let Looked { candidates, logs, worn, mut notes } = look(devices)?;
     let log_candidates: Vec<LogCandidate> = logs
         .iter()
         .map(|(device, log)| LogCandidate {
@@ -177,8 +195,10 @@ fn attempt<D: SyncDevice>(
             members: log.members,
         })
         .collect();
-    let assembly = raid::assemble(Wanted::Named(&options.name), &candidates, &log_candidates, options.force)?;
+    let mut assembly = raid::assemble(Wanted::Named(&options.name), &candidates, &log_candidates, options.force)?;
     notes.extend(assembly.notes.iter().cloned());
+    // Written again, a superblock can be read again. The log's are written at each start anyway.
+    assembly.renew |= assembly.members.iter().flatten().any(|member| worn.contains(&member.device));
     let mut regions = Regions::read(devices, &assembly)?;
     regions.add_volumes(&assembly, &options.volumes, entropy)?;
     notes.append(&mut regions.notes);
@@ -248,9 +268,15 @@ fn attempt<D: SyncDevice>(
         let blocks: Vec<RecoveredBlock> = recovered.blocks;
         part.recovered.extend(blocks);
     }
-    let metadata = Arc::new(metadata);
-    let coordinated =
-        CoordinatedArray { map: map.clone(), superblocks, log_superblocks, initialised, metadata, table_update };
+    let coordinated = CoordinatedArray {
+        map: map.clone(),
+        superblocks,
+        log_superblocks,
+        initialised,
+        metadata: Arc::new(metadata),
+        table_update,
+        drives: options.drives,
+    };
     Ok(BootedArray { map, parts, coordinated, report })
 }
 
@@ -263,24 +289,36 @@ fn add(sum: &mut LaneReport, lane: &LaneReport) {
     sum.dirty_blocks += lane.dirty_blocks;
 }
 
-type Looked = (Vec<Candidate>, Vec<(DeviceId, LogSuperblock)>, Vec<String>);
+/// What all devices bear.
+#[derive(Default)]
+struct Looked {
+    candidates: Vec<Candidate>,
+    logs: Vec<(DeviceId, LogSuperblock)>,
+    /// Devices with a superblock that cannot be read.
+    worn: Vec<DeviceId>,
+    notes: Vec<String>,
+}
 
 /// Reads the superblocks of all devices.
 fn look<D: SyncDevice>(devices: &mut [Option<D>]) -> Result<Looked, BootError> {
-    let (mut candidates, mut logs, mut notes) = (Vec::new(), Vec::new(), Vec::new());
+    let mut looked = Looked::default();
     for index in 0..devices.len() {
         let device = DeviceId(index as u16);
         if devices[index].is_none() {
             continue;
         }
-        match probe(devices, device)? {
-            Found::Member(superblock) => candidates.push(Candidate { device, superblock: *superblock }),
-            Found::Log(superblock) => logs.push((device, *superblock)),
-            Found::Unusable(why) => notes.push(format!("device {device}: {why}; it is left out")),
+        let (found, is_worn) = look_at(devices, device)?;
+        if is_worn {
+            looked.worn.push(device);
+        }
+        match found {
+            Found::Member(superblock) => looked.candidates.push(Candidate { device, superblock: *superblock }),
+            Found::Log(superblock) => looked.logs.push((device, *superblock)),
+            Found::Unusable(why) => looked.notes.push(format!("device {device}: {why}; it is left out")),
             Found::Nothing => {}
         }
     }
-    Ok((candidates, logs, notes))
+    Ok(looked)
 }
 
 /// The copies of a log are a mirror: what one says of its regions must hold for all, and none may be read where it has

@@ -5,7 +5,7 @@ use base::ids::{DeviceBlock, DeviceId};
 use base::uuid::Uuid;
 use base::{Block, ZERO_BLOCK};
 use journal::{LogIdentity, LogLayout, LogMode, LogSuperblock, format_lane, slot_of};
-use ports::SyncDevice;
+use ports::{DeviceError, SyncDevice};
 use raid::{
     CopyEntry, Geometry, Initialised, Level, MemberEntry, MemberLayout, Metadata, Origin, State, Superblock,
     superblock_block,
@@ -81,7 +81,7 @@ pub fn create_array<D: SyncDevice>(
             incarnation: 1,
             mode: spec.mode,
             clean: true,
-            update: 1,
+            update: 2,
             layout: plan.log_layout,
             later_regions: Vec::new(),
         };
@@ -97,10 +97,13 @@ pub fn create_array<D: SyncDevice>(
             }
         }
         device.flush()?;
-        let mut block = ZERO_BLOCK;
-        superblock.encode(&mut block);
-        device.write(LogLayout::superblock_block(slot_of(superblock.update)), &[block])?;
-        device.flush()?;
+        // In both places: either may become unreadable before it is written again.
+        for superblock in [LogSuperblock { update: 1, ..superblock.clone() }, superblock] {
+            let mut block = ZERO_BLOCK;
+            superblock.encode(&mut block);
+            device.write(LogLayout::superblock_block(slot_of(superblock.update)), &[block])?;
+            device.flush()?;
+        }
     }
 
     let mut initialised = Initialised::new(array, plan.geometry.zones(), spec.known_zero);
@@ -130,7 +133,7 @@ pub fn create_array<D: SyncDevice>(
             geometry: plan.geometry,
             geometry_epoch: 0,
             epoch: 1,
-            update: 1,
+            update: 2,
             log_generation: generation,
             members: member_uuids.iter().map(|&uuid| MemberEntry { uuid, state: active }).collect(),
             copies: copy_uuids.iter().map(|&uuid| CopyEntry { uuid, state: active }).collect(),
@@ -139,11 +142,13 @@ pub fn create_array<D: SyncDevice>(
             fencing_epoch: 0,
             later_regions: Vec::new(),
         };
-        let mut block = ZERO_BLOCK;
-        superblock.encode(&mut block);
         let mut device = Writer::new(devices, device)?;
-        device.write(superblock_block(superblock.update), &[block])?;
-        device.flush()?;
+        for superblock in [Superblock { update: 1, ..superblock.clone() }, superblock] {
+            let mut block = ZERO_BLOCK;
+            superblock.encode(&mut block);
+            device.write(superblock_block(superblock.update), &[block])?;
+            device.flush()?;
+        }
     }
     Ok(array)
 }
@@ -227,8 +232,25 @@ impl<'a, D: SyncDevice> Writer<'a, D> {
         self.device.blocks()
     }
 
-    pub(super) fn read(&mut self, start: DeviceBlock, into: &mut [Block]) -> Result<(), BootError> {
-        self.device.read(start, into).map_err(|error| BootError::Device { device: self.id, error })
+    /// Reads what other members have, too: a block that cannot be read comes as zeros, which are valid nowhere. How many.
+    pub(super) fn read_around(&mut self, start: DeviceBlock, into: &mut [Block]) -> Result<usize, BootError> {
+        match self.device.read(start, into) {
+            Ok(()) => return Ok(0),
+            Err(DeviceError::Unreadable) => {}
+            Err(error) => return Err(BootError::Device { device: self.id, error }),
+        }
+        let mut unreadable = 0;
+        for (at, block) in (start.0..).map(DeviceBlock).zip(into) {
+            match self.device.read(at, core::slice::from_mut(block)) {
+                Ok(()) => {}
+                Err(DeviceError::Unreadable) => {
+                    *block = ZERO_BLOCK;
+                    unreadable += 1;
+                }
+                Err(error) => return Err(BootError::Device { device: self.id, error }),
+            }
+        }
+        Ok(unreadable)
     }
 
     pub(super) fn write(&mut self, start: DeviceBlock, blocks: &[Block]) -> Result<(), BootError> {

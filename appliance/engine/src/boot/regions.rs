@@ -4,7 +4,8 @@
 //! Both formats have two places that are written in turns, and a power cut may leave the newest content on some members
 //! only. What is served from then on relies on it; so members that are behind are given it *at its own number, in its own
 //! place*, before anything newer is written. A new number instead would be written over the newest that such a member has,
-//! and a member that loses the others later must not be left with what was true two writes ago.
+//! and a member that loses the others later must not be left with what was true two writes ago. A member with a block that
+//! cannot be read is behind by it, and gets it written again in the same way.
 
 use base::ids::{DeviceBlock, DeviceId};
 use base::{Block, ZERO_BLOCK};
@@ -70,7 +71,7 @@ impl Regions {
             let mut slots = [ZERO_BLOCK; 2];
             for (at, slot) in slots.iter_mut().enumerate() {
                 let place = member.superblock.layout.bitmap_block(block, at);
-                device.read(place, core::slice::from_mut(slot))?;
+                device.read_around(place, core::slice::from_mut(slot))?;
             }
             found.push(slots);
         }
@@ -102,7 +103,7 @@ impl Regions {
             let mut device = Writer::new(devices, member.device)?;
             for slot in 0..2 {
                 let mut blocks = vec![ZERO_BLOCK; METADATA_BLOCKS];
-                device.read(member.superblock.layout.metadata_block(slot), &mut blocks)?;
+                device.read_around(member.superblock.layout.metadata_block(slot), &mut blocks)?;
                 found.push(blocks);
             }
         }

@@ -3,7 +3,7 @@
 
 use base::ids::ArrayId;
 
-use super::Coordinator;
+use super::{Change, Coordinated, Coordinator};
 use crate::command::{Answer, Command, Event, Refusal, Verb};
 use crate::limits::{MAX_COMMANDS, MAX_NEWS};
 use crate::message::Message;
@@ -15,6 +15,20 @@ pub(super) struct Waiting {
     ticket: u64,
     members: u32,
     copies: u32,
+}
+
+impl Coordinated {
+    /// Whether the array bears the loss of these members and log copies beside what is missing or on its way out.
+    pub(super) fn can_do_without(&self, members: u32, copies: u32) -> bool {
+        let map = match &self.change {
+            Change::Proposing(proposed) => &proposed.map,
+            Change::None | Change::Recording | Change::Tabling => &self.array.map,
+        };
+        let gone = map.missing() | self.pending.members | members;
+        let copies_gone = self.pending.copies | copies;
+        let stays = |at: usize| map.copies[at].is_some() && copies_gone & 1 << at == 0;
+        map.geometry.bears(gone) && (0..map.copies.len()).any(stays)
+    }
 }
 
 impl Coordinator {
@@ -43,10 +57,7 @@ impl Coordinator {
         if !in_use {
             return Err(Refusal::NotInUse);
         }
-        let gone = map.missing() | array.pending.members | members;
-        let copies_gone = array.pending.copies | copies;
-        let copies_left = (0..map.copies.len()).filter(|&at| copy_is_there(at) && copies_gone & 1 << at == 0).count();
-        if !map.geometry.bears(gone) || copies_left == 0 {
+        if !array.can_do_without(members, copies) {
             return Err(Refusal::Needed);
         }
         if array.waiting.len() >= MAX_COMMANDS {

@@ -16,9 +16,11 @@
 //! | `volumes` | what volumes there are, and where hosts find them |
 //! | `table` | an array's volume table on its way to the members |
 //! | `commands` | what the control side asks, and what it is told |
+//! | `health` | members that make too many mistakes |
 
 mod bitmap;
 mod commands;
+mod health;
 mod persist;
 mod proposal;
 mod table;
@@ -37,6 +39,7 @@ use raid::{Initialised, Metadata, Superblock, Tables};
 
 use crate::array::Purpose;
 use crate::command::Event;
+use crate::drives::DriveSettings;
 use crate::jobs::Jobs;
 use crate::limits::MAX_NEWS;
 use crate::map::{ArrayMap, Service, VolumeMap, VolumeTables};
@@ -44,6 +47,7 @@ use crate::message::Message;
 use crate::operations::Operations;
 use crate::status::JobStatus;
 use commands::Waiting;
+use health::MemberRecord;
 use persist::{Proposed, Target, unpack};
 use proposal::Proposal;
 pub use table::TABLE_BUFFERS;
@@ -64,6 +68,8 @@ pub struct CoordinatedArray {
     pub metadata: Arc<Metadata>,
     /// The number that it was written with.
     pub table_update: u64,
+    /// What is expected of its drives.
+    pub drives: DriveSettings,
 }
 
 /// What the coordinator is made of.
@@ -109,6 +115,8 @@ struct Coordinated {
     recording_zones: Vec<(ShardId, ZoneId)>,
     /// Commands that wait for a change.
     waiting: Vec<Waiting>,
+    /// What the members did wrong, by slot.
+    members: Vec<MemberRecord>,
 }
 
 /// The coordinator.
@@ -138,6 +146,7 @@ impl Coordinator {
         let arrays = setup.arrays.into_iter().map(|array| Coordinated {
             epoch: array.map.epoch,
             tables: array.superblocks.iter().flatten().next().expect("an array has members").tables(),
+            members: array.map.members.iter().map(|_| MemberRecord::new()).collect(),
             array,
             change: Change::None,
             unanswered: 0,
@@ -220,6 +229,12 @@ impl Coordinator {
                     self.tell(Event::CopyFailed { array: id, copy, error });
                 }
             }
+            Message::MemberErrors { array, slot, errors } => {
+                self.arrays[array.index()].members[slot.index()].hear(errors);
+            }
+            Message::MemberSlow { array, slot, slow, mean, peers } => {
+                self.paced(array, slot, from, slow, (mean, peers))
+            }
             Message::ZoneZeroed { array, zone } => {
                 self.arrays[array.index()].pending_zones.push_back((from, zone));
             }
@@ -280,6 +295,7 @@ impl Coordinator {
         let mut worked = false;
         for index in 0..self.arrays.len() {
             let id = ArrayId(index as u16);
+            self.judge(id, ports.now());
             let array = &mut self.arrays[index];
             if array.unanswered == 0 && !matches!(array.change, Change::None) {
                 worked = true;

@@ -4,8 +4,15 @@ use super::*;
 use base::time::Time;
 use journal::anchor;
 
-const OPTIONS: DeviceOptions =
-    DeviceOptions { blocks: 16, volatile_cache: true, queue_depth: 2, slow_once_in: 40, used: false, holds_log: false };
+const OPTIONS: DeviceOptions = DeviceOptions {
+    blocks: 16,
+    volatile_cache: true,
+    queue_depth: 2,
+    slow_once_in: 40,
+    used: false,
+    hiccup_once_in: 0,
+    holds_log: false,
+};
 const ONES: &Block = &[1; base::BLOCK];
 
 fn submit(rack: &mut Rack, tag: u64, op: DeviceOp, buffers: &[BufferId]) -> Result<(), QueueFull> {

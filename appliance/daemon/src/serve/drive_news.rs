@@ -1,0 +1,94 @@
+//! What the engine finds out about drives, as events of the history.
+
+use base::ids::Slot;
+use engine::array::MemberErrors;
+use engine::command::Event;
+
+use crate::events::{Severity, Told};
+
+/// The event that such a piece of news is; none for news of another kind.
+pub(super) fn told(arrays: &[String], event: &Event) -> Option<Told> {
+    let (array, slot, told) = match *event {
+        Event::ReadErrors { array, slot, errors, in_the_hour } => (array, slot, read_errors(slot, errors, in_the_hour)),
+        Event::TooManyErrors { array, slot, excluded } => (array, slot, too_many(slot, excluded)),
+        Event::Slow { array, slot, slow, mean, peers, excluded } => {
+            let (mean, peers) = (mean.0 / 1000, peers.0 / 1000);
+            let told = if slow { grew_slow(slot, mean, peers, excluded) } else { slow_no_longer(slot) };
+            (array, slot, told.with("mean_us", mean).with("peers_us", peers))
+        }
+        _ => return None,
+    };
+    Some(told.of_array(&arrays[array.index()]).with("member", slot.0))
+}
+
+fn read_errors(slot: Slot, errors: MemberErrors, in_the_hour: u32) -> Told {
+    let MemberErrors { unreadable, corrected, uncorrected } = errors;
+    let text = format!(
+        "member {} could not read {unreadable} blocks; {corrected} were put together from the others and written to it \
+         again, {uncorrected} it did not take back",
+        slot.0
+    );
+    let told = Told::new("member.unreadable", Severity::Warning, text).rationed();
+    let told = told.with("unreadable", unreadable).with("corrected", corrected).with("uncorrected", uncorrected);
+    told.with("in_the_hour", in_the_hour)
+}
+
+fn too_many(slot: Slot, excluded: bool) -> Told {
+    let what = if excluded {
+        "it is used no longer. Replace the drive"
+    } else {
+        "the array cannot do without it. Replace what is missing first, then this drive; meanwhile, back up what matters"
+    };
+    let text = format!("member {} could not read too many blocks within an hour: {what}", slot.0);
+    Told::new("member.too_many_errors", Severity::Error, text).with("excluded", excluded)
+}
+
+fn grew_slow(slot: Slot, mean_us: u64, peers_us: u64, excluded: bool) -> Told {
+    let what = if excluded { "it is used no longer, as the configuration has it" } else { "look at the drive" };
+    let text = format!(
+        "member {} takes {mean_us} us for a request where the others take {peers_us}, and makes the array slow: {what}",
+        slot.0
+    );
+    let severity = if excluded { Severity::Error } else { Severity::Warning };
+    Told::new("member.slow", severity, text).with("excluded", excluded)
+}
+
+fn slow_no_longer(slot: Slot) -> Told {
+    Told::new("member.slow_no_longer", Severity::Notice, format!("member {} is as fast as the others again", slot.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base::ids::ArrayId;
+    use base::time::Span;
+
+    #[test]
+    fn what_is_found_out_names_the_member_and_says_what_comes_of_it() {
+        let arrays = ["a0".to_owned()];
+        let (array, slot) = (ArrayId(0), Slot(2));
+        let errors = MemberErrors { unreadable: 3, corrected: 2, uncorrected: 1 };
+        let slow = |slow, excluded| Event::Slow {
+            array,
+            slot,
+            slow,
+            mean: Span::from_millis(80),
+            peers: Span::from_micros(900),
+            excluded,
+        };
+        let all = [
+            (Event::ReadErrors { array, slot, errors, in_the_hour: 7 }, "member.unreadable", Severity::Warning),
+            (Event::TooManyErrors { array, slot, excluded: true }, "member.too_many_errors", Severity::Error),
+            (Event::TooManyErrors { array, slot, excluded: false }, "member.too_many_errors", Severity::Error),
+            (slow(true, false), "member.slow", Severity::Warning),
+            (slow(true, true), "member.slow", Severity::Error),
+            (slow(false, false), "member.slow_no_longer", Severity::Notice),
+        ];
+        for (event, name, severity) in all {
+            let told = told(&arrays, &event).expect("it is about a drive");
+            assert_eq!((told.name, told.severity, told.array.as_deref()), (name, severity, Some("a0")));
+            assert!(told.fields["member"] == 2 && told.text.contains("member 2 "), "{}", told.text);
+        }
+        assert_eq!(told(&arrays, &Event::Lost { count: 1 }), None);
+    }
+}

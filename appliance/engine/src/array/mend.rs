@@ -1,0 +1,266 @@
+//! A block that its member cannot read is put together from the stripe's other blocks, written to its place again and read
+//! back: most drives give such a place another sector when it is written. Who needs the block (a host's read, a destage)
+//! waits for the end and gets the content, whether the drive took it or not.
+//!
+//! Why writing to a member here, past the log, opens no write hole. What is written is what the stripe's other blocks say the
+//! block holds, so every equation of the stripe stays as it is: before the write, after it, and wherever a crash cuts it, the
+//! block is unreadable or what it was, or by sectors one or the other. Nobody else changes the stripe meanwhile: a mend
+//! begins only while no destage has begun that does not wait for whoever wants the block, and it counts as a read, whose end
+//! every later destage awaits before it writes. It never touches a stripe whose members may disagree: what a cut destage left half
+//! written is held by the cache until it is written again, or was replayed before anything was served.
+
+use base::ids::{Slot, StripeId};
+use base::slab::Key;
+use ports::{Buffer, BufferId, DeviceError, DeviceOp, Ports};
+use raid::{Recipe, recipe};
+
+use super::destage::Destage;
+use super::read::Read;
+use super::sum::carry_out;
+use super::{ArrayShard, Purpose, Work};
+use crate::limits::RESERVED_OPERATIONS;
+
+/// Who waits for a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wanting {
+    /// A host's read.
+    Read(Key<Read>),
+    /// A destage that needs old content.
+    Destage(Key<Destage>),
+}
+
+/// How a mend ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mended {
+    /// The content is in this buffer until the call returns.
+    Content(BufferId),
+    /// Too many of the stripe's blocks cannot be had.
+    Lost,
+    /// A member failed on the way: to be tried again with the next map.
+    Again,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// The stripe's other blocks are being read.
+    Gathering,
+    /// The block is being written to its place.
+    Writing,
+    /// It is being read back.
+    Checking,
+}
+
+/// A block on its way.
+#[derive(Debug)]
+pub(crate) struct Mend {
+    stripe: StripeId,
+    slot: Slot,
+    wanting: Wanting,
+    step: Step,
+    /// Slots whose blocks of this stripe were found unreadable, as a bit mask.
+    unreadable: u32,
+    /// How it is put together.
+    recipe: Recipe,
+    /// The recipe's blocks; once they are put together, the first of them is the content.
+    blocks: Vec<Buffer>,
+    /// What is read back.
+    check: Option<Buffer>,
+    unanswered: u32,
+    failed: bool,
+    /// A point in [`super::grace::Grace`].
+    generation: u64,
+}
+
+impl ArrayShard {
+    /// Starts to put a block together, or says that this must wait: for a destage or mend of the stripe, for a member that
+    /// is failing, or for room. If it cannot be done at all, whoever wants it is told so at once.
+    pub(crate) fn start_mend<P: Ports>(
+        &mut self,
+        work: &mut Work<'_, P>,
+        stripe: StripeId,
+        slot: Slot,
+        wanting: Wanting,
+    ) -> bool {
+        let under_destage = self.stripes.find(stripe).and_then(|at| self.stripes.get(at).destage);
+        // A destage writes neither while it waits for this block, nor while it waits for this read, nor while it waits for
+        // better days.
+        let others_destage = under_destage.is_some_and(|key| match wanting {
+            Wanting::Destage(own) => key != own,
+            Wanting::Read(read) => {
+                let destage = &self.destages[key];
+                self.moment_of(read).is_none_or(|moment| destage.grace <= moment) && !destage.is_given_up()
+            }
+        });
+        if others_destage && self.halted {
+            // That destage never ends.
+            self.wanting_told(work, wanting, slot, Mended::Lost);
+            return true;
+        }
+        let members = self.map.members.len();
+        let available = work.operations.available().saturating_sub(match wanting {
+            Wanting::Read(_) => RESERVED_OPERATIONS,
+            Wanting::Destage(_) => 0,
+        });
+        if others_destage
+            || self.failing_members != 0
+            || self.mends.is_full()
+            || self.mends.iter().any(|(_, mend)| mend.stripe == stripe)
+            || self.scratch.len() < members
+            || available < members
+        {
+            return false;
+        }
+        let mend = Mend {
+            stripe,
+            slot,
+            wanting,
+            step: Step::Gathering,
+            unreadable: 0,
+            recipe: Recipe::EMPTY,
+            blocks: Vec::with_capacity(members),
+            check: self.scratch.pop(),
+            unanswered: 0,
+            failed: false,
+            generation: self.grace.begin(),
+        };
+        let Ok(key) = self.mends.insert(mend) else { unreachable!("room was looked for") };
+        self.gather(work, key);
+        true
+    }
+
+    /// Reads the other blocks of the stripe, if they suffice.
+    fn gather<P: Ports>(&mut self, work: &mut Work<'_, P>, key: Key<Mend>) {
+        let mend = &self.mends[key];
+        let (stripe, slot) = (mend.stripe, mend.slot);
+        let geometry = &self.map.geometry;
+        let without = self.map.missing() | mend.unreadable | 1 << slot.0;
+        let Ok(recipe) = recipe(geometry, stripe, geometry.part_of(stripe, slot), without) else {
+            self.mend_ends(work, key, false);
+            return;
+        };
+        self.mends[key].recipe = recipe;
+        for other in recipe.terms().map(|term| term.slot) {
+            let (device, at) = self.map.on_member(other, stripe).expect("a recipe names members that are there");
+            let buffer = self.scratch.pop().expect("a buffer for each member was counted");
+            let purpose = Purpose::Mend { array: self.map.id, mend: key, slot: other };
+            work.operations.start(work.ports, (device, at), DeviceOp::Read, Some(buffer.id()), purpose);
+            let mend = &mut self.mends[key];
+            mend.blocks.push(buffer);
+            mend.unanswered += 1;
+        }
+    }
+
+    /// A member has answered.
+    pub(crate) fn mend_answered<P: Ports>(
+        &mut self,
+        work: &mut Work<'_, P>,
+        key: Key<Mend>,
+        slot: Slot,
+        result: Result<(), DeviceError>,
+    ) {
+        let step = self.mends.get(key).expect("a mend waits for its operations").step;
+        match result {
+            Ok(()) => {}
+            Err(DeviceError::Unreadable) if step == Step::Gathering => {
+                self.found_unreadable(work, slot);
+                self.mends[key].unreadable |= 1 << slot.0;
+            }
+            // The drive does not take the block, or does not give it back: it is no worse than it was.
+            Err(DeviceError::Unreadable | DeviceError::NoSpace | DeviceError::Other(_)) if step != Step::Gathering => {
+                self.mends[key].failed = true;
+            }
+            Err(_) => {
+                self.member_failed(slot);
+                self.mends[key].failed = true;
+            }
+        }
+        let mend = &mut self.mends[key];
+        mend.unanswered -= 1;
+        if mend.unanswered > 0 {
+            return;
+        }
+        match mend.step {
+            Step::Gathering => self.gathered(work, key),
+            Step::Writing if mend.failed => self.rewritten(work, key, false),
+            Step::Writing => {
+                mend.step = Step::Checking;
+                let check = mend.check.as_ref().expect("it is kept to the end").id();
+                self.ask_mended(work, key, DeviceOp::Read, check);
+            }
+            Step::Checking => {
+                let (content, check) = (mend.blocks[0].id(), mend.check.as_ref().expect("it is kept to the end").id());
+                let is_right = !mend.failed && work.ports.bytes(content) == work.ports.bytes(check);
+                self.rewritten(work, key, is_right);
+            }
+        }
+    }
+
+    fn gathered<P: Ports>(&mut self, work: &mut Work<'_, P>, key: Key<Mend>) {
+        let known = self.mends[key].unreadable;
+        if self.mends[key].failed {
+            self.mend_ends(work, key, false);
+            return;
+        }
+        if known != 0 {
+            while let Some(buffer) = self.mends[key].blocks.pop() {
+                self.keep(buffer);
+            }
+            self.gather(work, key);
+            return;
+        }
+        let mend = &mut self.mends[key];
+        let blocks: Vec<BufferId> = mend.blocks.iter().map(Buffer::id).collect();
+        carry_out(work.ports, &mend.recipe, &blocks);
+        for buffer in mend.blocks.split_off(1) {
+            self.keep(buffer);
+        }
+        let slot = self.mends[key].slot;
+        if self.halted || self.map.members[slot.index()].is_none() || self.failing_members & 1 << slot.0 != 0 {
+            self.mend_ends(work, key, true);
+            return;
+        }
+        self.mends[key].step = Step::Writing;
+        let content = self.mends[key].blocks[0].id();
+        self.ask_mended(work, key, DeviceOp::WriteDurable, content);
+    }
+
+    /// Writes or reads the block in its place.
+    fn ask_mended<P: Ports>(&mut self, work: &mut Work<'_, P>, key: Key<Mend>, op: DeviceOp, buffer: BufferId) {
+        let mend = &mut self.mends[key];
+        let Some(place) = self.map.on_member(mend.slot, mend.stripe) else {
+            // Excluded meanwhile.
+            self.mend_ends(work, key, true);
+            return;
+        };
+        mend.unanswered = 1;
+        let purpose = Purpose::Mend { array: self.map.id, mend: key, slot: mend.slot };
+        work.operations.start(work.ports, place, op, Some(buffer), purpose);
+    }
+
+    fn rewritten<P: Ports>(&mut self, work: &mut Work<'_, P>, key: Key<Mend>, succeeded: bool) {
+        let slot = self.mends[key].slot;
+        self.found_rewritten(work, slot, succeeded);
+        self.mend_ends(work, key, true);
+    }
+
+    fn mend_ends<P: Ports>(&mut self, work: &mut Work<'_, P>, key: Key<Mend>, has_content: bool) {
+        let mut mend = self.mends.remove(key).expect("a mend ends once");
+        self.grace.end(mend.generation);
+        let mended = match mend.blocks.first() {
+            Some(content) if has_content => Mended::Content(content.id()),
+            _ if mend.failed => Mended::Again,
+            _ => Mended::Lost,
+        };
+        self.wanting_told(work, mend.wanting, mend.slot, mended);
+        for buffer in mend.blocks.drain(..).chain(mend.check) {
+            self.keep(buffer);
+        }
+    }
+
+    fn wanting_told<P: Ports>(&mut self, work: &mut Work<'_, P>, wanting: Wanting, slot: Slot, mended: Mended) {
+        match wanting {
+            Wanting::Read(read) => self.read_mended(work, read, mended),
+            Wanting::Destage(destage) => self.destage_mended(work, destage, slot, mended),
+        }
+    }
+}

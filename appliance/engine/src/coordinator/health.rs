@@ -1,0 +1,138 @@
+//! Members that make mistakes: how many within an hour, and when they are too many. A drive that cannot read a block now and
+//! then gets it written again and stays; one that cannot read many is about to fail, and is better out while the others can
+//! do without it. So may be one that has become much slower than the others.
+
+use std::collections::VecDeque;
+
+use base::ids::{ArrayId, ShardId, Slot};
+use base::time::{Span, Time};
+
+use super::{Coordinated, Coordinator};
+use crate::array::MemberErrors;
+use crate::command::Event;
+use crate::drives::SlowPolicy;
+
+/// What counts as lately.
+const HOUR: Span = Span::from_secs(3600);
+
+/// What is known of a member.
+#[derive(Debug)]
+pub(super) struct MemberRecord {
+    /// Heard, and not judged yet.
+    heard: MemberErrors,
+    /// When the latest blocks were that could not be read: no more than it takes to judge.
+    recent: VecDeque<Time>,
+    /// Whether it was said that there are too many.
+    said: bool,
+    /// Shards to which it is slow, as a bit mask.
+    slow: u64,
+}
+
+impl MemberRecord {
+    pub(super) fn new() -> Self {
+        Self { heard: MemberErrors::default(), recent: VecDeque::new(), said: false, slow: 0 }
+    }
+
+    /// Takes what was found.
+    pub(super) fn hear(&mut self, errors: MemberErrors) {
+        self.heard.add(errors);
+    }
+
+    /// Counts what was heard; how many blocks could not be read within the hour, as far as `most` and one more.
+    fn count(&mut self, now: Time, most: u32) -> u32 {
+        for _ in 0..self.heard.unreadable.min(most.saturating_add(1)) {
+            self.recent.push_back(now);
+        }
+        while self.recent.front().is_some_and(|&at| now.since(at) > HOUR)
+            || self.recent.len() as u64 > u64::from(most) + 1
+        {
+            self.recent.pop_front();
+        }
+        self.recent.len() as u32
+    }
+}
+
+impl Coordinated {
+    /// Whether a member is out or on its way.
+    fn is_leaving(&self, slot: Slot) -> bool {
+        self.array.map.members[slot.index()].is_none() || self.pending.members & 1 << slot.0 != 0
+    }
+}
+
+impl Coordinator {
+    /// A member has become slow to a shard, or is so no longer; with its mean and the median of the others.
+    pub(super) fn paced(&mut self, id: ArrayId, slot: Slot, from: ShardId, slow: bool, (mean, peers): (Span, Span)) {
+        let array = &mut self.arrays[id.index()];
+        let record = &mut array.members[slot.index()];
+        let before = record.slow;
+        record.slow = if slow { before | 1 << from.0 } else { before & !(1 << from.0) };
+        if (before == 0) == (record.slow == 0) || array.is_leaving(slot) {
+            return;
+        }
+        let excluded = slow && array.array.drives.slow == SlowPolicy::Fail && array.can_do_without(1 << slot.0, 0);
+        if excluded {
+            array.pending.members |= 1 << slot.0;
+        }
+        self.tell(Event::Slow { array: id, slot, slow, mean, peers, excluded });
+    }
+
+    /// Judges members of which something was heard.
+    pub(super) fn judge(&mut self, id: ArrayId, now: Time) {
+        for slot in (0..self.arrays[id.index()].members.len() as u8).map(Slot) {
+            let array = &mut self.arrays[id.index()];
+            let record = &mut array.members[slot.index()];
+            let errors = record.heard;
+            if errors == MemberErrors::default() {
+                continue;
+            }
+            let most = array.array.drives.max_read_errors;
+            let in_the_hour = record.count(now, most);
+            record.heard = MemberErrors::default();
+            let too_many = in_the_hour > most;
+            let first_said = too_many && !core::mem::replace(&mut record.said, too_many);
+            self.tell(Event::ReadErrors { array: id, slot, errors, in_the_hour });
+            let array = &mut self.arrays[id.index()];
+            if !too_many || array.is_leaving(slot) {
+                continue;
+            }
+            let excluded = array.can_do_without(1 << slot.0, 0);
+            if excluded {
+                array.pending.members |= 1 << slot.0;
+            }
+            if excluded || first_said {
+                self.tell(Event::TooManyErrors { array: id, slot, excluded });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn minutes(count: u64) -> Time {
+        Time(0) + Span::from_secs(60 * count)
+    }
+
+    #[test]
+    fn only_what_happened_within_the_hour_counts() {
+        let mut record = MemberRecord::new();
+        let mut count = |at, unreadable| {
+            record.heard = MemberErrors { unreadable, ..MemberErrors::default() };
+            record.count(at, 5)
+        };
+        assert_eq!(count(minutes(0), 3), 3);
+        assert_eq!(count(minutes(30), 2), 5);
+        assert_eq!(count(minutes(61), 0), 2, "three are older than an hour");
+        assert_eq!(count(minutes(61), u32::MAX), 6, "no more are counted than it takes to judge");
+        assert_eq!(count(minutes(200), 0), 0);
+    }
+
+    #[test]
+    fn without_a_limit_nothing_is_too_much_and_little_is_kept() {
+        let mut record = MemberRecord::new();
+        record.heard.unreadable = 100;
+        assert_eq!(record.count(minutes(1), 0), 1);
+        assert_eq!(record.recent.len(), 1);
+    }
+}
