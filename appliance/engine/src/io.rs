@@ -19,6 +19,11 @@ pub enum IoKind {
     /// Make ranges of blocks read as zeros. `blocks` is the number of ranges, which lie in one buffer as
     /// [`nvme::dataset::DatasetRange`]s; the buffer is given away. All ranges are checked before any is touched.
     Deallocate,
+    /// Compare the buffers with what is stored. They are given away.
+    Compare,
+    /// Compare the first half of the buffers with what is stored, and if it is the same store the second half, in one step to
+    /// everybody. The blocks lie within one atomic unit. They are given away.
+    CompareAndWrite,
     /// Make every acknowledged write durable: at once with a log, which acknowledges nothing earlier. No buffers, no blocks.
     Flush,
 }
@@ -36,7 +41,7 @@ pub struct IoRequest {
     pub lba: Lba,
     /// How many, at most [`MAX_REQUEST_BLOCKS`] of a read or write.
     pub blocks: u32,
-    /// One buffer for each block of a read or write, one for a list of ranges, else empty.
+    /// One buffer for each block of a read, write or compare, two of a compare and write, one for a list of ranges, else empty.
     pub buffers: BufferList,
 }
 
@@ -51,6 +56,10 @@ pub enum IoError {
     ReadOnly,
     /// The data cannot be had: more members are lost than the level bears.
     Unreadable,
+    /// What is stored is not what it was compared with.
+    Miscompare,
+    /// The blocks do not lie within one atomic unit.
+    NotOneUnit,
     /// The appliance is stopping.
     Stopping,
 }

@@ -26,6 +26,12 @@ pub const ZERO_FRAGMENTS: usize = 64;
 /// See [`ZERO_FRAGMENTS`].
 pub const ZERO_FRAGMENTS_A_TURN: usize = 8;
 
+/// Compares, and compares with writes, under way on one shard and array, and the buffers that they read into.
+pub const MAX_UPDATES: usize = 64;
+
+/// See [`MAX_UPDATES`].
+pub const UPDATE_BLOCKS: usize = 2 * MAX_FRAGMENT_BLOCKS as usize;
+
 /// Messages that the mesh must hold between two shards: fragments one way, answers to those the other way, and the rest.
 pub const MESH_CAPACITY: usize = 2 * FRAGMENT_CREDITS + 1024;
 

@@ -30,7 +30,7 @@ pub struct Fragment {
     pub kind: FragmentKind,
     /// The first block.
     pub start: ArrayBlock,
-    /// One buffer per block of a read or write.
+    /// One buffer per block; two of a compare and write; none of zeros.
     pub buffers: BufferList,
 }
 
@@ -43,6 +43,10 @@ pub enum FragmentKind {
     Write,
     /// Store zeros.
     Zero,
+    /// Compare the buffers with what is stored.
+    Compare,
+    /// Compare the first half of the buffers with what is stored, and if it is the same store the second, in one step.
+    CompareAndWrite,
 }
 
 /// The end of a fragment.

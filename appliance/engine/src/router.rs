@@ -133,6 +133,8 @@ impl Router {
         let kind = match request.kind {
             IoKind::Read => FragmentKind::Read,
             IoKind::Write => FragmentKind::Write,
+            IoKind::Compare => FragmentKind::Compare,
+            IoKind::CompareAndWrite => FragmentKind::CompareAndWrite,
             IoKind::WriteZeroes | IoKind::Deallocate | IoKind::Flush => FragmentKind::Zero,
         };
         let ranges = if request.kind == IoKind::Deallocate { request.blocks } else { 0 };
@@ -174,7 +176,11 @@ impl Router {
         for_job: bool,
     ) -> Result<(), JobRequest> {
         let JobRequest { token, target, lba, kind, blocks, .. } = request;
-        let expected = if kind == FragmentKind::Zero { usize::from(ranges > 0) } else { blocks as usize };
+        let expected = match kind {
+            FragmentKind::Zero => usize::from(ranges > 0),
+            FragmentKind::CompareAndWrite => 2 * blocks as usize,
+            FragmentKind::Read | FragmentKind::Write | FragmentKind::Compare => blocks as usize,
+        };
         assert_eq!(request.buffers.len(), expected, "a read or write brings one buffer for each block");
         let mut ids = NO_IDS;
         if kind == FragmentKind::Read && self.next_fragment(target, lba, blocks).2 < blocks {
@@ -214,12 +220,26 @@ impl Router {
         }
         let Some(volume) = self.volume(request.volume.index()) else { return Some(IoError::NoVolume) };
         let most = match request.kind {
-            IoKind::Read | IoKind::Write | IoKind::Flush => MAX_REQUEST_BLOCKS,
+            IoKind::Read | IoKind::Write | IoKind::Compare | IoKind::CompareAndWrite | IoKind::Flush => {
+                MAX_REQUEST_BLOCKS
+            }
             IoKind::WriteZeroes => u32::MAX,
             IoKind::Deallocate => MAX_RANGES,
         };
         let fits = request.blocks <= most && Self::lies_within(pool, request, volume.blocks);
-        if fits { None } else { Some(IoError::OutOfRange) }
+        if !fits {
+            Some(IoError::OutOfRange)
+        } else if request.kind == IoKind::CompareAndWrite && !self.is_one_fragment(request) {
+            Some(IoError::NotOneUnit)
+        } else {
+            None
+        }
+    }
+
+    /// Whether a request lies within one atomic unit. It lies within its volume.
+    fn is_one_fragment(&self, request: &IoRequest) -> bool {
+        let target = Target::Volume(request.volume.index());
+        request.blocks == 0 || self.next_fragment(target, request.lba, request.blocks).2 == request.blocks
     }
 
     /// A volume that takes requests.

@@ -47,6 +47,11 @@ pub const PSDT_SGL: u8 = 0b01;
 /// PSDT: an SGL, metadata by an SGL.
 pub const PSDT_SGL_METADATA: u8 = 0b10;
 
+/// FUSE: the first of a fused pair.
+pub const FUSE_FIRST: u8 = 0b01;
+/// FUSE: the second.
+pub const FUSE_SECOND: u8 = 0b10;
+
 impl SubmissionEntry {
     /// FUSE: 0 none, 1 first of a fused pair, 2 second, 3 reserved.
     #[inline]

@@ -148,6 +148,10 @@ layout! {
 pub const ATTRIBUTE_HOST_ID_128: u32 = 1;
 /// CTRATT bit 6: any command keeps the connection alive (traffic based keep alive).
 pub const ATTRIBUTE_TRAFFIC_KEEP_ALIVE: u32 = 1 << 6;
+/// ONCS bit 0: Compare.
+pub const OPTIONAL_COMPARE: u16 = 1;
+/// FUSES bit 0: compare and write.
+pub const FUSED_COMPARE_AND_WRITE: u16 = 1;
 /// ONCS bit 2: Dataset Management.
 pub const OPTIONAL_DATASET_MANAGEMENT: u16 = 1 << 2;
 /// ONCS bit 3: Write Zeroes.

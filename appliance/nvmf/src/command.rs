@@ -4,7 +4,7 @@
 use base::BLOCK;
 use base::ids::{Lba, VolumeId};
 use nvme::dataset::{DEALLOCATE, DatasetRange, MAX_RANGES};
-use nvme::entry::{PSDT_PRP, SubmissionEntry};
+use nvme::entry::{FUSE_FIRST, FUSE_SECOND, PSDT_PRP, SubmissionEntry};
 use nvme::opcode;
 use nvme::sgl::{DATA_BLOCK_OFFSET, TRANSPORT_DATA_BLOCK};
 use nvme::status::Status;
@@ -27,6 +27,19 @@ pub enum IoAction {
     Flush,
     /// Flush of all namespaces.
     FlushAll,
+    /// Compare data with what is stored.
+    Compare,
+}
+
+/// Whether a command is one of a pair that is carried out as one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fuse {
+    /// It is not.
+    None,
+    /// The compare of a compare and write.
+    First,
+    /// The write behind it.
+    Second,
 }
 
 /// An I/O command that may be carried out.
@@ -42,11 +55,20 @@ pub struct IoCommand {
     pub blocks: u32,
     /// Data that it moves, in bytes.
     pub data_bytes: u32,
+    /// Whether it is one of a pair.
+    pub fuse: Fuse,
+}
+
+impl IoCommand {
+    /// A flush of a volume.
+    pub const fn flush(action: IoAction, volume: VolumeId) -> Self {
+        Self { action, volume, lba: Lba(0), blocks: 0, data_bytes: 0, fuse: Fuse::None }
+    }
 }
 
 /// The opcodes of I/O commands that are carried out.
-pub const IO_OPCODES: [u8; 5] =
-    [opcode::FLUSH, opcode::WRITE, opcode::READ, opcode::WRITE_ZEROES, opcode::DATASET_MANAGEMENT];
+pub const IO_OPCODES: [u8; 6] =
+    [opcode::FLUSH, opcode::WRITE, opcode::READ, opcode::COMPARE, opcode::WRITE_ZEROES, opcode::DATASET_MANAGEMENT];
 
 /// NSID of all namespaces.
 const ALL_NAMESPACES: u32 = u32::MAX;
@@ -59,18 +81,21 @@ pub fn io_command(entry: &SubmissionEntry, subsystem: &Subsystem) -> Result<IoCo
 
 #[inline]
 fn judge(entry: &SubmissionEntry, subsystem: &Subsystem) -> Result<IoCommand, Status> {
-    // FUSES is 0: Base, section 3.4.2, asks for Invalid Field for any fused command then; 11b is reserved anyway.
-    if entry.fuse() != 0 {
-        return Err(Status::INVALID_FIELD);
-    }
+    // FUSES: compare and write is the one pair there is (Base, section 3.4.2); 11b is reserved.
+    let fuse = match (entry.fuse(), entry.opcode) {
+        (0, _) => Fuse::None,
+        (FUSE_FIRST, opcode::COMPARE) => Fuse::First,
+        (FUSE_SECOND, opcode::WRITE) => Fuse::Second,
+        _ => return Err(Status::INVALID_FIELD),
+    };
     let action = match entry.opcode {
         opcode::READ => IoAction::Read,
         opcode::WRITE => IoAction::Write,
+        opcode::COMPARE => IoAction::Compare,
         opcode::WRITE_ZEROES => IoAction::WriteZeroes,
         // VWC bits 2:1 are 11b: Flush takes the broadcast identifier (Base, section 7.1).
         opcode::FLUSH if entry.nsid == ALL_NAMESPACES => {
-            let volume = VolumeId(0);
-            return Ok(IoCommand { action: IoAction::FlushAll, volume, lba: Lba(0), blocks: 0, data_bytes: 0 });
+            return Ok(IoCommand::flush(IoAction::FlushAll, VolumeId(0)));
         }
         opcode::FLUSH => IoAction::Flush,
         opcode::DATASET_MANAGEMENT => IoAction::Deallocate,
@@ -78,7 +103,7 @@ fn judge(entry: &SubmissionEntry, subsystem: &Subsystem) -> Result<IoCommand, St
     };
     let namespace = subsystem.namespace(entry.nsid).ok_or(Status::INVALID_NAMESPACE)?;
     if action == IoAction::Flush {
-        return Ok(IoCommand { action, volume: namespace.volume, lba: Lba(0), blocks: 0, data_bytes: 0 });
+        return Ok(IoCommand::flush(action, namespace.volume));
     }
     if action == IoAction::Deallocate {
         return judge_dataset(entry, namespace.volume);
@@ -92,7 +117,12 @@ fn judge(entry: &SubmissionEntry, subsystem: &Subsystem) -> Result<IoCommand, St
         return Err(Status::LBA_OUT_OF_RANGE);
     }
     let data_bytes = if action == IoAction::WriteZeroes { 0 } else { blocks * BLOCK as u32 };
-    Ok(IoCommand { action, volume: namespace.volume, lba: Lba(lba), blocks, data_bytes })
+    // NACWU is NAWUN, within the same boundaries.
+    let unit = u64::from(namespace.atomic_blocks);
+    if fuse != Fuse::None && lba / unit != (lba + u64::from(blocks) - 1) / unit {
+        return Err(Status::ATOMIC_WRITE_UNIT_EXCEEDED);
+    }
+    Ok(IoCommand { action, volume: namespace.volume, lba: Lba(lba), blocks, data_bytes, fuse })
 }
 
 /// Judges Dataset Management (NVM, section 3.2.3) as far as that goes before its ranges have come.
@@ -108,7 +138,7 @@ fn judge_dataset(entry: &SubmissionEntry, volume: VolumeId) -> Result<IoCommand,
     }
     // Without AD the ranges are hints, of which we make nothing.
     let blocks = if entry.cdw11 & DEALLOCATE == 0 { 0 } else { ranges };
-    Ok(IoCommand { action: IoAction::Deallocate, volume, lba: Lba(0), blocks, data_bytes })
+    Ok(IoCommand { action: IoAction::Deallocate, volume, lba: Lba(0), blocks, data_bytes, fuse: Fuse::None })
 }
 
 /// How a command's data travels.
@@ -209,15 +239,30 @@ mod tests {
             (entry(opcode::WRITE_ZEROES, 1, u64::MAX, 1), Status::LBA_OUT_OF_RANGE),
             (entry(opcode::READ, 1, 0, 257), Status::INVALID_FIELD),
             (entry(opcode::WRITE_ZEROES, 1, 0, 65536), Status::LBA_OUT_OF_RANGE),
-            (entry(opcode::COMPARE, 1, 0, 1), Status::INVALID_OPCODE),
+            (entry(opcode::VERIFY, 1, 0, 1), Status::INVALID_OPCODE),
             (entry(0xff, 1, 0, 1), Status::INVALID_OPCODE),
         ] {
             assert_eq!(refused(entry), status.do_not_retry(), "{entry:?}");
         }
-        for fuse in 1..=3 {
-            let fused = SubmissionEntry { flags: PSDT_SGL << 6 | fuse, ..entry(opcode::WRITE, 1, 0, 1) };
-            assert_eq!(refused(fused), Status::INVALID_FIELD.do_not_retry());
+        let fused = |fuse, entry| SubmissionEntry { flags: PSDT_SGL << 6 | fuse, ..entry };
+        for (fuse, opcode) in [(1, opcode::WRITE), (2, opcode::COMPARE), (3, opcode::WRITE), (1, opcode::READ)] {
+            assert_eq!(refused(fused(fuse, entry(opcode, 1, 0, 1))), Status::INVALID_FIELD.do_not_retry());
         }
+        let exceeded = Status::ATOMIC_WRITE_UNIT_EXCEEDED.do_not_retry();
+        assert_eq!(refused(fused(1, entry(opcode::COMPARE, 1, 0, 17))), exceeded);
+        assert_eq!(refused(fused(2, entry(opcode::WRITE, 1, 15, 2))), exceeded, "across a boundary");
+    }
+
+    #[test]
+    fn the_two_of_a_pair_are_told() {
+        let exports = exports();
+        let fuse_of = |fuse, opcode| {
+            let entry = SubmissionEntry { flags: PSDT_SGL << 6 | fuse, ..entry(opcode, 1, 16, 16) };
+            io_command(&entry, &exports.subsystems()[0]).map(|command| (command.action, command.fuse))
+        };
+        assert_eq!(fuse_of(0, opcode::COMPARE), Ok((IoAction::Compare, Fuse::None)));
+        assert_eq!(fuse_of(1, opcode::COMPARE), Ok((IoAction::Compare, Fuse::First)));
+        assert_eq!(fuse_of(2, opcode::WRITE), Ok((IoAction::Write, Fuse::Second)));
     }
 
     #[test]

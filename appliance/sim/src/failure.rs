@@ -57,6 +57,14 @@ pub enum Failure {
         /// How.
         what: String,
     },
+    /// A compare said that something else is stored, and nothing else can be.
+    #[error("a compare of {blocks} blocks at {lba} failed, though they can hold nothing else")]
+    Miscompare {
+        /// The first block.
+        lba: Lba,
+        /// How many.
+        blocks: u32,
+    },
     /// A request that had to succeed did not.
     #[error("{what} of {blocks} blocks at {lba} was refused: {error:?}")]
     Refused {

@@ -7,8 +7,10 @@
 //!   it, for ever. So a value is never taken back, neither by a crash nor otherwise.
 //!
 //! It never looks at a device. Order is that of [`Moment`]s, which count everything that happens. What blocks have to do with
-//! each other is judged in `torn`.
+//! each other is judged in `torn`, and compares
+//! in `compare`.
 
+mod compare;
 mod torn;
 
 use std::collections::BTreeMap;

@@ -45,6 +45,8 @@ pub struct WorkloadOptions {
     pub write_through: bool,
     /// Discards among the zeroes; none for none.
     pub discards: Option<Discards>,
+    /// One write in so many compares first, and as many reads are compares; 0 is none.
+    pub compares_once_in: u64,
 }
 
 /// Discards: lists of ranges.
@@ -184,6 +186,7 @@ impl Scenario {
                 stray_once_in: 1,
                 write_through: false,
                 discards: None,
+                compares_once_in: 0,
             },
             carving: None,
             queue_depth: random.choose(&[2, 8, 64]),
@@ -263,6 +266,7 @@ impl Scenario {
             stray_once_in: random.choose(&[4, 32, 64]),
             write_through: self.write_through,
             discards: None,
+            compares_once_in: 0,
         };
         self.press_faults(random);
     }

@@ -113,6 +113,7 @@ pub fn script(number: usize, case: Case, requests: u64) -> Scenario {
             stray_once_in: 1,
             write_through: case.write_through,
             discards: None,
+            compares_once_in: 0,
         },
         carving: None,
         queue_depth: 16,

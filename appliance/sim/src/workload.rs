@@ -13,7 +13,7 @@ use crate::oracle::{Moment, Oracle};
 use crate::pool::SimPool;
 use crate::random::Random;
 use crate::scenario::{Discards, Window, WorkloadOptions};
-use crate::stamp::{Version, fill, recognise};
+use crate::stamp::{Found, Version, fill, recognise};
 
 /// Buffers that hosts leave to the appliance: a request is not drawn while fewer would stay.
 const SPARE_BUFFERS: usize = 512;
@@ -28,6 +28,8 @@ struct Asked {
     runs: Vec<(Lba, u32)>,
     version: Version,
     began: Moment,
+    /// Of a compare: with what.
+    expected: Vec<Found>,
 }
 
 /// A part within one atomic unit of a write that a crash ended.
@@ -50,6 +52,8 @@ pub struct Workload {
     under_way: BTreeMap<u64, Asked>,
     /// The runs of the request that [`Workload::next`] gave last.
     drawn: Vec<(Lba, u32)>,
+    /// What it compares with.
+    guessed: Vec<Found>,
     verify: VecDeque<(Lba, u32)>,
     verifying: bool,
     crashed: Vec<Part>,
@@ -69,6 +73,7 @@ impl Workload {
             oracle: Oracle::default(),
             under_way: BTreeMap::new(),
             drawn: Vec::new(),
+            guessed: Vec::new(),
             verify: VecDeque::new(),
             verifying: false,
             crashed: Vec::new(),
@@ -97,6 +102,12 @@ impl Workload {
                 fill(pool.bytes_mut(id), Lba(lba.0 + offset), Version(self.next_version));
             }
         }
+        self.guessed.clear();
+        let compares = self.verify.is_empty() && matches!(kind, IoKind::Read | IoKind::Write);
+        if compares && self.options.compares_once_in > 0 && self.random.once_in(self.options.compares_once_in) {
+            buffers.free(pool);
+            return self.next_compare(pool, kind == IoKind::Write, lba, blocks);
+        }
         self.drawn = vec![(lba, blocks)];
         let discards = self.options.discards.filter(|_| kind == IoKind::WriteZeroes);
         let (kind, blocks) = match discards {
@@ -111,6 +122,35 @@ impl Workload {
             }
             _ => (kind, blocks),
         };
+        Some(IoRequest { token: self.next_token, volume: VolumeId(0), kind, lba, blocks, buffers })
+    }
+
+    // A compare, or one with a write, which must lie within one atomic unit.
+    fn next_compare(&mut self, pool: &mut SimPool, writes: bool, lba: Lba, blocks: u32) -> Option<IoRequest> {
+        let unit = u64::from(self.options.atomic_blocks);
+        let blocks = if writes { blocks.min((unit - lba.0 % unit) as u32) } else { blocks };
+        let mut buffers = BufferList::alloc(pool, if writes { 2 } else { 1 } * blocks as usize)?;
+        let ids: Vec<_> = buffers.ids(pool).collect();
+        let wrong = self.random.once_in(4).then(|| self.random.below(blocks.into()) as usize);
+        for (at, &id) in ids.iter().enumerate() {
+            let here = Lba(lba.0 + at as u64 % u64::from(blocks));
+            if at >= blocks as usize {
+                fill(pool.bytes_mut(id), here, Version(self.next_version));
+                continue;
+            }
+            match self.oracle.guess(here) {
+                Found::Version(version) => fill(pool.bytes_mut(id), here, version),
+                _ => pool.bytes_mut(id).fill(0),
+            }
+            if wrong == Some(at) {
+                // What a later write will have.
+                fill(pool.bytes_mut(id), here, Version(self.next_version + 1));
+            }
+            self.guessed.push(recognise(pool.bytes(id), here));
+        }
+        self.drawn = vec![(lba, blocks)];
+        let kind = if writes { IoKind::CompareAndWrite } else { IoKind::Compare };
+        let buffers = core::mem::take(&mut buffers);
         Some(IoRequest { token: self.next_token, volume: VolumeId(0), kind, lba, blocks, buffers })
     }
 
@@ -137,17 +177,19 @@ impl Workload {
         let version = Version(self.next_version);
         let runs = core::mem::take(&mut self.drawn);
         let began = match kind {
-            IoKind::Read => self.oracle.begin_read(),
-            IoKind::Write | IoKind::WriteZeroes | IoKind::Deallocate => {
-                let zeros = kind != IoKind::Write;
-                let mut began = self.oracle.moment();
+            IoKind::Read | IoKind::Compare => self.oracle.begin_read(),
+            IoKind::Write | IoKind::WriteZeroes | IoKind::Deallocate | IoKind::CompareAndWrite => {
+                let compares = kind == IoKind::CompareAndWrite;
+                let zeros = !compares && kind != IoKind::Write;
+                let mut began = if compares { self.oracle.begin_read() } else { self.oracle.moment() };
                 for &(lba, blocks) in &runs {
                     let version = Version(self.next_version);
                     self.next_version += 1;
                     if let Some(told) = &mut self.told {
                         told.begin_write(lba, blocks, version, zeros);
                     }
-                    began = self.oracle.begin_write(lba, blocks, version, zeros);
+                    let written = self.oracle.begin_write(lba, blocks, version, zeros);
+                    began = if compares { began } else { written };
                 }
                 began
             }
@@ -156,7 +198,8 @@ impl Workload {
         if self.verify.pop_front().is_none() {
             self.left -= 1;
         }
-        self.under_way.insert(self.next_token, Asked { kind, runs, version, began });
+        let expected = core::mem::take(&mut self.guessed);
+        self.under_way.insert(self.next_token, Asked { kind, runs, version, began, expected });
         self.next_token += 1;
     }
 
@@ -168,12 +211,22 @@ impl Workload {
         let asked = self.under_way.remove(&done.token).expect("an answer to a request under way, once");
         if let Err(error) = done.result {
             assert!(done.buffers.is_empty(), "a failed request gives no buffers back");
+            let compares = matches!(asked.kind, IoKind::Compare | IoKind::CompareAndWrite);
+            if compares && error == IoError::Miscompare {
+                return self.miscompared(&asked);
+            }
             return Err(self.refused(asked, error));
         }
-        let Asked { kind, runs, version, began } = asked;
+        let Asked { kind, runs, version, began, expected } = asked;
         let (lba, blocks) = runs[0];
+        if matches!(kind, IoKind::Compare | IoKind::CompareAndWrite) {
+            // As good as read.
+            self.oracle.whole(began, lba, &expected, self.options.atomic_blocks)?;
+            self.oracle.end_read(began, lba, &expected)?;
+        }
         match kind {
-            IoKind::Write | IoKind::WriteZeroes | IoKind::Deallocate => {
+            IoKind::Compare => {}
+            IoKind::Write | IoKind::WriteZeroes | IoKind::Deallocate | IoKind::CompareAndWrite => {
                 for (at, &(lba, blocks)) in (0..).zip(&runs) {
                     let version = Version(version.0 + at);
                     self.oracle.acknowledge(lba, blocks, version);
@@ -197,8 +250,26 @@ impl Workload {
         Ok(())
     }
 
+    // Nothing was written, and something else was there.
+    fn miscompared(&mut self, asked: &Asked) -> Result<(), Failure> {
+        let &Asked { began, version, .. } = asked;
+        let (lba, blocks) = asked.runs[0];
+        self.oracle.abandon_read(began);
+        let own = (asked.kind == IoKind::CompareAndWrite).then_some(version);
+        if !self.oracle.may_differ(began, lba, &asked.expected, own) {
+            return Err(Failure::Miscompare { lba, blocks });
+        }
+        if own.is_some() {
+            self.oracle.withdraw(lba, blocks, version);
+            if let Some(told) = &mut self.told {
+                told.withdraw(lba, blocks, version);
+            }
+        }
+        Ok(())
+    }
+
     fn refused(&mut self, asked: Asked, error: IoError) -> Failure {
-        let Asked { kind, runs, version, began } = asked;
+        let Asked { kind, runs, version, began, .. } = asked;
         let (lba, blocks) = runs[0];
         let what = match kind {
             IoKind::Read => {
@@ -206,11 +277,13 @@ impl Workload {
                 "a read"
             }
             IoKind::Write => "a write",
+            IoKind::Compare => "a compare",
+            IoKind::CompareAndWrite => "a compare and write",
             IoKind::WriteZeroes => "a write of zeros",
             IoKind::Deallocate => "a discard",
             IoKind::Flush => "a flush",
         };
-        if matches!(kind, IoKind::Write | IoKind::WriteZeroes | IoKind::Deallocate) {
+        if !matches!(kind, IoKind::Read | IoKind::Compare | IoKind::Flush) {
             for (at, (lba, blocks)) in (0..).zip(runs) {
                 self.oracle.refuse(lba, blocks, Version(version.0 + at));
             }
@@ -229,7 +302,7 @@ impl Workload {
         self.crashed.clear();
         let unit = u64::from(self.options.atomic_blocks);
         for asked in core::mem::take(&mut self.under_way).into_values() {
-            if asked.kind != IoKind::Write {
+            if !matches!(asked.kind, IoKind::Write | IoKind::CompareAndWrite) {
                 continue;
             }
             let (lba, blocks) = asked.runs[0];
@@ -357,6 +430,7 @@ mod tests {
             stray_once_in: 1,
             write_through: false,
             discards: None,
+            compares_once_in: 0,
         };
         Workload::new(options, Random::named(1, "workload"))
     }

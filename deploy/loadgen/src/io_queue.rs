@@ -1,7 +1,8 @@
-//! An I/O queue on one namespace: Read, Write, Write Zeroes and Flush of requests whose buffers it keeps. The caller
+//! An I/O queue on one namespace: the commands of the NVM command set, of requests whose buffers it keeps. The caller
 //! holds a request, fills its buffer, submits it, polls, takes the completion and releases the request.
 
 use nvme::dataset::DatasetRange;
+use nvme::entry::{FUSE_FIRST, FUSE_SECOND};
 use nvme::opcode;
 
 use crate::command;
@@ -29,6 +30,13 @@ pub enum Operation {
     },
     /// Makes blocks read as zeros.
     WriteZeroes {
+        /// The first block.
+        lba: u64,
+        /// How many.
+        blocks: u32,
+    },
+    /// Compares blocks with the request's buffer.
+    Compare {
         /// The first block.
         lba: u64,
         /// How many.
@@ -106,6 +114,7 @@ impl IoQueue {
         let (opcode, lba, blocks, length) = match operation {
             Operation::Read { lba, blocks } => (opcode::READ, lba, blocks, self.bytes(blocks)),
             Operation::Write { lba, blocks } => (opcode::WRITE, lba, blocks, self.bytes(blocks)),
+            Operation::Compare { lba, blocks } => (opcode::COMPARE, lba, blocks, self.bytes(blocks)),
             Operation::WriteZeroes { lba, blocks } => (opcode::WRITE_ZEROES, lba, blocks, 0),
             Operation::Deallocate { ranges } => {
                 let length = ranges * DatasetRange::SIZE as u32;
@@ -115,6 +124,24 @@ impl IoQueue {
         };
         assert!((1..=1 << 16).contains(&blocks), "NLB is a zero-based 16-bit number");
         self.queue.submit(slot, command::block_command(opcode, self.nsid, lba, blocks), length)
+    }
+
+    /// Submits two requests that are held or done as one compare and write: `compare` has what the blocks must hold, `write`
+    /// what they are to hold then. Each is answered.
+    ///
+    /// # Errors
+    /// The connection is lost.
+    ///
+    /// # Panics
+    /// As [`IoQueue::submit`].
+    pub fn submit_pair(&mut self, compare: Slot, write: Slot, lba: u64, blocks: u32) -> Result<(), HostError> {
+        assert!((1..=1 << 16).contains(&blocks), "NLB is a zero-based 16-bit number");
+        for (slot, opcode, fuse) in [(compare, opcode::COMPARE, FUSE_FIRST), (write, opcode::WRITE, FUSE_SECOND)] {
+            let mut entry = command::block_command(opcode, self.nsid, lba, blocks);
+            entry.flags = fuse;
+            self.queue.submit(slot, entry, self.bytes(blocks))?;
+        }
+        Ok(())
     }
 
     const fn bytes(&self, blocks: u32) -> u32 {

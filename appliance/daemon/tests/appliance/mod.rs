@@ -310,6 +310,15 @@ impl Client {
         self.ended()
     }
 
+    /// Writes blocks full of a byte if they are full of another now: how compare and write ended.
+    pub(crate) fn compare_and_write(&mut self, lba: u64, blocks: u32, old: u8, new: u8) -> (Status, Status) {
+        let (compare, write) = (self.queue.hold().unwrap(), self.queue.hold().unwrap());
+        self.queue.buffer_mut(compare)[..blocks as usize * BLOCK].fill(old);
+        self.queue.buffer_mut(write)[..blocks as usize * BLOCK].fill(new);
+        self.queue.submit_pair(compare, write, lba, blocks).unwrap();
+        (self.ended(), self.ended())
+    }
+
     fn complete(&mut self) {
         assert!(self.ended().is_success());
     }

@@ -358,7 +358,10 @@ impl ArrayShard {
 
     /// A clean stop, lane by lane: once nothing is dirty, an empty transaction, and the anchor moved to it.
     pub(crate) fn close<P: Ports>(&mut self, work: &mut Work<'_, P>) {
-        if !self.stopping || self.stripes.held() > 0 || !self.destages.is_empty() || !self.reads.is_empty() {
+        if !self.stopping || self.stripes.held() > 0 || !self.destages.is_empty() {
+            return;
+        }
+        if !self.reads.is_empty() || !self.updates.is_empty() {
             return;
         }
         for index in 0..self.lanes.len() {

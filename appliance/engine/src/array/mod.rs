@@ -16,6 +16,7 @@
 //! | [`destage`] | from the log to the members: plan, parity, notes |
 //! | [`sum`] | weighted sums of blocks: parity, and what is lost |
 //! | [`members`] | the members' writes and flushes |
+//! | [`update`] | compare, and compare and write |
 //! | [`zones`] | zones that were never written |
 //! | [`grace`] | when all reads of an earlier time have ended |
 //!
@@ -35,6 +36,7 @@ pub(crate) mod peers;
 pub(crate) mod read;
 pub(crate) mod stripes;
 pub(crate) mod sum;
+pub(crate) mod update;
 pub(crate) mod write;
 pub(crate) mod zones;
 
@@ -48,7 +50,7 @@ use base::time::{Span, Time};
 use ports::{Buffer, DeviceError, Ports};
 
 use crate::io::IoError;
-use crate::limits::{FRAGMENT_CREDITS, LOCAL_FRAGMENTS, MAX_DESTAGES, MAX_MENDS};
+use crate::limits::{FRAGMENT_CREDITS, LOCAL_FRAGMENTS, MAX_DESTAGES, MAX_MENDS, UPDATE_BLOCKS};
 use crate::map::{ArrayMap, LogMode, Service};
 use crate::message::{Fragment, FragmentDone, FragmentKind, Message};
 use crate::operations::Operations;
@@ -64,14 +66,20 @@ use mend::Mend;
 use peers::Peers;
 use read::Read;
 use stripes::{StripeRef, Stripes};
+use update::Updates;
 use write::Through;
 use zones::Zones;
 
 /// Blocks that the cache takes beside what recovery found.
 pub const MIN_CACHE_BLOCKS: usize = 1024;
 
-/// Buffers that each shard's part of an array of so many members sets aside for destaging and for degraded reads.
+/// Buffers that each shard's part of an array of so many members sets aside for destaging, degraded reads and updates.
 pub const fn set_aside_blocks(members: usize) -> usize {
+    scratch_blocks(members) + UPDATE_BLOCKS
+}
+
+/// Those of them that are for destaging and degraded reads.
+const fn scratch_blocks(members: usize) -> usize {
     let wanted = 32 * (members + 1);
     if wanted > 512 { wanted } else { 512 }
 }
@@ -163,6 +171,7 @@ pub(crate) struct ArrayShard {
     grace: Grace,
     zones: Zones,
     through: Slab<Through>,
+    updates: Updates,
     /// Buffers for old content and parity, set aside so that destaging never waits for hosts.
     scratch: Vec<Buffer>,
     /// A block of zeros.
@@ -253,7 +262,8 @@ impl ArrayShard {
             grace: Grace::new(LOCAL_FRAGMENTS),
             zones: Zones::new(part.initialised, map.geometry.zones()),
             through: Slab::new(fragments),
-            scratch: Vec::with_capacity(Self::scratch_blocks(&map)),
+            updates: Updates::new(),
+            scratch: Vec::with_capacity(scratch_blocks(map.members.len())),
             zero: None,
             detained: Detained::default(),
             log_patience: part.log_patience,
@@ -267,11 +277,6 @@ impl ArrayShard {
             recovered: part.recovered,
             map,
         }
-    }
-
-    /// Buffers that an array's part sets aside for destaging and for degraded reads.
-    pub(crate) fn scratch_blocks(map: &ArrayMap) -> usize {
-        set_aside_blocks(map.members.len())
     }
 
     /// Puts a block that recovery found dirty into the cache.
@@ -305,6 +310,7 @@ impl ArrayShard {
         while self.scratch.len() < self.scratch.capacity() {
             self.scratch.push(ports.alloc().expect("the pool was sized with what every array sets aside"));
         }
+        self.updates.prepare(ports);
         let zero = self.scratch.pop().expect("there are many");
         ports.bytes_mut(zero.id()).fill(0);
         self.zero = Some(zero);
@@ -315,7 +321,7 @@ impl ArrayShard {
 
     /// Gives back what it set aside, after the last turn, and what a halted array still held.
     pub(crate) fn release<P: Ports>(&mut self, ports: &mut P) {
-        for buffer in self.scratch.drain(..).chain(self.zero.take()) {
+        for buffer in self.scratch.drain(..).chain(self.zero.take()).chain(self.updates.drain_space()) {
             ports.free(buffer);
         }
     }
@@ -328,7 +334,9 @@ impl ArrayShard {
     pub(crate) fn fragment<P: Ports>(&mut self, work: &mut Work<'_, P>, from: ShardId, fragment: Fragment) {
         match fragment.kind {
             FragmentKind::Read => self.read(work, from, fragment),
-            FragmentKind::Write | FragmentKind::Zero => self.write(work, from, fragment),
+            FragmentKind::Write | FragmentKind::Zero | FragmentKind::Compare | FragmentKind::CompareAndWrite => {
+                self.write(work, from, fragment);
+            }
         }
     }
 
@@ -365,6 +373,7 @@ impl ArrayShard {
     pub(crate) fn maintain<P: Ports>(&mut self, work: &mut Work<'_, P>) {
         self.release_detained(work);
         self.retry_reads(work);
+        self.advance_updates(work);
         self.admit_waiting(work);
         self.report_health(work.now);
         self.report_slow(work);

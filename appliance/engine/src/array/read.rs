@@ -36,6 +36,8 @@ const RECONSTRUCT_BLOCKS: u32 = 8;
 #[derive(Debug)]
 pub(crate) struct Read {
     from: ShardId,
+    /// The update that it is for, if it is not a host's.
+    update: Option<u64>,
     fragment: Fragment,
     /// Operations that have not ended.
     unanswered: u32,
@@ -63,10 +65,22 @@ impl ArrayShard {
     pub(crate) fn read<P: Ports>(&mut self, work: &mut Work<'_, P>, from: ShardId, fragment: Fragment) {
         if self.reads.is_full() {
             self.unread.push_back((from, fragment));
-            return;
+        } else {
+            self.read_for(work, from, fragment, None);
         }
+    }
+
+    /// Begins a read for which there is a place.
+    pub(crate) fn read_for<P: Ports>(
+        &mut self,
+        work: &mut Work<'_, P>,
+        from: ShardId,
+        fragment: Fragment,
+        update: Option<u64>,
+    ) {
         let read = Read {
             from,
+            update,
             fragment,
             unanswered: 0,
             failed: false,
@@ -450,7 +464,10 @@ impl ArrayShard {
     fn finish_read(&mut self, key: Key<Read>, result: Result<(), IoError>) {
         let mut read = self.reads.remove(key).expect("a read ends once");
         let buffers = core::mem::take(&mut read.fragment.buffers);
-        self.answers.push_back((read.from, FragmentDone::of(&read.fragment, result, buffers)));
+        match read.update {
+            Some(update) => self.update_read(update, result, buffers),
+            None => self.answers.push_back((read.from, FragmentDone::of(&read.fragment, result, buffers))),
+        }
     }
 
     /// A buffer of what is set aside goes back.

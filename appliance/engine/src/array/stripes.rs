@@ -278,12 +278,21 @@ impl Stripes {
         found.expect("what is logged of a block has its version")
     }
 
+    /// Whether a version of a column is on its way into the log.
+    pub(crate) fn is_logging(&self, id: StripeId, column: u8) -> bool {
+        self.any_version(id, column, |version| version.state == VersionState::Logging)
+    }
+
     /// Whether any version of a column is held, in whatever state.
     pub(crate) fn holds(&self, id: StripeId, column: u8) -> bool {
+        self.any_version(id, column, |_| true)
+    }
+
+    fn any_version(&self, id: StripeId, column: u8, is: impl Fn(&Version) -> bool) -> bool {
         let mut at = self.find(id).map_or(NONE, |stripe| self.get(stripe).versions);
         while at != NONE {
             let version = self.version(VersionRef(at));
-            if version.column == column {
+            if version.column == column && is(version) {
                 return true;
             }
             at = version.next;

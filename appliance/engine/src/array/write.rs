@@ -1,4 +1,4 @@
-//! Admission of writes to a lane. A fragment is admitted whole, into one transaction, so that it becomes visible in one
+//! Admission of writes to a lane, and of updates to their beginning. A fragment is admitted whole, into one transaction, so that it becomes visible in one
 //! step (rule L11); it waits, in order, while the lane lacks log space for it *and* for destaging every stripe that it
 //! makes dirty (rule L8), or the cache lacks room.
 
@@ -30,8 +30,8 @@ impl ArrayShard {
         if fragment.kind == FragmentKind::Zero && self.is_blank(zone, &fragment) {
             let told = Acknowledgement { from, request: fragment.request, offset: fragment.offset };
             self.answers.push_back((from, told.done()));
-        } else if self.lane(lane).waiting.is_empty() && self.may_admit(lane, &fragment) {
-            self.admit(work, lane, from, fragment);
+        } else if self.lane(lane).waiting.is_empty() && self.may_take(lane, &fragment) {
+            self.take(work, lane, from, fragment);
         } else {
             work.metrics.admission_waits.increment();
             self.lane(lane).waiting.push_back((from, fragment));
@@ -52,15 +52,38 @@ impl ArrayShard {
             let id = self.awake[at];
             while let Some(lane) = &self.lanes[id.index()]
                 && let Some((_, fragment)) = lane.waiting.front()
-                && self.may_admit(id, fragment)
+                && self.may_take(id, fragment)
             {
                 let (from, fragment) = self.lane(id).waiting.pop_front().expect("it was there just now");
-                self.admit(work, id, from, fragment);
+                self.take(work, id, from, fragment);
             }
         }
     }
 
-    fn may_admit(&self, id: LaneId, fragment: &Fragment) -> bool {
+    /// Whether the next of a lane may be admitted, or begin as an update.
+    fn may_take(&self, id: LaneId, fragment: &Fragment) -> bool {
+        match fragment.kind {
+            FragmentKind::Compare => self.updates.may_begin(fragment),
+            _ if self.map.service != Service::ReadWrite => true,
+            FragmentKind::CompareAndWrite => self.updates.may_begin(fragment),
+            FragmentKind::Read | FragmentKind::Write | FragmentKind::Zero => {
+                !self.updates.hold(fragment.start, fragment.count)
+                    && !self.updates.want_room(id)
+                    && self.may_admit(id, fragment)
+            }
+        }
+    }
+
+    fn take<P: Ports>(&mut self, work: &mut Work<'_, P>, id: LaneId, from: ShardId, fragment: Fragment) {
+        let refused = self.map.service != Service::ReadWrite;
+        match fragment.kind {
+            FragmentKind::CompareAndWrite if !refused => self.begin_update(work, id, from, fragment),
+            FragmentKind::Compare => self.begin_update(work, id, from, fragment),
+            _ => self.admit(work, id, from, fragment),
+        }
+    }
+
+    pub(super) fn may_admit(&self, id: LaneId, fragment: &Fragment) -> bool {
         if self.map.service != Service::ReadWrite {
             return true;
         }
@@ -79,11 +102,17 @@ impl ArrayShard {
     }
 
     /// The stripes and columns of a fragment's blocks.
-    fn blocks(&self, fragment: &Fragment) -> impl Iterator<Item = (StripeId, u8)> + use<> {
+    pub(super) fn blocks(&self, fragment: &Fragment) -> impl Iterator<Item = (StripeId, u8)> + use<> {
         run_of(&self.map.geometry, fragment.start, u32::from(fragment.count))
     }
 
-    fn admit<P: Ports>(&mut self, work: &mut Work<'_, P>, id: LaneId, from: ShardId, mut fragment: Fragment) {
+    pub(super) fn admit<P: Ports>(
+        &mut self,
+        work: &mut Work<'_, P>,
+        id: LaneId,
+        from: ShardId,
+        mut fragment: Fragment,
+    ) {
         let told = Acknowledgement { from, request: fragment.request, offset: fragment.offset };
         if self.map.service != Service::ReadWrite {
             core::mem::take(&mut fragment.buffers).free(work.ports);

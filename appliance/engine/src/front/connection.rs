@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use base::BLOCK;
-use base::ids::{Lba, ShardId, VolumeId};
+use base::ids::{ShardId, VolumeId};
 use base::slab::Key;
 use base::time::Time;
 use nvme::entry::SubmissionEntry;
@@ -16,6 +16,7 @@ use nvmf::pdu::{self, DIGEST_BYTES, Direction, TERM_REQ_BYTES, Transfer};
 use nvmf::queue::{Queue, SlotId};
 use ports::{Address, BufferId, BufferList, Buffers, StreamId, Streams};
 
+use super::fused::FirstHalf;
 use super::limits::DATA_TIMEOUT;
 
 /// The key of a connection.
@@ -55,6 +56,8 @@ pub(super) enum Stage {
     Free,
     /// Its data comes.
     Receiving,
+    /// Its data is there; it waits for its other half.
+    Paired,
     /// It waits for buffers to read to, or to ask data for.
     NeedsBuffers,
     /// Its data is there; it waits for a place at the volumes.
@@ -94,6 +97,8 @@ pub(super) struct Command {
     pub(super) task: Task,
     pub(super) entry: SubmissionEntry,
     pub(super) io: IoCommand,
+    /// Its other half, if it is one of a pair whose capsules have both come.
+    pub(super) partner: Option<SlotId>,
     pub(super) path: DataPath,
     pub(super) arrived: Time,
     /// Its blocks: incoming data, or a read's.
@@ -128,7 +133,8 @@ impl Command {
             stage: Stage::Free,
             task: Task::Admin,
             entry: SubmissionEntry::default(),
-            io: IoCommand { action: IoAction::Flush, volume: VolumeId(0), lba: Lba(0), blocks: 0, data_bytes: 0 },
+            io: IoCommand::flush(IoAction::Flush, VolumeId(0)),
+            partner: None,
             path: DataPath::None,
             arrived: Time(0),
             buffers: BufferList::EMPTY,
@@ -153,6 +159,8 @@ impl Command {
         self.stage = Stage::Receiving;
         self.task = task;
         self.entry = entry;
+        self.io = IoCommand::flush(IoAction::Flush, VolumeId(0));
+        self.partner = None;
         self.path = DataPath::None;
         self.arrived = arrived;
         self.cursor = None;
@@ -231,6 +239,8 @@ pub(super) struct Connection {
     pub(super) queue: Queue,
     pub(super) commands: Vec<Command>,
     pub(super) incoming: Incoming,
+    /// The capsule before, if it was the first half of a pair.
+    pub(super) first_half: FirstHalf,
     pub(super) connect_data: Vec<u8>,
     /// The entries and flow control that a Connect under way asked for.
     pub(super) asked_entries: u16,
@@ -287,6 +297,7 @@ impl Connection {
             queue: Queue::new(),
             commands: core::iter::repeat_with(Command::new).take(slots).collect(),
             incoming: Incoming { sink: Sink::Discard, slot: None, complete: false },
+            first_half: FirstHalf::None,
             connect_data: Vec::with_capacity(CONNECT_DATA_BYTES as usize),
             asked_entries: 0,
             asked_flow_control: true,

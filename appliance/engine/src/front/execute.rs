@@ -6,7 +6,7 @@ use base::metrics::VolumeOp;
 use base::slab::Key;
 use nvme::dataset::DatasetRange;
 use nvme::status::Status;
-use nvmf::command::{DataPath, IoAction};
+use nvmf::command::{DataPath, Fuse, IoAction};
 use nvmf::limits::MAX_DATASET_RANGE_BLOCKS;
 use nvmf::pdu;
 use nvmf::queue::SlotId;
@@ -33,23 +33,37 @@ pub(super) fn from_token(token: u64) -> (ConnectionKey, SlotId) {
 }
 
 /// The status of a request that failed.
-const fn status_of(error: IoError) -> Status {
+pub(super) const fn status_of(error: IoError) -> Status {
     match error {
         IoError::OutOfRange => Status::LBA_OUT_OF_RANGE.do_not_retry(),
         IoError::NoVolume => Status::INVALID_NAMESPACE.do_not_retry(),
         // Until an operator acts, so that a retry on this path is in vain.
         IoError::ReadOnly => Status::WRITE_PROTECTED.do_not_retry(),
         IoError::Unreadable => Status::UNRECOVERED_READ_ERROR.do_not_retry(),
+        IoError::Miscompare => Status::COMPARE_FAILURE.do_not_retry(),
+        IoError::NotOneUnit => Status::ATOMIC_WRITE_UNIT_EXCEEDED.do_not_retry(),
         IoError::Stopping => Status::INTERRUPTED,
     }
 }
 
 const fn counted(action: IoAction) -> VolumeOp {
     match action {
-        IoAction::Read => VolumeOp::Read,
+        IoAction::Read | IoAction::Compare => VolumeOp::Read,
         IoAction::Write => VolumeOp::Write,
         IoAction::WriteZeroes | IoAction::Deallocate => VolumeOp::WriteZeroes,
         IoAction::Flush | IoAction::FlushAll => VolumeOp::Flush,
+    }
+}
+
+/// What a command alone is to the volumes.
+const fn kind_of(action: IoAction) -> IoKind {
+    match action {
+        IoAction::Read => IoKind::Read,
+        IoAction::Write => IoKind::Write,
+        IoAction::WriteZeroes => IoKind::WriteZeroes,
+        IoAction::Deallocate => IoKind::Deallocate,
+        IoAction::Compare => IoKind::Compare,
+        IoAction::Flush | IoAction::FlushAll => IoKind::Flush,
     }
 }
 
@@ -75,6 +89,7 @@ impl Hub {
         if !command.intact && !matches!(command.task, Task::Refuse(_)) {
             // TCP, section 3.3.1.1: a data digest error ends the command, not the connection; it may be tried again.
             self.free_blocks(ports, connection, slot);
+            connection.part(slot);
             connection.reply(slot, Status::TRANSIENT_TRANSPORT_ERROR, 0);
             return;
         }
@@ -134,6 +149,11 @@ impl Hub {
         slot: SlotId,
     ) -> bool {
         let command = &mut connection.commands[slot.index()];
+        if let Task::Refuse(status) = command.task {
+            // The other half of a pair has failed meanwhile.
+            connection.reply(slot, status, 0);
+            return true;
+        }
         if command.stage == Stage::NeedsBuffers {
             let bytes = if command.task == Task::Io { command.io.data_bytes } else { command.entry.data.length };
             let blocks = (bytes as usize).div_ceil(BLOCK);
@@ -152,19 +172,16 @@ impl Hub {
             command.stage = Stage::NeedsBegin;
         }
         assert_eq!(command.stage, Stage::NeedsBegin, "what waits has not begun");
+        if command.io.fuse != Fuse::None {
+            return self.advance_pair(ports, io, key, connection, slot);
+        }
         if command.of_reserve {
             if !self.space.replace(ports, command.buffers.len()) {
                 return false;
             }
             command.of_reserve = false;
         }
-        let kind = match command.io.action {
-            IoAction::Read => IoKind::Read,
-            IoAction::Write => IoKind::Write,
-            IoAction::WriteZeroes => IoKind::WriteZeroes,
-            IoAction::Deallocate => IoKind::Deallocate,
-            IoAction::Flush | IoAction::FlushAll => IoKind::Flush,
-        };
+        let kind = kind_of(command.io.action);
         let request = IoRequest {
             token: token(key, slot),
             volume: command.io.volume,
@@ -179,7 +196,7 @@ impl Hub {
         }
         command.stage = Stage::Executing;
         connection.executing += 1;
-        if matches!(kind, IoKind::Write | IoKind::Deallocate) {
+        if matches!(kind, IoKind::Write | IoKind::Deallocate | IoKind::Compare) {
             let blocks = core::mem::take(&mut command.of_data);
             self.space.data_done(blocks);
             connection.data_blocks -= blocks;
@@ -209,6 +226,10 @@ impl Hub {
         };
         if let Some(volume) = self.metrics().volumes.get(command.io.volume.index()) {
             volume.record(op, bytes, self.now.since(command.arrived), done.result.is_ok());
+        }
+        if command.io.fuse != Fuse::None {
+            self.pair_done(ports, key, connection, slot, done.result);
+            return;
         }
         match done.result {
             _ if !matches!(connection.life, Life::Open | Life::Draining) => self.release(ports, connection, slot),

@@ -8,6 +8,7 @@
 //! | `connection` | a connection and its commands |
 //! | `receive` | bytes to commands |
 //! | `execute` | commands to volumes and back |
+//! | `fused` | pairs of commands that are carried out as one |
 //! | `hub` | controllers, and what connections share |
 //! | `send` | replies to bytes |
 //! | `message` | what fronts of different shards say to each other |
@@ -21,6 +22,7 @@
 
 mod connection;
 mod execute;
+mod fused;
 mod hub;
 mod limits;
 mod message;

@@ -193,6 +193,7 @@ impl Hub {
         } else {
             self.judge(connection, slot.index(), payload).unwrap_or_else(Task::Refuse)
         };
+        let task = connection.pair(slot, task);
         let command = &mut connection.commands[slot.index()];
         command.task = task;
         let sink = match task {

@@ -1,7 +1,9 @@
 //! Well-behaved hosts against a front; `hostile` has the others.
 
 mod fake;
+mod fused;
 mod hostile;
+mod volumes;
 
 use base::time::Span;
 use nvme::dataset::DatasetRange;
@@ -281,7 +283,7 @@ fn commands_are_refused_with_the_right_status() {
         (io_entry(opcode::WRITE, 3, fake::BLOCKS, 1, true), &data[..], Status::LBA_OUT_OF_RANGE),
         (SubmissionEntry { flags: PSDT_SGL << 6 | 3, ..write }, &data[..], Status::INVALID_FIELD),
         (SubmissionEntry { cdw12: 1, ..write }, &data[..], Status::DATA_SGL_LENGTH_INVALID),
-        (SubmissionEntry { opcode: opcode::COMPARE, ..write }, &data[..], Status::INVALID_OPCODE),
+        (SubmissionEntry { opcode: opcode::VERIFY, ..write }, &data[..4], Status::INVALID_OPCODE),
         (io_entry(opcode::READ, 3, 0, 257, false), &[][..], Status::INVALID_FIELD),
         (io_entry(opcode::WRITE_ZEROES, 3, 0, 1, false), &data[..4], Status::DATA_SGL_LENGTH_INVALID),
         (fabrics::property_get(3, register::CAP, true), &[][..], Status::INVALID_OPCODE),

@@ -4,10 +4,10 @@ use base::BLOCK;
 use nvme::entry::SubmissionEntry;
 use nvme::identify::{
     self, ATTRIBUTE_HOST_ID_128, ATTRIBUTE_TRAFFIC_KEEP_ALIVE, CONTROLLER_TYPE_DISCOVERY, CONTROLLER_TYPE_IO,
-    FABRICS_DISCONNECT_SUPPORTED, IDENTIFY_BYTES, IdentifyController, IdentifyControllerNvm, IdentifyNamespace,
-    IdentifyNamespaceIndependent, LOG_EFFECTS, LOG_EXTENDED, MULTIPATH_CONTROLLERS, MULTIPATH_PORTS,
-    NAMESPACE_ATOMICITY, NAMESPACE_OPTIMAL_IO, OPTIONAL_DATASET_MANAGEMENT, OPTIONAL_TIMESTAMP, OPTIONAL_WRITE_ZEROES,
-    SGL_ANY_ALIGNMENT, SGL_OFFSETS, SGL_TRANSPORT,
+    FABRICS_DISCONNECT_SUPPORTED, FUSED_COMPARE_AND_WRITE, IDENTIFY_BYTES, IdentifyController, IdentifyControllerNvm,
+    IdentifyNamespace, IdentifyNamespaceIndependent, LOG_EFFECTS, LOG_EXTENDED, MULTIPATH_CONTROLLERS, MULTIPATH_PORTS,
+    NAMESPACE_ATOMICITY, NAMESPACE_OPTIMAL_IO, OPTIONAL_COMPARE, OPTIONAL_DATASET_MANAGEMENT, OPTIONAL_TIMESTAMP,
+    OPTIONAL_WRITE_ZEROES, SGL_ANY_ALIGNMENT, SGL_OFFSETS, SGL_TRANSPORT,
 };
 use nvme::layout::{null_padded, padded};
 use nvme::opcode;
@@ -141,11 +141,16 @@ impl Controller {
             completion_entry_size: COMPLETION_ENTRY_SIZES,
             namespaces: MAX_NAMESPACES,
             max_namespaces: MAX_NAMESPACES,
-            optional_commands: OPTIONAL_DATASET_MANAGEMENT | OPTIONAL_WRITE_ZEROES | OPTIONAL_TIMESTAMP,
+            optional_commands: OPTIONAL_COMPARE
+                | OPTIONAL_DATASET_MANAGEMENT
+                | OPTIONAL_WRITE_ZEROES
+                | OPTIONAL_TIMESTAMP,
+            fused_operations: FUSED_COMPARE_AND_WRITE,
             volatile_write_cache: NO_CACHE_FLUSH_ALL,
             // What every namespace keeps, whatever its chunks: one block. Namespaces say more for themselves.
             atomic_write: 0,
             atomic_write_power_fail: 0,
+            atomic_compare_and_write: 0,
             command_capsule_16b: COMMAND_CAPSULE_16B,
             response_capsule_16b: RESPONSE_CAPSULE_16B,
             capsule_descriptors: 1,
@@ -171,6 +176,7 @@ fn namespace_page(namespace: &Namespace) -> IdentifyNamespace {
         deallocate_features: DEALLOCATED_READS_ZERO,
         atomic_write: zero_based(namespace.atomic_blocks),
         atomic_write_power_fail: zero_based(namespace.atomic_blocks),
+        atomic_compare_and_write: zero_based(namespace.atomic_blocks),
         // A unit of one block has no boundary within, and 0 says that there is none (NVM, figure 97).
         atomic_boundary: zero_based(namespace.atomic_blocks),
         atomic_boundary_offset: 0,

@@ -156,6 +156,7 @@ fn identify_controller_says_what_linux_insists_on() {
     assert!(page.command_capsule_16b >= 4 && page.response_capsule_16b >= 1 && page.in_capsule_offset_16b == 0);
     assert_eq!((page.sgl_support & 1, page.max_commands, page.max_data_transfer), (1, 128, 8));
     assert_eq!((page.volatile_write_cache & 1, page.atomic_write_power_fail, page.controller_type), (0, 0, 1));
+    assert_eq!((page.fused_operations, page.optional_commands), (1, 0b100_1101));
     assert_eq!(page.async_events, feature::EVENT_NAMESPACE_CHANGED);
     let mut rig = Rig::ready(Kind::Discovery);
     let page = IdentifyController::decode(&rig.data(&identify(1, 0)).expect("a page")).expect("whole");
@@ -173,6 +174,7 @@ fn identify_namespace_in_every_form() {
     );
     assert_eq!(page.deallocate_features, 0b1001, "zeros, also by Write Zeroes with DEAC");
     assert_eq!((page.features & 2, page.atomic_write, page.atomic_write_power_fail), (2, 15, 15));
+    assert_eq!(page.atomic_compare_and_write, 15);
     assert_eq!((page.atomic_boundary, page.atomic_boundary_offset, page.atomic_boundary_power_fail), (15, 0, 15));
     let unit = u32::from(page.atomic_boundary_power_fail) + 1;
     assert_eq!(u32::from(page.optimal_boundary_blocks) % unit, 0, "Linux takes no other boundary");

@@ -1,6 +1,6 @@
 //! Runs that ask much of blocks: chunks up to the largest, so that atomic units end at the engine's own limit; long reads and
 //! writes that meet in a few units, more often than not on a degraded array, where a read is put together over time; discards,
-//! long ones too.
+//! long ones too; compares, and compares with writes.
 
 use base::ids::{DeviceId, Lba};
 use engine::limits::atomic_blocks;
@@ -29,6 +29,7 @@ impl Scenario {
             long_blocks: random.choose(&[64, 700, 3000]),
             volume_blocks: self.volume_blocks(),
         });
+        self.workload.compares_once_in = random.choose(&[0, 2, 5]);
         let unit = self.workload.atomic_blocks;
         let blocks = (3 * unit).clamp(24, 160);
         let zone_blocks = ZONE_STRIPES * (u64::from(self.members) - 1);

@@ -1,14 +1,13 @@
-//! A world for a front: a pool, streams whose segmentation the test chooses, volumes in memory, and a host that speaks the
+//! A world for a front: a pool, streams whose segmentation the test chooses, and a host that speaks the
 //! protocol byte by byte.
 
 use std::collections::{BTreeMap, VecDeque};
 
-use base::ids::{Lba, VolumeId};
+use base::ids::VolumeId;
 use base::snapshot::Snapshot;
 use base::time::Span;
 use base::uuid::Uuid;
 use base::{BLOCK, Block};
-use nvme::dataset::DatasetRange;
 use nvme::entry::{CompletionEntry, PSDT_SGL, SubmissionEntry};
 use nvme::identify::NamespaceIdentity;
 use nvme::layout::null_padded;
@@ -18,13 +17,11 @@ use nvmf::deframer::{Deframer, Step};
 use nvmf::fabrics::{self, Connect, ConnectData};
 use nvmf::pdu::{self, Digests, Direction, Header, Transfer};
 use nvmf::subsystem::{Hosts, Listener, Namespace, Subsystem};
-use ports::{
-    Buffer, BufferId, BufferList, Buffers, Completion, DeviceRequest, Devices, Mesh, Piece, QueueFull, Segment, Streams,
-};
+use ports::{Buffer, BufferId, Buffers, Completion, DeviceRequest, Devices, Mesh, Piece, QueueFull, Segment, Streams};
 
 use super::super::*;
+use super::volumes::FakeIo;
 use crate::Message;
-use crate::io::IoKind;
 
 pub(super) const NQN: &str = "nqn.2024-01.example:v";
 pub(super) const HOST: &str = "nqn.2014-08.org.example:host";
@@ -240,64 +237,6 @@ impl Ports for FakePorts {
 
     fn entropy(&mut self) -> u64 {
         4
-    }
-}
-
-/// Volumes in memory. Requests end when the test says.
-#[derive(Default)]
-pub(super) struct FakeIo {
-    pub(super) content: BTreeMap<(VolumeId, Lba), Block>,
-    pub(super) requests: VecDeque<IoRequest>,
-    pub(super) refuses: bool,
-    pub(super) fails: Option<crate::io::IoError>,
-}
-
-impl VolumeIo<FakePorts> for FakeIo {
-    fn begin(&mut self, _: &mut FakePorts, request: IoRequest) -> Result<(), IoRequest> {
-        if self.refuses {
-            return Err(request);
-        }
-        self.requests.push_back(request);
-        Ok(())
-    }
-}
-
-impl FakeIo {
-    /// Ends the oldest request.
-    pub(super) fn end_one(&mut self, ports: &mut FakePorts) -> Option<IoDone> {
-        let IoRequest { token, volume, kind, lba, blocks, mut buffers } = self.requests.pop_front()?;
-        if let Some(error) = self.fails {
-            buffers.free(ports);
-            return Some(IoDone { token, result: Err(error), buffers: BufferList::EMPTY });
-        }
-        for (index, id) in (0u64..).zip(buffers.ids(ports).collect::<Vec<_>>()) {
-            let place = (volume, Lba(lba.0 + index));
-            match kind {
-                IoKind::Read => *ports.bytes_mut(id) = *self.content.get(&place).unwrap_or(&[0; BLOCK]),
-                IoKind::Write => {
-                    self.content.insert(place, *ports.bytes(id));
-                }
-                IoKind::Deallocate => {
-                    let bytes = *ports.bytes(id);
-                    for range in bytes.chunks_exact(DatasetRange::SIZE).take(blocks as usize) {
-                        let range = DatasetRange::decode(range).expect("a range");
-                        for lba in range.lba..range.lba + u64::from(range.blocks) {
-                            self.content.insert((volume, Lba(lba)), [0; BLOCK]);
-                        }
-                    }
-                }
-                IoKind::WriteZeroes | IoKind::Flush => unreachable!("no buffers"),
-            }
-        }
-        if kind == IoKind::WriteZeroes {
-            for index in 0..u64::from(blocks) {
-                self.content.insert((volume, Lba(lba.0 + index)), [0; BLOCK]);
-            }
-        }
-        if kind != IoKind::Read {
-            core::mem::take(&mut buffers).free(ports);
-        }
-        Some(IoDone { token, result: Ok(()), buffers })
     }
 }
 

@@ -1,0 +1,86 @@
+//! Volumes in memory, for a front to ask.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use base::ids::{Lba, VolumeId};
+use base::{BLOCK, Block};
+use nvme::dataset::DatasetRange;
+use ports::{BufferId, BufferList, Buffers};
+
+use super::super::VolumeIo;
+use super::fake::FakePorts;
+use crate::io::{IoDone, IoError, IoKind, IoRequest};
+
+/// Volumes in memory. Requests end when the test says.
+#[derive(Default)]
+pub(super) struct FakeIo {
+    pub(super) content: BTreeMap<(VolumeId, Lba), Block>,
+    pub(super) requests: VecDeque<IoRequest>,
+    pub(super) refuses: bool,
+    pub(super) fails: Option<IoError>,
+}
+
+impl VolumeIo<FakePorts> for FakeIo {
+    fn begin(&mut self, _: &mut FakePorts, request: IoRequest) -> Result<(), IoRequest> {
+        if self.refuses {
+            return Err(request);
+        }
+        self.requests.push_back(request);
+        Ok(())
+    }
+}
+
+impl FakeIo {
+    /// Ends the oldest request.
+    pub(super) fn end_one(&mut self, ports: &mut FakePorts) -> Option<IoDone> {
+        let IoRequest { token, volume, kind, lba, blocks, mut buffers } = self.requests.pop_front()?;
+        if let Some(error) = self.fails {
+            buffers.free(ports);
+            return Some(IoDone { token, result: Err(error), buffers: BufferList::EMPTY });
+        }
+        for (index, id) in (0u64..).zip(buffers.ids(ports).collect::<Vec<_>>()) {
+            let place = (volume, Lba(lba.0 + index));
+            match kind {
+                IoKind::Read => *ports.bytes_mut(id) = *self.content.get(&place).unwrap_or(&[0; BLOCK]),
+                IoKind::Write => {
+                    self.content.insert(place, *ports.bytes(id));
+                }
+                IoKind::Compare | IoKind::CompareAndWrite => {}
+                IoKind::Deallocate => {
+                    let bytes = *ports.bytes(id);
+                    for range in bytes.chunks_exact(DatasetRange::SIZE).take(blocks as usize) {
+                        let range = DatasetRange::decode(range).expect("a range");
+                        for lba in range.lba..range.lba + u64::from(range.blocks) {
+                            self.content.insert((volume, Lba(lba)), [0; BLOCK]);
+                        }
+                    }
+                }
+                IoKind::WriteZeroes | IoKind::Flush => unreachable!("no buffers"),
+            }
+        }
+        if matches!(kind, IoKind::Compare | IoKind::CompareAndWrite) {
+            let ids: Vec<_> = buffers.ids(ports).collect();
+            let place = |at: usize| (volume, Lba(lba.0 + at as u64));
+            let (told, new) = ids.split_at(blocks as usize);
+            let same =
+                |(at, id): (usize, &BufferId)| self.content.get(&place(at)).unwrap_or(&[0; BLOCK]) == ports.bytes(*id);
+            if !told.iter().enumerate().all(same) {
+                buffers.free(ports);
+                let result = Err(IoError::Miscompare);
+                return Some(IoDone { token, result, buffers: BufferList::EMPTY });
+            }
+            for (at, &id) in new.iter().enumerate() {
+                self.content.insert(place(at), *ports.bytes(id));
+            }
+        }
+        if kind == IoKind::WriteZeroes {
+            for index in 0..u64::from(blocks) {
+                self.content.insert((volume, Lba(lba.0 + index)), [0; BLOCK]);
+            }
+        }
+        if kind != IoKind::Read {
+            core::mem::take(&mut buffers).free(ports);
+        }
+        Some(IoDone { token, result: Ok(()), buffers })
+    }
+}
