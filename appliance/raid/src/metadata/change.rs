@@ -171,7 +171,7 @@ mod tests {
     fn with(sizes: &[u64]) -> Metadata {
         let mut metadata = Metadata::default();
         for (at, &blocks) in (1..).zip(sizes) {
-            let made = metadata.create_volume(&geometry(), &format!("v{at}"), blocks, [at, at], Origin::Runtime);
+            let made = metadata.create_volume(&geometry(), &format!("v{at}"), blocks, [at, at << 32], Origin::Runtime);
             assert_eq!(made.map(|volume| u64::from(volume.id)), Ok(at));
         }
         metadata
