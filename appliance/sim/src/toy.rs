@@ -72,6 +72,8 @@ pub(crate) fn scenario(seed: u64) -> Scenario {
     let mut scenario = Scenario::draw(seed);
     scenario.shards = 1;
     scenario.carving = None;
+    scenario.degraded = None;
+    scenario.workload.discards = None;
     scenario.member_cache = true;
     scenario.members_are_zero = true;
     scenario.probe_losses = false;

@@ -46,6 +46,10 @@ pub fn mangle_seed<S: Subject>(seed: u64, aloud: bool) -> Result<Met, Failure> {
     (scenario.probe_losses, scenario.cut_when_idle) = (false, false);
     // What is damaged on purpose may be believed: nobody can say what volumes there are then.
     scenario.carving = scenario.carving.filter(|_| !wild);
+    if !wild {
+        // What is damaged is the one loss that the array bears.
+        scenario.degraded = None;
+    }
     if !wild && scenario.log_copies == 1 {
         scenario.log_copies = 2;
     }
