@@ -4,7 +4,8 @@
 //! Who is a member is decided by the tables of all superblocks together, in `truth`: what any member excludes that is
 //! not itself excluded by most is out, because an exclusion that anything relied upon was durable on every member and log
 //! copy that stayed (rule L6). A member that is active and missed the last update itself is used: an update that excluded it
-//! would have said so. A member or copy that is excluded is never used, whatever it says of itself.
+//! would have said so. A member or copy that is excluded is never used, whatever it says of itself. One that is being rebuilt
+//! is used and counts as missing.
 //!
 //! All that rests on somebody being there who would know. Where the level bears the loss of all members that are there, the
 //! others may have gone on without them, and *none* of these would have been told. Then the copies of the log are witnesses:
@@ -72,7 +73,7 @@ pub struct Assembly {
     pub members: Vec<Option<Candidate>>,
     /// The log copies to be used, by their place in the superblock.
     pub copies: Vec<Option<DeviceId>>,
-    /// Members, as a bit mask, that are active in the superblock and not there: to be excluded durably before serving.
+    /// Members, as a bit mask, that take part by the superblock and are not there: to be excluded durably before serving.
     pub newly_missing: u32,
     /// The same of log copies.
     pub newly_missing_copies: u32,
@@ -191,8 +192,8 @@ pub enum AssembleError {
     },
     /// Too few to read.
     #[error(
-        "array {array}: members {missing:?} are missing or excluded; {} bears the loss of {}. Attach one of them that was \
-         not excluded",
+        "array {array}: members {missing:?} are missing, excluded or not rebuilt yet; {} bears the loss of {}. Attach one of \
+         them that was not excluded",
         level,
         level.bears_in_words()
     )]
@@ -217,9 +218,9 @@ pub enum AssembleError {
 }
 
 impl Assembly {
-    /// The members to be used, as a bit mask.
-    pub fn members_used(&self) -> u32 {
-        used(&self.members)
+    /// The members to be used that are whole, as a bit mask.
+    pub fn members_whole(&self) -> u32 {
+        whole(&self.superblock, &self.members)
     }
 
     /// The epoch at which the array is served.
@@ -277,11 +278,12 @@ pub fn assemble(
                 notes.push(format!("device {device}: member {slot} was excluded at epoch {since} and is left out"));
                 members[slot] = None;
             }
-            (State::Active, None) => newly_missing |= 1 << slot,
-            (State::Excluded { .. }, None) | (State::Active, Some(_)) => {}
+            (State::Active | State::Rebuilding { .. }, None) => newly_missing |= 1 << slot,
+            (State::Excluded { .. }, None) | (State::Active | State::Rebuilding { .. }, Some(_)) => {}
         }
     }
-    let missing = superblock.geometry.all_members() & !used(&members);
+    // What is being rebuilt is no help yet.
+    let missing = superblock.geometry.all_members() & !whole(&superblock, &members);
     if !superblock.geometry.bears(missing) {
         if 2 * peers.len() <= count && !force {
             return Err(AssembleError::NoMajority { array, found: peers.len(), members: count });
@@ -292,7 +294,9 @@ pub fn assemble(
     let log_candidates = known_logs(&superblock, candidates, log_candidates, &mut notes);
     let (copies, newly_missing_copies) = copies(&superblock, &log_candidates, &mut notes)?;
     if !force {
-        refuse_left_behind(&superblock, !missing, &log_candidates, newly_missing, newly_missing_copies)?;
+        let active = (0u32..).zip(&superblock.members).filter(|(_, member)| member.state == State::Active);
+        let active = active.fold(0, |mask, (slot, _)| mask | 1 << slot);
+        refuse_left_behind(&superblock, !missing, &log_candidates, newly_missing & active, newly_missing_copies)?;
     }
     let member_epochs = own.iter().map(|candidate| candidate.superblock.epoch);
     let log_epochs = log_candidates.iter().map(|log| log.epoch);
@@ -311,9 +315,11 @@ pub fn assemble(
     Ok(assembly)
 }
 
-/// The places that are taken, as a bit mask.
-fn used(members: &[Option<Candidate>]) -> u32 {
-    (0..).zip(members).filter(|(_, there)| there.is_some()).fold(0, |mask, (slot, _): (u32, _)| mask | 1 << slot)
+/// The places of members that are there and not being rebuilt, as a bit mask.
+fn whole(superblock: &Superblock, members: &[Option<Candidate>]) -> u32 {
+    let all = (0u32..).zip(members).zip(&superblock.members);
+    let whole = all.filter(|((_, there), entry)| there.is_some() && entry.state == State::Active);
+    whole.fold(0, |mask, ((slot, _), _)| mask | 1 << slot)
 }
 
 /// Refuses members (`there`, a bit mask) of whom all may have been left behind by others, unless someone is there who would
@@ -370,7 +376,8 @@ fn differs(assembly: &Assembly, own: &[&Candidate], logs: &[LogCandidate]) -> bo
     own.iter().any(member_differs) || logs.iter().any(log_differs)
 }
 
-/// Why a member that describes another array than the others do may be overlooked. It may if it is excluded, or was replaced.
+/// Why a member that describes another array than the others do, or that they do not name, may be overlooked. It may if it
+/// is excluded, was replaced, or was only about to take somebody's place.
 fn why_left_out(superblock: &Superblock, stranger: &Candidate) -> Result<String, AssembleError> {
     let (said, device) = (&stranger.superblock, stranger.device);
     let entry = superblock.members.iter().enumerate().find(|(_, member)| member.uuid == said.uuid());
@@ -379,6 +386,12 @@ fn why_left_out(superblock: &Superblock, stranger: &Candidate) -> Result<String,
             return Ok(format!(
                 "device {device}: member {slot} was excluded at epoch {since}, describes another array than the others \
                  and is left out"
+            ));
+        }
+        None if matches!(said.entry().state, State::Rebuilding { .. }) => {
+            return Ok(format!(
+                "device {device}: was to be rebuilt as member {} and the others do not know of it; it is left out",
+                said.slot
             ));
         }
         None if said.epoch < superblock.epoch => {
@@ -489,11 +502,11 @@ fn copies(
                 ));
                 None
             }
-            (State::Active, None) => {
+            (State::Active | State::Rebuilding { .. }, None) => {
                 newly_missing |= 1 << at;
                 None
             }
-            (State::Active, Some(log)) => Some(log.device),
+            (State::Active | State::Rebuilding { .. }, Some(log)) => Some(log.device),
             (State::Excluded { .. }, None) => None,
         };
         copies.push(usable);

@@ -21,8 +21,12 @@ pub const MAGIC: [u8; 8] = *b"BRINDLEM";
 /// The format's version.
 pub const VERSION: u16 = 1;
 
-/// Incompatible features that this program knows: none yet.
-pub const KNOWN_INCOMPATIBLE: u64 = 0;
+/// An incompatible feature: a member is being rebuilt. Set only as long as one is, so that a program which would take its
+/// place for a whole member's, or for nothing, stays away.
+pub const FEATURE_REBUILDING: u64 = 1;
+
+/// Incompatible features that this program knows.
+pub const KNOWN_INCOMPATIBLE: u64 = FEATURE_REBUILDING;
 
 /// Highest epoch and update that are believed: nobody ever counted so far, and there is room to count on.
 pub const MAX_EPOCH: u64 = journal::MAX_COUNT;
@@ -66,6 +70,11 @@ pub enum State {
         /// The first epoch without it.
         since: u64,
     },
+    /// A member that was given a place and does not hold all that belongs there yet.
+    Rebuilding {
+        /// Stripes below this are current on it; of the others it holds nothing.
+        position: u64,
+    },
 }
 
 /// A member as all superblocks list it.
@@ -100,7 +109,7 @@ impl Tables {
     pub fn exclude(&mut self, epoch: u64, members: u32, copies: u32) {
         let excluded = State::Excluded { since: epoch };
         for (at, member) in self.members.iter_mut().enumerate() {
-            if members & 1 << at != 0 && member.state == State::Active {
+            if members & 1 << at != 0 && !matches!(member.state, State::Excluded { .. }) {
                 member.state = excluded;
             }
         }
@@ -187,7 +196,17 @@ pub const fn superblock_block(update: u64) -> DeviceBlock {
 impl Superblock {
     /// This member's identity.
     pub fn uuid(&self) -> Uuid {
-        self.members[usize::from(self.slot)].uuid
+        self.entry().uuid
+    }
+
+    /// What this member says of itself.
+    pub fn entry(&self) -> &MemberEntry {
+        &self.members[usize::from(self.slot)]
+    }
+
+    fn incompatible(&self) -> u64 {
+        let is_rebuilding = |member: &MemberEntry| matches!(member.state, State::Rebuilding { .. });
+        if self.members.iter().any(is_rebuilding) { FEATURE_REBUILDING } else { 0 }
     }
 
     /// Who takes part, as this superblock says.
@@ -227,7 +246,7 @@ impl Superblock {
         out.fill(0);
         let mut to = Writer::new(out);
         to.bytes(&MAGIC).u32_le(0).u16_le(VERSION).u16_le(0);
-        to.u64_le(self.compatible).u64_le(KNOWN_INCOMPATIBLE).bytes(&self.array.0);
+        to.u64_le(self.compatible).u64_le(self.incompatible()).bytes(&self.array.0);
         to.u8(self.slot).u8(self.geometry.level().code()).u8(self.geometry.members()).u8(self.copies.len() as u8);
         to.u32_le(self.geometry.chunk_blocks()).u64_le(self.geometry.stripes());
         to.u64_le(self.epoch).u64_le(self.update).u32_le(self.geometry_epoch).u32_le(0);
@@ -302,6 +321,9 @@ impl Superblock {
         let mut copies = Vec::new();
         for _ in 0..copy_count {
             let (uuid, state) = read_entry(&mut from)?;
+            if matches!(state, State::Rebuilding { .. }) {
+                return Err(SuperblockError::Malformed("a log copy is never being rebuilt"));
+            }
             copies.push(CopyEntry { uuid, state });
         }
         let (layout, later_regions) = read_regions(&block[REGIONS_AT..MEMBERS_AT])?;
@@ -311,9 +333,14 @@ impl Superblock {
         let mut members = Vec::new();
         for _ in 0..member_count {
             let (uuid, state) = read_entry(&mut from)?;
+            if let State::Rebuilding { position } = state
+                && (position > stripes || position % geometry.zone_stripes() != 0)
+            {
+                return Err(SuperblockError::Malformed("a member is rebuilt up to no whole zone of the array"));
+            }
             members.push(MemberEntry { uuid, state });
         }
-        Ok(Self {
+        let superblock = Self {
             compatible,
             array,
             name,
@@ -329,7 +356,11 @@ impl Superblock {
             later_regions,
             controller_ids,
             fencing_epoch,
-        })
+        };
+        if superblock.incompatible() != incompatible {
+            return Err(SuperblockError::Malformed("it does not announce a rebuild as it should"));
+        }
+        Ok(superblock)
     }
 
     /// The newer of the two places. A version that is not known wins over an older one that is: it must not be overlooked.
@@ -347,21 +378,23 @@ impl Superblock {
 }
 
 fn entry(to: &mut Writer<'_>, uuid: Uuid, state: State) {
-    let (code, since) = match state {
+    let (code, number) = match state {
         State::Active => (1, 0),
         State::Excluded { since } => (2, since),
+        State::Rebuilding { position } => (3, position),
     };
-    to.bytes(&uuid.0).u8(code).zeros(7).u64_le(since);
+    to.bytes(&uuid.0).u8(code).zeros(7).u64_le(number);
 }
 
 fn read_entry(from: &mut Reader<'_>) -> Result<(Uuid, State), SuperblockError> {
     let uuid = Uuid(from.array()?);
     let code = from.u8()?;
     from.skip(7)?;
-    let since = from.u64_le()?;
+    let number = from.u64_le()?;
     let state = match code {
         1 => State::Active,
-        2 => State::Excluded { since },
+        2 => State::Excluded { since: number },
+        3 => State::Rebuilding { position: number },
         _ => return Err(SuperblockError::Malformed("a member's state is unknown")),
     };
     if uuid.is_nil() {

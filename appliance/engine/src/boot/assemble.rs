@@ -353,7 +353,7 @@ fn make_durable<D: SyncDevice>(
         let (Some(log), &Some(device)) = (log, device) else { continue };
         assert!(log.epoch <= assembly.epoch(), "a log's epoch never goes down");
         log.epoch = assembly.epoch();
-        log.members = assembly.members_used();
+        log.members = assembly.members_whole();
         log.incarnation = incarnation;
         log.clean = false;
         log.mode = options.mode.unwrap_or(log.mode);

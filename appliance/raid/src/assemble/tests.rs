@@ -1,6 +1,7 @@
 //! Every small world; the worlds that interrupted starts leave behind are in `histories`.
 
 mod histories;
+mod places;
 
 use super::*;
 use crate::superblock::tests::example;

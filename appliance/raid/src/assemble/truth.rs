@@ -1,10 +1,10 @@
 //! What the tables of several members say together. Pure.
 //!
-//! Whoever wrote a table meant every member that is active in it to have it before anything relied on it (rule L6), and no
-//! member is ever taken back. So an exclusion that was relied upon is known to every member that may still be used, and what
-//! *nobody* who may be used excludes has every acknowledged write. An interrupted start, however, leaves its exclusions on
-//! some members only, and the next one, without these, excludes them in turn: then each side excludes the other, perhaps
-//! at the same epoch. Hence:
+//! Whoever wrote a table meant every member that takes part in it to have it before anything relied on it (rule L6), and no
+//! identity is ever taken back: a drive that comes again is rebuilt under a new one. So an exclusion that was relied upon is
+//! known to every member that may still be used, and what *nobody* who may be used excludes has every acknowledged write. An
+//! interrupted start, however, leaves its exclusions on some members only, and the next one, without these, excludes them in
+//! turn: then each side excludes the other, perhaps at the same epoch. Hence:
 //!
 //! 1. A member that more than half of all members exclude is out, and its own table says nothing any more.
 //! 2. What any other member excludes is excluded: too much rather than too little, since a superblock that has decayed shows
@@ -12,17 +12,23 @@
 //! 3. Should that leave too few although every member is there, exclusions that never took effect are among them. Then the
 //!    operator may have the ones disregarded that fewer members know than can have been relied upon; where one member's word may
 //!    be enough, as with mirrors, that of the highest epoch is taken.
+//!
+//! A place whose member was excluded may be given to another, which is *rebuilding* until it holds what it should. Who has a
+//! place, and how far it has been rebuilt, is what the table of the highest epoch says: a drive is named in tables only when
+//! its own superblock is durable, and a position only when all below it is, so that either is true wherever it is found. But
+//! a member that is being rebuilt by its own word says nothing of these: it may have been the only one to hear of it, and
+//! nobody has missed it since.
 
 use super::{AssembleError, Candidate};
-use crate::superblock::{State, Superblock};
+use crate::superblock::{MemberEntry, State, Superblock};
 
 /// What counts.
 pub(super) struct Truth<'a> {
     /// The superblock of the highest epoch among those that are believed, with everything excluded that is.
     pub(super) superblock: Superblock,
-    /// Members that share its view of the array, excluded ones too, each slot at most once.
+    /// Members that it names, excluded ones too, each at most once.
     pub(super) peers: Vec<&'a Candidate>,
-    /// Members that claim to be of the array and describe another.
+    /// Members that claim to be of the array and that it does not name, or that describe another.
     pub(super) strangers: Vec<&'a Candidate>,
 }
 
@@ -33,35 +39,45 @@ pub(super) fn truth<'a>(own: &[&'a Candidate], force: bool) -> Result<Truth<'a>,
         .iter()
         .max_by_key(|candidate| (described(candidate), candidate.superblock.epoch, candidate.superblock.update))
         .expect("at least one was selected");
-    let (peers, strangers): (Vec<_>, Vec<_>) = own.iter().partition(|candidate| same_array(candidate, reference));
+    let (peers, mut strangers): (Vec<_>, Vec<_>) = own.iter().partition(|candidate| same_array(candidate, reference));
     refuse_duplicates(&peers)?;
 
     let count = reference.superblock.members.len();
-    let is_out = |slot: u8| 2 * knowing(&peers, |table| is_excluded(table, slot)) > count;
-    let mut believed: Vec<&Candidate> = peers.iter().copied().filter(|peer| !is_out(peer.superblock.slot)).collect();
+    let is_out = |entry: &MemberEntry, slot: usize| 2 * knowing(&peers, |table| excludes(table, slot, entry)) > count;
+    let is_own_out = |peer: &Candidate| is_out(peer.superblock.entry(), usize::from(peer.superblock.slot));
+    let mut believed: Vec<&Candidate> = peers.iter().copied().filter(|peer| !is_own_out(peer)).collect();
     if believed.is_empty() {
         // Everyone excludes everyone, which nobody ever wrote: it ends in a refusal.
         believed.clone_from(&peers);
     }
-    let mut superblock = believed
+    let is_whole = |candidate: &&&Candidate| candidate.superblock.entry().state == State::Active;
+    let newest = believed
         .iter()
+        .filter(is_whole)
         .max_by_key(|candidate| (candidate.superblock.epoch, candidate.superblock.update))
-        .expect("not empty")
-        .superblock
-        .clone();
+        .unwrap_or(&reference);
+    let mut superblock = newest.superblock.clone();
+    // Whose place was given to another says nothing of the array any more, and who is not known says nothing yet.
+    let named =
+        |peer: &&Candidate| superblock.members[usize::from(peer.superblock.slot)].uuid == peer.superblock.uuid();
+    let (peers, unnamed): (Vec<&Candidate>, Vec<_>) = peers.iter().copied().partition(named);
+    strangers.extend(unnamed);
+    believed.retain(named);
     for table in believed.iter().map(|candidate| &candidate.superblock) {
-        for (ours, theirs) in superblock.members.iter_mut().zip(&table.members) {
+        for (ours, theirs) in superblock.members.iter_mut().zip(&table.members).filter(|(a, b)| a.uuid == b.uuid) {
             unite(&mut ours.state, theirs.state);
         }
-        for (ours, theirs) in superblock.copies.iter_mut().zip(&table.copies) {
+        for (ours, theirs) in superblock.copies.iter_mut().zip(&table.copies).filter(|(a, b)| a.uuid == b.uuid) {
             unite(&mut ours.state, theirs.state);
         }
     }
     // Whoever is out is excluded here too, even if none of those that are believed should say so.
-    for table in peers.iter().map(|candidate| &candidate.superblock) {
-        for (slot, (ours, theirs)) in (0u8..).zip(superblock.members.iter_mut().zip(&table.members)) {
-            if is_out(slot) {
-                unite(&mut ours.state, theirs.state);
+    let is_out = |entry: &MemberEntry, slot: usize| 2 * knowing(&peers, |table| excludes(table, slot, entry)) > count;
+    for slot in 0..count {
+        let entry = superblock.members[slot];
+        if is_out(&entry, slot) {
+            for theirs in peers.iter().map(|peer| peer.superblock.members[slot]).filter(|b| b.uuid == entry.uuid) {
+                unite(&mut superblock.members[slot].state, theirs.state);
             }
         }
     }
@@ -82,19 +98,29 @@ pub(super) fn truth<'a>(own: &[&'a Candidate], force: bool) -> Result<Truth<'a>,
     Ok(Truth { superblock, peers, strangers })
 }
 
-/// Whether two superblocks describe the same array; who of it is excluded aside.
+/// Whether two superblocks describe the same array; who of it is excluded aside, and who has the place of one that was.
 fn same_array(a: &Candidate, b: &Candidate) -> bool {
-    let (a, b) = (&a.superblock, &b.superblock);
-    a.geometry == b.geometry
-        && a.log_generation == b.log_generation
-        && a.members.iter().map(|member| member.uuid).eq(b.members.iter().map(|member| member.uuid))
-        && a.copies.iter().map(|copy| copy.uuid).eq(b.copies.iter().map(|copy| copy.uuid))
+    let (earlier, later) = if a.superblock.epoch <= b.superblock.epoch { (a, b) } else { (b, a) };
+    let (earlier, later) = (&earlier.superblock, &later.superblock);
+    // At one epoch either may be the later one.
+    let follows = |before: &Superblock, after: &Superblock| {
+        let members = before.members.iter().zip(&after.members);
+        let copies = before.copies.iter().zip(&after.copies);
+        members
+            .map(|(a, b)| (a.uuid, a.state, b.uuid))
+            .chain(copies.map(|(a, b)| (a.uuid, a.state, b.uuid)))
+            .all(|(uuid, state, next)| uuid == next || matches!(state, State::Excluded { .. }))
+    };
+    earlier.geometry == later.geometry
+        && earlier.log_generation == later.log_generation
+        && earlier.copies.len() == later.copies.len()
+        && (follows(earlier, later) || earlier.epoch == later.epoch && follows(later, earlier))
 }
 
 fn refuse_duplicates(peers: &[&Candidate]) -> Result<(), AssembleError> {
     for (at, first) in peers.iter().enumerate() {
         let said = &first.superblock;
-        if let Some(second) = peers[at + 1..].iter().find(|other| other.superblock.slot == said.slot) {
+        if let Some(second) = peers[at + 1..].iter().find(|other| other.superblock.uuid() == said.uuid()) {
             return Err(AssembleError::Duplicate {
                 array: said.name.clone(),
                 slot: said.slot,
@@ -107,8 +133,14 @@ fn refuse_duplicates(peers: &[&Candidate]) -> Result<(), AssembleError> {
     Ok(())
 }
 
-fn is_excluded(table: &Superblock, slot: u8) -> bool {
-    table.members[usize::from(slot)].state != State::Active
+/// Whether a table excludes the one of an entry.
+fn excludes(table: &Superblock, slot: usize, entry: &MemberEntry) -> bool {
+    let said = &table.members[slot];
+    said.uuid == entry.uuid && is_excluded(said.state)
+}
+
+const fn is_excluded(state: State) -> bool {
+    matches!(state, State::Excluded { .. })
 }
 
 fn knowing(peers: &[&Candidate], knows: impl Fn(&Superblock) -> bool) -> usize {
@@ -118,7 +150,7 @@ fn knowing(peers: &[&Candidate], knows: impl Fn(&Superblock) -> bool) -> usize {
 /// Excludes what another table does. The earliest epoch stays.
 fn unite(ours: &mut State, theirs: State) {
     match (*ours, theirs) {
-        (State::Active, State::Excluded { .. }) => *ours = theirs,
+        (State::Active | State::Rebuilding { .. }, State::Excluded { .. }) => *ours = theirs,
         (State::Excluded { since }, State::Excluded { since: other }) if other < since => *ours = theirs,
         _ => {}
     }
@@ -126,22 +158,28 @@ fn unite(ours: &mut State, theirs: State) {
 
 /// Whether too few are active: a copy of the log and all members but what the level bears.
 fn is_too_few(superblock: &Superblock) -> bool {
-    let excluded = (0..32).zip(&superblock.members).filter(|(_, member)| member.state != State::Active);
-    let excluded = excluded.fold(0, |mask, (slot, _): (u32, _)| mask | 1 << slot);
-    !superblock.geometry.bears(excluded) || superblock.copies.iter().all(|copy| copy.state != State::Active)
+    let missing = (0..32).zip(&superblock.members).filter(|(_, member)| member.state != State::Active);
+    let missing = missing.fold(0, |mask, (slot, _): (u32, _)| mask | 1 << slot);
+    !superblock.geometry.bears(missing) || superblock.copies.iter().all(|copy| copy.state != State::Active)
 }
 
 /// Takes back what fewer members exclude than stay when as many are lost as the level bears: all who stay had to know of
-/// it before it took effect.
+/// it before it took effect. A member that was being rebuilt is so again, as far as the most cautious of the tables says.
 fn disregard(superblock: &mut Superblock, peers: &[&Candidate]) {
     let least = usize::from(superblock.geometry.fewest_members());
-    for (at, member) in superblock.members.iter_mut().enumerate() {
-        if knowing(peers, |table| table.members[at].state != State::Active) < least {
-            member.state = State::Active;
+    for (slot, member) in superblock.members.iter_mut().enumerate().filter(|(_, member)| is_excluded(member.state)) {
+        if knowing(peers, |table| excludes(table, slot, member)) < least {
+            let said = peers.iter().map(|peer| peer.superblock.members[slot]).filter(|said| said.uuid == member.uuid);
+            let lowest =
+                said.map(|said| said.state).filter(|state| !is_excluded(*state)).min_by_key(|state| match state {
+                    State::Rebuilding { position } => *position,
+                    State::Active | State::Excluded { .. } => u64::MAX,
+                });
+            member.state = lowest.unwrap_or(member.state);
         }
     }
-    for (at, copy) in superblock.copies.iter_mut().enumerate() {
-        if knowing(peers, |table| table.copies[at].state != State::Active) < least {
+    for (at, copy) in superblock.copies.iter_mut().enumerate().filter(|(_, copy)| is_excluded(copy.state)) {
+        if knowing(peers, |table| is_excluded(table.copies[at].state)) < least {
             copy.state = State::Active;
         }
     }

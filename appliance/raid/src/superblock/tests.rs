@@ -145,18 +145,51 @@ fn the_newer_place_holds_and_a_newer_version_is_not_overlooked() {
     assert_ne!(superblock_block(4), superblock_block(5));
 }
 
+fn rebuilding() -> Superblock {
+    let mut superblock = example();
+    superblock.members[2] = MemberEntry { uuid: Uuid([77; 16]), state: State::Rebuilding { position: 2048 } };
+    superblock
+}
+
+#[test]
+fn a_rebuild_is_announced_to_programs_that_would_not_understand_it_and_only_then() {
+    const INCOMPATIBLE_AT: usize = 24;
+    let whole = encoded(&rebuilding());
+    assert_eq!(Superblock::decode(&whole), Ok(rebuilding()));
+    assert_eq!(whole[INCOMPATIBLE_AT], 1);
+    assert_eq!(encoded(&example())[INCOMPATIBLE_AT], 0);
+    let forge = |block: &Block, at: usize, byte: u8| {
+        let mut block = *block;
+        block[at] = byte;
+        let crc = crc_of(&block);
+        block[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
+        Superblock::decode(&block)
+    };
+    assert!(matches!(forge(&whole, INCOMPATIBLE_AT, 0), Err(SuperblockError::Malformed(_))));
+    assert!(matches!(forge(&encoded(&example()), INCOMPATIBLE_AT, 1), Err(SuperblockError::Malformed(_))));
+    assert_eq!(forge(&whole, INCOMPATIBLE_AT, 3), Err(SuperblockError::Incompatible(2)));
+    let position_at = MEMBERS_AT + 2 * MEMBER_BYTES + 24;
+    assert!(matches!(forge(&whole, position_at, 1), Err(SuperblockError::Malformed(_))), "no whole zone");
+    assert!(matches!(forge(&whole, position_at + 5, 1), Err(SuperblockError::Malformed(_))), "beyond the end");
+    assert!(matches!(forge(&whole, COPIES_AT + 16, 3), Err(SuperblockError::Malformed(_))), "a log copy");
+    let mut excluded = rebuilding();
+    excluded.exclude(8, 0b100, 0);
+    assert_eq!(excluded.members[2].state, State::Excluded { since: 8 });
+}
+
 #[test]
 fn the_bytes_are_golden() {
-    let golden = include_str!("../../golden/superblock.hex");
-    let block = encoded(&example());
-    let hex: String = block
-        .chunks(32)
-        .enumerate()
-        .filter(|(_, line)| line.iter().any(|&byte| byte != 0))
-        .map(|(at, line)| {
-            let digits: String = line.iter().map(|byte| format!("{byte:02x}")).collect();
-            format!("{:04x} {digits}\n", at * 32)
-        })
-        .collect();
-    assert_eq!(hex, golden, "the format of version 1 never changes");
+    let goldens = [include_str!("../../golden/superblock.hex"), include_str!("../../golden/superblock-rebuilding.hex")];
+    for (superblock, golden) in [example(), rebuilding()].iter().zip(goldens) {
+        let hex: String = encoded(superblock)
+            .chunks(32)
+            .enumerate()
+            .filter(|(_, line)| line.iter().any(|&byte| byte != 0))
+            .map(|(at, line)| {
+                let digits: String = line.iter().map(|byte| format!("{byte:02x}")).collect();
+                format!("{:04x} {digits}\n", at * 32)
+            })
+            .collect();
+        assert_eq!(hex, golden, "the format of version 1 never changes:\n{hex}");
+    }
 }

@@ -85,7 +85,7 @@ impl World {
         for (log, copy) in self.logs.iter_mut().zip(&assembly.copies) {
             if copy.is_some() && allowed() {
                 assert!(assembly.epoch() >= log.0, "a log's epoch never goes down");
-                *log = (assembly.epoch(), assembly.members_used());
+                *log = (assembly.epoch(), assembly.members_whole());
             }
         }
         for (member, renewed) in self.members.iter_mut().zip(assembly.superblocks()) {
@@ -250,7 +250,7 @@ fn a_mirror_that_was_left_behind_says_so_and_so_does_one_that_cannot_know() {
         matches!(&left_behind, Err(AssembleError::LeftBehind { device: DeviceId(11), alone, .. }) if alone == &[2]),
         "{left_behind:?}"
     );
-    assert!(world.assemble(0b111, 0b11, false).is_ok_and(|assembly| assembly.members_used() == 0b100));
+    assert!(world.assemble(0b111, 0b11, false).is_ok_and(|assembly| assembly.members_whole() == 0b100));
     assert!(world.assemble(0b011, 0b11, true).is_ok(), "the operator's word");
 
     // With a log copy away nobody could tell, though two of three members are there.
@@ -275,5 +275,5 @@ fn mirrors_that_exclude_each_other_wait_for_the_operator_who_takes_the_newest() 
     let refused = world.assemble(0b111, 0b11, false);
     assert!(matches!(refused, Err(AssembleError::Forked { .. })), "{refused:?}");
     let forced = world.assemble(0b111, 0b11, true).expect("the operator's word");
-    assert!(forced.members_used().is_power_of_two() && forced.renew && forced.epoch() > 8);
+    assert!(forced.members_whole().is_power_of_two() && forced.renew && forced.epoch() > 8);
 }
