@@ -223,6 +223,12 @@ pub struct ArrayMetrics {
     pub degraded: Gauge,
     /// Members that take no part. Of several shards the highest counts.
     pub members_missing: Gauge,
+    /// 1 while a member is being rebuilt, else 0. Shard 0 knows it.
+    pub rebuilding: Gauge,
+    /// Blocks written to members that are being rebuilt.
+    pub rebuilt_blocks: Counter,
+    /// Blocks of the member that is being rebuilt which are not current yet. Shard 0 knows it.
+    pub rebuild_left_blocks: Gauge,
     /// Log copies that take no part. Of several shards the highest counts.
     pub log_copies_missing: Gauge,
     /// 1 while writes are refused, else 0. Of several shards the highest counts.

@@ -33,7 +33,7 @@ use base::snapshot::Snapshot;
 use base::time::Span;
 use config::schema::{Config, Hugepages, Polling as ConfiguredPolling};
 use engine::boot::BootedArray;
-use engine::coordinator::{Coordinator, CoordinatorSetup, TABLE_BUFFERS};
+use engine::coordinator::{Coordinator, CoordinatorSetup};
 use engine::front::FrontSetup;
 use engine::limits::MESH_CAPACITY;
 use engine::map::{VolumeMap, VolumeTables};
@@ -330,11 +330,10 @@ fn names(config: &Config, devices: &Devices) -> Names {
     }
 }
 
-/// Blocks that the coordinator sets aside for the arrays as they are configured: one for each member and log copy, and a
-/// volume table.
+/// Blocks that the coordinator sets aside for the arrays as they are configured.
 fn set_aside(config: &Config) -> usize {
     let copies = |array: &config::Array| array.log.as_ref().map_or(0, |log| log.devices.len());
-    config.arrays.iter().map(|array| array.members.len() + copies(array)).sum::<usize>() + TABLE_BUFFERS
+    Coordinator::set_aside_blocks(config.arrays.iter().map(|array| array.members.len() + copies(array)))
 }
 
 fn pool(config: &Config, blocks: usize) -> Result<Arc<Pool>, ServeError> {
@@ -354,8 +353,8 @@ fn enlarged(
     booted: &[BootedArray],
 ) -> Result<Arc<Pool>, ServeError> {
     let recovered: usize = booted.iter().flat_map(|array| &array.parts).map(|part| part.recovered.len()).sum();
-    let maps: Vec<_> = booted.iter().map(|array| array.map.clone()).collect();
-    let blocks = budget.pool_blocks + recovered + Coordinator::set_aside_blocks(&maps);
+    let places = booted.iter().map(|array| array.map.members.len() + array.map.copies.len());
+    let blocks = budget.pool_blocks + recovered + Coordinator::set_aside_blocks(places);
     if blocks <= pool.blocks() {
         return Ok(pool);
     }

@@ -127,6 +127,7 @@ fn appliance(watch: &Arc<AtomicBool>) -> (Runtime<Message, Watched>, SocketAddr)
         cache_blocks: 2048,
         settings: DestageSettings { age: Span::from_millis(50), ..DestageSettings::default() },
         drives: DriveSettings::default(),
+        rebuild: engine::coordinator::RebuildSettings::default(),
     };
     let mut booted = assemble(&mut handles, &options, &mut entropy).expect("an array");
     let names = Names {

@@ -2,13 +2,14 @@
 //! what all shards share; its answer carries the command's ticket and comes when the change is durable and in force, or
 //! when it is refused. News come unasked.
 
-use base::ids::{ArrayId, Slot, VolumeId};
+use base::ids::{ArrayId, DeviceId, Slot, StripeId, VolumeId};
 use base::time::Span;
 use ports::DeviceError;
 use raid::MetadataError;
 use thiserror::Error;
 
 use crate::array::MemberErrors;
+use crate::coordinator::Spare;
 
 /// A command, with a number that its answer repeats.
 #[derive(Debug)]
@@ -28,6 +29,29 @@ pub enum Verb {
         array: ArrayId,
         /// Which.
         slot: Slot,
+    },
+    /// Keep a drive that holds nothing of use for the place of a member that goes out.
+    AddSpare {
+        /// Whose.
+        array: ArrayId,
+        /// The drive.
+        spare: Spare,
+    },
+    /// Give the place of a member that is out to a drive that holds nothing of use.
+    Replace {
+        /// Whose.
+        array: ArrayId,
+        /// The place.
+        slot: Slot,
+        /// The drive.
+        spare: Spare,
+    },
+    /// Let the rebuild of a member wait, or go on.
+    PauseRebuild {
+        /// Whose.
+        array: ArrayId,
+        /// Whether it is to wait.
+        paused: bool,
     },
     /// Use a log copy no longer.
     FailCopy {
@@ -167,6 +191,18 @@ pub enum Refusal {
     /// The array takes no writes.
     #[error("the array takes no writes: too many members or all log copies are lost")]
     Down,
+    /// There is a member in the place.
+    #[error("the place has a member that is in use: fail that drive first")]
+    Taken,
+    /// The drive is too small.
+    #[error("it is smaller than the array's members")]
+    TooSmall,
+    /// The drive takes part, or is kept, already.
+    #[error("it is in use, or a spare, already")]
+    InUse,
+    /// The drive does not do what it should.
+    #[error("it failed while it was being prepared, and is not used")]
+    DriveFailed,
     /// The appliance is stopping.
     #[error("the appliance is stopping")]
     Stopping,
@@ -252,6 +288,47 @@ pub enum Event {
         peers: Span,
         /// Whether it is excluded for that.
         excluded: bool,
+    },
+    /// A drive has the place of a member, and is to be rebuilt.
+    Joined {
+        /// Whose.
+        array: ArrayId,
+        /// The place.
+        slot: Slot,
+        /// The drive.
+        device: DeviceId,
+    },
+    /// A drive failed before it had the place.
+    DriveRefused {
+        /// Whose.
+        array: ArrayId,
+        /// The drive.
+        device: DeviceId,
+    },
+    /// A member is being rebuilt from here on.
+    RebuildBegan {
+        /// Whose.
+        array: ArrayId,
+        /// Which.
+        slot: Slot,
+        /// Stripes below this are current on it already.
+        position: StripeId,
+    },
+    /// Blocks of a zone cannot be had while a member is rebuilt: it stays behind there until the next start.
+    RebuildBlocked {
+        /// Whose.
+        array: ArrayId,
+        /// Which.
+        slot: Slot,
+        /// The first stripe of the zone.
+        stripe: StripeId,
+    },
+    /// A member is whole again.
+    Rebuilt {
+        /// Whose.
+        array: ArrayId,
+        /// Which.
+        slot: Slot,
     },
     /// News were lost, because nobody took them in time.
     Lost {

@@ -12,7 +12,7 @@
 //! | [`array`] | one shard's part of an array: log, cache, members |
 //! | [`command`] | what the control side asks of the coordinator, and what it is told |
 //! | [`drives`] | what is expected of drives |
-//! | [`coordinator`] | what changes for all shards: exclusions, initialised zones, the clean stop |
+//! | [`coordinator`] | what changes for all shards: who takes part, rebuilds, initialised zones, the clean stop |
 //! | [`front`] | connections of hosts |
 //! | `jobs` | long work on volumes: cleaning, copying |
 //! | [`boot`] | making arrays, assembling and recovering them, before any reactor turns |

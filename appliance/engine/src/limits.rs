@@ -56,8 +56,14 @@ pub const MAX_VOLUMES: usize = 1 << 16;
 /// Volumes that are copied at a time.
 pub const MAX_COPIES: usize = 4;
 
+/// Spare drives of an array.
+pub const MAX_SPARES: usize = 32;
+
 /// Answers and news that wait for the control side. News beyond that are lost and counted; answers have their places.
 pub const MAX_NEWS: usize = 512;
+
+/// Zones that a shard is given at a time to be walked over, of one array.
+pub const ZONES_AT_A_SHARD: usize = 2;
 
 /// Stripes under destage on one shard and array.
 pub const MAX_DESTAGES: usize = 256;

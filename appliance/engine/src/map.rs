@@ -17,6 +17,8 @@ pub struct Member {
     pub device: DeviceId,
     /// Where its data region begins.
     pub data_start: DeviceBlock,
+    /// While it is being rebuilt: stripes below this are current on it, the others are not there. None: it is whole.
+    pub position: Option<StripeId>,
 }
 
 /// When a write is acknowledged.
@@ -48,7 +50,7 @@ pub struct ArrayMap {
     pub name: String,
     /// Its identity.
     pub uuid: Uuid,
-    /// The epoch: one more with each exclusion.
+    /// The epoch: one more with each change of who takes part.
     pub epoch: u64,
     /// Where blocks lie.
     pub geometry: Geometry,
@@ -71,12 +73,29 @@ pub struct ArrayMap {
 }
 
 impl ArrayMap {
-    /// Slots without a member, as a bit mask.
+    /// Slots without a whole member, as a bit mask: what is not there as a rule, for planning by the array.
     pub fn missing(&self) -> u32 {
-        (0..)
-            .zip(&self.members)
-            .filter(|(_, member)| member.is_none())
-            .fold(0, |mask, (slot, _): (u32, _)| mask | 1 << slot)
+        self.slots(|member| member.is_none_or(|member| member.position.is_some()))
+    }
+
+    /// Slots without any member, as a bit mask.
+    pub fn absent(&self) -> u32 {
+        self.slots(|member| member.is_none())
+    }
+
+    /// Slots without a member that holds a stripe, as a bit mask. The owner of the stripe may know of more.
+    pub fn missing_at(&self, stripe: StripeId) -> u32 {
+        self.slots(|member| member.is_none_or(|member| member.position.is_some_and(|position| stripe >= position)))
+    }
+
+    fn slots(&self, are: impl Fn(Option<Member>) -> bool) -> u32 {
+        let slots = (0u32..).zip(&self.members).filter(|(_, member)| are(**member));
+        slots.fold(0, |mask, (slot, _)| mask | 1 << slot)
+    }
+
+    /// Whether the member of a slot is being rebuilt.
+    pub fn is_rebuilding(&self, slot: Slot) -> bool {
+        self.members[slot.index()].is_some_and(|member| member.position.is_some())
     }
 
     /// Log blocks that destaging a stripe may need at most.
@@ -94,8 +113,13 @@ impl ArrayMap {
         ShardId(lane.0 % self.shards)
     }
 
-    /// The member of a slot and the device block of a stripe on it.
+    /// The member of a slot and the device block of a stripe on it, if it holds the stripe.
     pub fn on_member(&self, slot: Slot, stripe: StripeId) -> Option<(DeviceId, DeviceBlock)> {
+        if self.missing_at(stripe) & 1 << slot.0 == 0 { self.place(slot, stripe) } else { None }
+    }
+
+    /// The member of a slot and the device block that is the stripe's on it, whether it holds it or not.
+    pub fn place(&self, slot: Slot, stripe: StripeId) -> Option<(DeviceId, DeviceBlock)> {
         let member = self.members[slot.index()]?;
         Some((member.device, DeviceBlock(member.data_start.0 + stripe.0)))
     }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use base::ids::{ArrayBlock, ArrayId, Slot, ZoneId};
 use base::snapshot::Snapshot;
-use base::time::Span;
+use base::time::{Span, Time};
 use ports::{BufferList, DeviceError};
 
-use crate::array::MemberErrors;
+use crate::array::{MemberErrors, Order};
 use crate::command::{Answer, Command, Event};
 use crate::front::FrontMessage;
 use crate::io::IoError;
@@ -20,6 +20,8 @@ use crate::status::ShardStatus;
 pub struct Fragment {
     /// The request it belongs to, on the shard that it came from.
     pub request: u64,
+    /// When it was sent, for measuring how long hosts wait.
+    pub since: Time,
     /// Blocks of the request before this part.
     pub offset: u32,
     /// How many blocks, at most [`crate::limits::MAX_FRAGMENT_BLOCKS`].
@@ -54,6 +56,8 @@ pub enum FragmentKind {
 pub struct FragmentDone {
     /// The request.
     pub request: u64,
+    /// When it was sent.
+    pub since: Time,
     /// Blocks of the request before this part.
     pub offset: u32,
     /// How it ended.
@@ -120,6 +124,31 @@ pub enum Message {
     ZoneInitialised {
         /// Whose zone.
         array: ArrayId,
+        /// Which.
+        zone: ZoneId,
+    },
+    /// From the coordinator to the owner of a zone: walk over it.
+    Walk {
+        /// Whose zone.
+        array: ArrayId,
+        /// Which, and what for.
+        order: Order,
+    },
+    /// To the coordinator: some block of the zone cannot be had, and it is not done.
+    ZoneBlocked {
+        /// Whose zone.
+        array: ArrayId,
+        /// The number that came with the order.
+        run: u32,
+        /// Which.
+        zone: ZoneId,
+    },
+    /// To the coordinator: that was done.
+    ZoneWalked {
+        /// Whose zone.
+        array: ArrayId,
+        /// The number that came with the order.
+        run: u32,
         /// Which.
         zone: ZoneId,
     },

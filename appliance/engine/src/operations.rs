@@ -155,6 +155,15 @@ impl<T> Operations<T> {
         self.let_go
     }
 
+    /// Whether something is being written to a device, be it that nobody waits for it any more.
+    pub(crate) fn is_writing(&self, device: DeviceId) -> bool {
+        let writes = |place: &Operation<T>| {
+            let is_data = matches!(place.op, DeviceOp::Write | DeviceOp::WriteZeroes(_));
+            place.holds || is_data && place.purpose.is_some()
+        };
+        self.places.iter().any(|place| place.device == device && writes(place))
+    }
+
     /// Starts an operation. The caller has seen that one is available.
     pub(crate) fn start(
         &mut self,

@@ -315,6 +315,7 @@ impl Router {
         };
         let fragment = Fragment {
             request: key.to_bits(),
+            since: ports.now(),
             offset: request.sent,
             count: count as u16,
             array,

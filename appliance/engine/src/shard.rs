@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use base::ids::{ArrayId, DeviceId, ShardId};
+use base::ids::{ArrayId, DeviceId, ShardId, Slot};
 use base::metrics::{DeviceOp as CountedOp, Metrics};
 use base::time::{Span, Time};
 use ports::{DeviceError, DeviceOp, Ports, Program, Turn};
@@ -172,6 +172,8 @@ impl Shard {
             | Message::MemberSlow { .. }
             | Message::CopyFailed { .. }
             | Message::ZoneZeroed { .. }
+            | Message::ZoneWalked { .. }
+            | Message::ZoneBlocked { .. }
             | Message::Command(_)
             | Message::VolumesTaken { .. }
             | Message::LanesClosed => {
@@ -180,6 +182,9 @@ impl Shard {
             }
             Message::ZoneInitialised { array, zone } => {
                 self.with_array(ports, array, |array, work| array.zone_initialised(work, zone));
+            }
+            Message::Walk { array, order } => {
+                self.with_array(ports, array, |array, _| array.order(order));
             }
             Message::Map(map) => {
                 let array = map.id;
@@ -272,7 +277,8 @@ impl Shard {
             | Purpose::DestageWrite { array, .. }
             | Purpose::MemberFlush { array, .. }
             | Purpose::ZoneZero { array, .. }
-            | Purpose::ZoneFlush { array, .. } => {
+            | Purpose::ZoneFlush { array, .. }
+            | Purpose::Walk { array, .. } => {
                 self.with_array(ports, array, |array, work| array.completed(work, purpose, took, result));
             }
         }
@@ -306,7 +312,7 @@ impl Shard {
             self.with_array(ports, array, |array, work| array.fragment(work, shard, fragment));
         }
         for index in 0..self.arrays.len() {
-            while let Some((to, done)) = self.arrays[index].answer() {
+            while let Some((to, done)) = self.arrays[index].answer(ports.now()) {
                 worked = true;
                 self.answer(ports, to, done);
             }
@@ -428,6 +434,11 @@ impl Shard {
                     Service::ReadOnly => "read-only",
                     Service::Failed => "failed",
                 },
+                members: map.members.iter().map(|member| member.map(|member| member.device)).collect(),
+                copies: map.copies.clone(),
+                rebuilding_members: (0u8..map.members.len() as u8).filter(|&at| map.is_rebuilding(Slot(at))).collect(),
+                rebuild: self.coordinator.as_ref().and_then(|coordinator| coordinator.rebuild_status(map.id, now)),
+                spares: self.coordinator.as_ref().map_or_else(Vec::new, |coordinator| coordinator.spares(map.id)),
                 missing_members: absent(map.members.iter().map(Option::is_some).collect()),
                 slow_members: array.slow_members(),
                 missing_copies: absent(map.copies.iter().map(Option::is_some).collect()),
@@ -455,6 +466,12 @@ impl Shard {
             metrics.dirty_blocks.set(usage.dirty_blocks);
             let missing = u64::from(map.missing().count_ones());
             metrics.members_missing.set(missing);
+            if let Some(coordinator) = &self.coordinator {
+                let rebuild = coordinator.rebuild_status(map.id, Time(0));
+                metrics.rebuilding.set(u64::from(rebuild.is_some()));
+                let left = rebuild.map_or(0, |rebuild| rebuild.bytes - rebuild.done_bytes);
+                metrics.rebuild_left_blocks.set(left / base::BLOCK as u64);
+            }
             metrics.degraded.set(u64::from(missing > 0));
             metrics.log_copies_missing.set(map.copies.iter().filter(|copy| copy.is_none()).count() as u64);
             metrics.read_only.set(u64::from(map.service != Service::ReadWrite));

@@ -1,6 +1,6 @@
 //! What one shard has to tell, for `status` and for people. Plain values, put together when asked.
 
-use base::ids::{ArrayId, ShardId};
+use base::ids::{ArrayId, DeviceId, ShardId};
 use serde::Serialize;
 
 use crate::array::Usage;
@@ -49,6 +49,19 @@ pub struct ArrayStatus {
     pub epoch: u64,
     /// `read-write`, `read-only` or `failed`.
     pub service: &'static str,
+    /// The devices of the members by slot; none where one takes no part.
+    #[serde(skip)]
+    pub members: Vec<Option<DeviceId>>,
+    /// The devices of the log copies; none where one takes no part.
+    #[serde(skip)]
+    pub copies: Vec<Option<DeviceId>>,
+    /// Slots whose member is being rebuilt, or is to be.
+    pub rebuilding_members: Vec<u8>,
+    /// Drives that may take the place of a member. Shard 0 knows them.
+    #[serde(skip)]
+    pub spares: Vec<DeviceId>,
+    /// The member that is being rebuilt, if one is. Shard 0 knows it.
+    pub rebuild: Option<RebuildStatus>,
     /// Slots without a member.
     pub missing_members: Vec<u8>,
     /// Slots whose members are much slower than the others.
@@ -57,6 +70,23 @@ pub struct ArrayStatus {
     pub missing_copies: Vec<u8>,
     /// How full it is.
     pub usage: Usage,
+}
+
+/// A rebuild.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct RebuildStatus {
+    /// The member's place.
+    pub slot: u8,
+    /// How much of it is current.
+    pub done_bytes: u64,
+    /// How much it is in all.
+    pub bytes: u64,
+    /// How fast it went, on average, since it began or the process was started.
+    pub bytes_a_second: u64,
+    /// How long it will take at that rate, if it has one.
+    pub seconds_left: Option<u64>,
+    /// Whether it was told to wait.
+    pub paused: bool,
 }
 
 /// A connection.

@@ -9,6 +9,7 @@ use base::ids::{ArrayId, DeviceBlock, DeviceId, ZoneId};
 use base::{BLOCK, Block, ZERO_BLOCK};
 use engine::array::DestageSettings;
 use engine::boot::{AssembleOptions, BootError, BootedArray, CreateArray, CreateVolume, assemble, create_array};
+use engine::coordinator::RebuildSettings;
 use engine::drives::DriveSettings;
 use journal::{LogLayout, LogMode, LogSuperblock};
 use ports::{DeviceError, SyncDevice};
@@ -144,6 +145,7 @@ fn start(devices: &mut Devices, volumes: &[&str]) -> Result<BootedArray, BootErr
         cache_blocks: 64,
         settings: DestageSettings::default(),
         drives: DriveSettings::default(),
+        rebuild: RebuildSettings::default(),
     };
     assemble(devices, &options, &mut entropy())
 }

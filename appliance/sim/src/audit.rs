@@ -5,7 +5,7 @@
 use base::Block;
 use base::ids::{DeviceBlock, DeviceId, LaneId, StripeId};
 use journal::{LogLayout, LogReader, LogSuperblock, ReadFault, scan_lane};
-use raid::{Initialised, State, Superblock, superblock_block};
+use raid::{Initialised, State, Superblock, SuperblockError, superblock_block};
 
 use crate::failure::Failure;
 use crate::rack::Rack;
@@ -62,15 +62,22 @@ pub(crate) fn bitmap(rack: &Rack, members: &[(DeviceId, Superblock)]) -> Result<
 /// The members that the newest superblock counts in, in slot order.
 pub(crate) fn members_in_force(scenario: &Scenario, rack: &Rack) -> Result<Vec<(DeviceId, Superblock)>, Failure> {
     let mut found = Vec::new();
-    for device in scenario.member_devices().filter(|&device| rack.works(device)) {
+    let devices = scenario.member_devices().chain(scenario.spare_devices());
+    for device in devices.filter(|&device| rack.works(device)) {
         let slot = |update| rack.peek(device, superblock_block(update));
-        let superblock = Superblock::newest(slot(0), slot(1))
-            .map_err(|fault| Failure::Member { device, detail: fault.to_string() })?;
-        found.push((device, superblock));
+        match Superblock::newest(slot(0), slot(1)) {
+            // What is no member yet, or was one and is being prepared to be one again.
+            Err(SuperblockError::NotASuperblock | SuperblockError::BadCrc) if scenario.spares > 0 => {}
+            Err(fault) => return Err(Failure::Member { device, detail: fault.to_string() }),
+            Ok(superblock) => found.push((device, superblock)),
+        }
     }
-    let newest = found.iter().map(|(_, superblock)| superblock).max_by_key(|superblock| superblock.epoch);
-    let Some(newest) = newest.cloned() else { return Ok(Vec::new()) };
-    found.retain(|(_, superblock)| newest.members[usize::from(superblock.slot)].state == State::Active);
+    let whole = found.iter().map(|(_, said)| said).filter(|said| said.entry().state == State::Active);
+    let Some(newest) = whole.max_by_key(|said| said.epoch).cloned() else { return Ok(Vec::new()) };
+    found.retain(|(_, said)| {
+        let named = newest.members[usize::from(said.slot)];
+        named.state == State::Active && named.uuid == said.uuid()
+    });
     found.sort_by_key(|(_, superblock)| superblock.slot);
     Ok(found)
 }

@@ -22,6 +22,7 @@
 //! | [`subject`] | what is put to the test |
 //! | [`production`] | the engine's shards as that |
 //! | [`image`] | arrays as earlier versions left them |
+//! | [`operator`] | what happens to drives under somebody's eyes |
 //! | [`machine`] | one appliance between power-on and power-off |
 //! | [`world`] | a run from beginning to end |
 //! | [`audit`] | what must lie on the devices after a clean stop |
@@ -48,6 +49,7 @@ pub mod fault;
 pub mod image;
 pub mod machine;
 pub mod mesh;
+pub mod operator;
 pub mod oracle;
 pub mod pool;
 pub mod ports;

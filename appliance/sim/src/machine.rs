@@ -9,12 +9,14 @@ use std::sync::Arc;
 
 use base::ids::{DeviceId, ShardId};
 use base::time::{Span, Time};
+use base::uuid::Uuid;
 use engine::command::{Answer, Command};
 use engine::io::{IoDone, IoRequest};
 use engine::map::VolumeTables;
 use ports::Ports;
 
 use crate::boot_device::BootDevice;
+use crate::operator::{Health, Order};
 use crate::ports::{PortsOptions, SimPorts};
 use crate::rack::Rack;
 use crate::random::Random;
@@ -66,6 +68,8 @@ pub struct Machine<S: Subject> {
     places: Vec<Place>,
     random: Random,
     answers: VecDeque<Answer>,
+    /// Members that were rebuilt.
+    rebuilt: u64,
 }
 
 impl<S: Subject> Machine<S> {
@@ -107,6 +111,7 @@ impl<S: Subject> Machine<S> {
             shards,
             random: Random::named(seed, "machine"),
             answers: VecDeque::new(),
+            rebuilt: 0,
         }))
     }
 
@@ -146,6 +151,22 @@ impl<S: Subject> Machine<S> {
         S::tables(&self.shards)
     }
 
+    /// How the array is; none where nobody looks after its drives.
+    pub fn health(&self) -> Option<Health> {
+        S::health(&self.shards)
+    }
+
+    /// Asks for something to be done about drives.
+    pub fn ask(&mut self, scenario: &Scenario, ticket: u64, order: Order, uuid: Uuid) {
+        S::ask(&mut self.ports, scenario, ticket, order, uuid);
+        self.wake();
+    }
+
+    /// How many members were rebuilt since this was last asked.
+    pub fn rebuilt(&mut self) -> u64 {
+        core::mem::take(&mut self.rebuilt)
+    }
+
     /// Asks for a clean stop.
     pub fn stop(&mut self) {
         S::stop(&mut self.shards, &mut self.ports);
@@ -180,6 +201,7 @@ impl<S: Subject> Machine<S> {
             self.wake();
         }
         while let Some((_, message)) = self.ports.control_message() {
+            self.rebuilt += u64::from(S::tells_of_rebuild(&message));
             self.answers.extend(S::answer(message));
         }
         Step::Moved

@@ -146,7 +146,7 @@ fn command(mut arguments: Arguments) -> Result<(), String> {
 
 fn run_seeds(seeds: impl Iterator<Item = u64>, end: Option<Instant>, aloud: bool) -> Result<(), String> {
     let started = Instant::now();
-    let (mut runs, mut events, mut cuts, mut probes) = (0u64, 0u64, 0u64, 0u64);
+    let (mut runs, mut events, mut cuts, mut probes, mut rebuilds) = (0u64, 0u64, 0u64, 0u64, 0u64);
     for seed in seeds {
         if end.is_some_and(|end| Instant::now() >= end) {
             break;
@@ -158,10 +158,11 @@ fn run_seeds(seeds: impl Iterator<Item = u64>, end: Option<Instant>, aloud: bool
         events += report.events;
         cuts += report.cuts;
         probes += report.probes;
+        rebuilds += report.rebuilds;
     }
     let minutes = started.elapsed().as_secs_f64() / 60.0;
     println!(
-        "{runs} seeds passed: {events} events ({:.0} a minute), {cuts} power cuts, {probes} losses tried",
+        "{runs} seeds passed: {events} events ({:.0} a minute), {cuts} power cuts, {probes} losses tried, {rebuilds} rebuilds",
         events as f64 / minutes.max(1e-9)
     );
     Ok(())

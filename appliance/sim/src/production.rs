@@ -3,13 +3,15 @@
 
 use std::sync::Arc;
 
-use base::ids::{ArrayId, ShardId};
+use base::ids::{ArrayId, DeviceId, ShardId, Slot};
 use base::metrics::{Metrics, Names, VolumeName};
 use base::snapshot::Snapshot;
+use base::time::Time;
+use base::uuid::Uuid;
 use engine::array::DestageSettings;
-use engine::boot::{AssembleOptions, CreateArray, CreateVolume, assemble, create_array};
-use engine::command::{Answer, Command};
-use engine::coordinator::CoordinatorSetup;
+use engine::boot::{AssembleOptions, CreateArray, CreateVolume, assemble, create_array, probe};
+use engine::command::{Answer, Command, Event, Verb};
+use engine::coordinator::{CoordinatorSetup, Spare};
 use engine::drives::DriveSettings;
 use engine::io::{IoDone, IoRequest};
 use engine::limits::MESH_CAPACITY;
@@ -20,16 +22,17 @@ use ports::{Program, Turn};
 use raid::Level;
 
 use crate::ailing::blocks_were_mended;
-use crate::audit::{log_is_clean, parity_matches};
+use crate::audit::{log_is_clean, members_in_force, parity_matches};
 use crate::boot_device::BootDevice;
 use crate::exposed::members_hold_acknowledged;
 use crate::failure::Failure;
+use crate::operator::{Health, Order};
 use crate::oracle::Oracle;
 use crate::ports::SimPorts;
 use crate::rack::Rack;
 use crate::random::Random;
 use crate::scenario::Scenario;
-use crate::subject::Subject;
+use crate::subject::{Subject, draw_uuid};
 
 const ARRAY: &str = "array";
 const VOLUME: &str = "volume";
@@ -86,8 +89,18 @@ impl Subject for Production {
             cache_blocks: 0,
             settings: settings(scenario),
             drives: DriveSettings { max_read_errors: scenario.max_read_errors, ..DriveSettings::default() },
+            rebuild: scenario.rebuild,
         };
-        let booted = assemble(devices, &options, &mut || random.bits()).map_err(|error| error.to_string())?;
+        let mut booted = assemble(devices, &options, &mut || random.bits()).map_err(|error| error.to_string())?;
+        for device in scenario.spare_devices() {
+            // One that fails is none.
+            if devices[device.index()].is_some()
+                && let Ok(found) = probe(devices, device)
+            {
+                let blocks = scenario.member_blocks();
+                booted.keep_spare(device, blocks, &found, draw_uuid(random));
+            }
+        }
         let volumes = Snapshot::new(booted.volumes());
         let names = Names {
             version: String::new(),
@@ -154,6 +167,34 @@ impl Subject for Production {
         assert!(posted.is_ok(), "the control side has said nothing before");
     }
 
+    fn health(shards: &[Self]) -> Option<Health> {
+        let status = shards[0].shard.status(Time(0));
+        let array = &status.arrays[0];
+        Some(Health {
+            members: array.members.clone(),
+            rebuilding: array.rebuilding_members.first().copied().map(Slot),
+            spares: array.spares.clone(),
+            writable: array.service == "read-write",
+        })
+    }
+
+    fn ask(ports: &mut SimPorts<Message>, scenario: &Scenario, ticket: u64, order: Order, uuid: Uuid) {
+        let array = ArrayId(0);
+        let spare = |device| Spare { device, blocks: scenario.member_blocks(), uuid };
+        let verb = match order {
+            Order::Fail(slot) => Verb::FailMember { array, slot },
+            Order::Add(device) => Verb::AddSpare { array, spare: spare(device) },
+            Order::Replace(slot, device) => Verb::Replace { array, slot, spare: spare(device) },
+            Order::Pause(paused) => Verb::PauseRebuild { array, paused },
+        };
+        let posted = ports.control_post(ShardId(0), Message::Command(Box::new(Command { ticket, verb })));
+        assert!(posted.is_ok(), "one command at a time finds room");
+    }
+
+    fn tells_of_rebuild(message: &Message) -> bool {
+        matches!(message, Message::Event(event) if matches!(**event, Event::Rebuilt { .. }))
+    }
+
     fn audit(scenario: &Scenario, rack: &Rack) -> Result<(), Failure> {
         parity_matches(scenario, rack)?;
         log_is_clean(scenario, rack)
@@ -161,6 +202,12 @@ impl Subject for Production {
 
     fn audit_read(scenario: &Scenario, rack: &Rack) -> Result<(), Failure> {
         blocks_were_mended(scenario, rack)
+    }
+
+    fn whole_members(scenario: &Scenario, rack: &Rack) -> Result<Vec<DeviceId>, Failure> {
+        let members = members_in_force(scenario, rack)?;
+        let is_whole = members.len() == usize::from(scenario.members);
+        Ok(members.into_iter().map(|(device, _)| device).filter(|_| is_whole).collect())
     }
 
     fn audit_without_log(scenario: &Scenario, rack: &Rack, told: &Oracle) -> Result<(), Failure> {

@@ -1,11 +1,14 @@
 //! What a run is about: the appliance, its devices, its workload and what goes wrong, all drawn from one seed. Damage stays
-//! within what the array promises to survive: one member, and all log copies but one, over the whole run.
+//! within what the array promises to survive: one member at a time, and all log copies but one over the whole run. Without
+//! drives to take its place, one member over the whole run is lost.
 
 mod blocks;
 mod log_life;
 
 use base::ids::{DeviceId, Lba};
 use base::time::Span;
+use engine::array::Limits;
+use engine::coordinator::RebuildSettings;
 use engine::limits::atomic_blocks;
 
 use crate::carver::CarvingOptions;
@@ -93,6 +96,14 @@ pub struct Scenario {
     pub log_patience: Span,
     /// Whether the members are known to hold zeros when the array is made.
     pub members_are_zero: bool,
+    /// Drives beside the members, which may take their places.
+    pub spares: u8,
+    /// How members are rebuilt.
+    pub rebuild: RebuildSettings,
+    /// Whether somebody looks after the drives, for good and ill.
+    pub operated: bool,
+    /// At the end, wait until the array is whole if it can be.
+    pub heals: bool,
     /// A member that is lost before the first request.
     pub degraded: Option<DeviceId>,
     /// What goes wrong, by effects after the array was made.
@@ -134,6 +145,12 @@ const CARVING_OF: u64 = 32;
 /// Seeds with this remainder have drives that ail.
 const AILING: u64 = 0;
 const AILING_OF: u64 = 8;
+/// Seeds with these remainders lose members again and again, and have drives to take their places.
+const HEALING: [u64; 2] = [3, 9];
+const HEALING_OF: u64 = 16;
+
+/// Buffers that preparing a drive takes.
+const JOIN_BLOCKS: usize = 64;
 
 /// Stripes of a zone.
 pub const ZONE_STRIPES: u64 = 1024;
@@ -171,6 +188,10 @@ impl Scenario {
             log_cache: member_cache && random.once_in(2),
             log_patience: Span::from_secs(10),
             members_are_zero: random.once_in(2),
+            spares: 0,
+            rebuild: RebuildSettings::default(),
+            operated: false,
+            heals: false,
             degraded: None,
             faults: Vec::new(),
             probe_losses: random.once_in(3),
@@ -192,13 +213,16 @@ impl Scenario {
             queue_depth: random.choose(&[2, 8, 64]),
             slow_members_once_in: SLOW_ONCE_IN,
             slow_log_once_in: SLOW_ONCE_IN,
-            pool_blocks: 2048 + usize::from(shards) * 1300,
+            pool_blocks: 2048 + JOIN_BLOCKS + usize::from(shards) * 1600,
             hiccups_once_in: 0,
             max_read_errors: u32::MAX,
         };
         scenario.faults = scenario.draw_faults(&mut random);
         if PRESSING.contains(&(seed % PRESSING_OF)) {
             scenario.press(&mut Random::named(seed, "pressure"));
+        }
+        if HEALING.contains(&(seed % HEALING_OF)) {
+            scenario.look_after(&mut Random::named(seed, "healing"));
         }
         if blocks::SEEDS.contains(&(seed % blocks::SEEDS_OF)) {
             scenario.ask_much_of_blocks(&mut Random::named(seed, "blocks"));
@@ -250,7 +274,7 @@ impl Scenario {
         self.members_are_zero = random.once_in(4);
         self.slow_members_once_in = random.choose(&[3, SLOW_ONCE_IN]);
         self.slow_log_once_in = random.choose(&[3, SLOW_ONCE_IN]);
-        self.pool_blocks = 4096 + usize::from(self.shards) * 1300;
+        self.pool_blocks = 4096 + JOIN_BLOCKS + usize::from(self.shards) * 1600;
         let row_blocks = self.chunk_blocks * (u32::from(self.members) - 1);
         let hot = Window { start: Lba(random.below(64) * 8), blocks: random.choose(&[8, 16, 48]) };
         let last_zone = (self.zones - 1) * ZONE_STRIPES * (u64::from(self.members) - 1);
@@ -309,6 +333,29 @@ impl Scenario {
         self.faults = faults;
     }
 
+    // Drives come and go while hosts work, and the power fails now and then. Members are lost by whoever looks after them,
+    // who knows when one may be; log copies by plan.
+    fn look_after(&mut self, random: &mut Random) {
+        self.operated = true;
+        self.heals = !random.once_in(3);
+        self.spares = random.choose(&[1, 1, 2, 3]);
+        self.zones = random.between(1, 6);
+        self.rebuild = RebuildSettings {
+            limits: Limits {
+                bytes_a_second: random.choose(&[0, 0, 200 << 20, 2 << 30]),
+                latency: random.choose(&[Span::ZERO, Span::from_micros(50), Span::from_millis(5)]),
+            },
+            save_zones: random.choose(&[1, 1, 2, 64]),
+            save_period: random.choose(&[Span::from_millis(1), Span::from_secs(5)]),
+        };
+        let row_blocks = self.chunk_blocks * (u32::from(self.members) - 1);
+        self.workload.windows = windows(random, self.volume_blocks(), row_blocks);
+        self.workload.requests = random.between(200, 1200);
+        let members = u16::from(self.members);
+        let loses_member = |fault| matches!(fault, Fault::Lost { device, .. } if device.0 < members);
+        self.faults.retain(|planned| !loses_member(planned.fault));
+    }
+
     fn draw_faults(&self, random: &mut Random) -> Vec<PlannedFault> {
         let mut faults = Vec::new();
         let mut effect = 0;
@@ -354,11 +401,22 @@ impl Scenario {
         (first..first + u16::from(self.log_copies)).map(DeviceId)
     }
 
-    /// All devices: the members, then the log copies.
+    /// The drives that may take the place of a member.
+    pub fn spare_devices(&self) -> impl Iterator<Item = DeviceId> + use<> {
+        let first = u16::from(self.members) + u16::from(self.log_copies);
+        (first..first + u16::from(self.spares)).map(DeviceId)
+    }
+
+    /// Blocks of a member's device, and of a spare one.
+    pub fn member_blocks(&self) -> u64 {
+        MEMBER_OVERHEAD_BLOCKS + self.zones * ZONE_STRIPES
+    }
+
+    /// All devices: the members, the log copies, the spare ones.
     pub fn devices(&self) -> Vec<DeviceOptions> {
         let queue_depth = self.queue_depth;
         let member = DeviceOptions {
-            blocks: MEMBER_OVERHEAD_BLOCKS + self.zones * ZONE_STRIPES,
+            blocks: self.member_blocks(),
             volatile_cache: self.member_cache,
             queue_depth,
             slow_once_in: self.slow_members_once_in,
@@ -376,7 +434,8 @@ impl Scenario {
             holds_log: true,
         };
         let members = self.member_devices().map(|_| member);
-        members.chain(self.log_devices().map(|_| log)).collect()
+        let spares = self.spare_devices().map(|_| DeviceOptions { used: true, ..member });
+        members.chain(self.log_devices().map(|_| log)).chain(spares).collect()
     }
 }
 

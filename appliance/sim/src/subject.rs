@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use base::ids::DeviceId;
 use base::uuid::Uuid;
 use engine::command::{Answer, Command};
 use engine::io::{IoDone, IoRequest};
@@ -11,6 +12,7 @@ use ports::Turn;
 
 use crate::boot_device::BootDevice;
 use crate::failure::Failure;
+use crate::operator::{Health, Order};
 use crate::oracle::Oracle;
 use crate::ports::SimPorts;
 use crate::rack::Rack;
@@ -67,6 +69,21 @@ pub trait Subject: Sized {
     /// Asks all shards to stop cleanly.
     fn stop(shards: &mut [Self], ports: &mut SimPorts<Self::Message>);
 
+    /// How the array is; none where nobody looks after its drives.
+    fn health(_: &[Self]) -> Option<Health> {
+        None
+    }
+
+    /// Asks for something to be done about drives.
+    fn ask(_: &mut SimPorts<Self::Message>, _: &Scenario, _: u64, order: Order, _: Uuid) {
+        unreachable!("nobody looks after the drives: {order:?}")
+    }
+
+    /// Whether this says that a member is whole again.
+    fn tells_of_rebuild(_: &Self::Message) -> bool {
+        false
+    }
+
     /// Looks at the devices after a clean stop: whatever must hold between their contents.
     ///
     /// # Errors
@@ -78,6 +95,14 @@ pub trait Subject: Sized {
     /// # Errors
     /// What does not hold.
     fn audit_read(scenario: &Scenario, rack: &Rack) -> Result<(), Failure>;
+
+    /// The devices of the members, if the array is whole by what is on them; else none.
+    ///
+    /// # Errors
+    /// A member that is not in order.
+    fn whole_members(_: &Scenario, _: &Rack) -> Result<Vec<DeviceId>, Failure> {
+        Ok(Vec::new())
+    }
 
     /// Looks at the devices after a power cut: whatever must hold although the log were lost too. `told` knows which writes
     /// were acknowledged and nothing of reads.

@@ -6,6 +6,7 @@ use core::fmt;
 
 use base::ids::{DeviceId, Lba};
 use base::time::Span;
+use engine::coordinator::RebuildSettings;
 
 use crate::failure::Failure;
 use crate::fault::{Fault, PlannedFault};
@@ -28,6 +29,8 @@ pub enum Damage {
     MemberLostInCrash,
     /// A log copy is lost in the crash and never returns.
     CopyLostInCrash,
+    /// A member is missing from the beginning, and a drive takes its place.
+    Rebuilding,
 }
 
 /// What the script runs on.
@@ -50,6 +53,7 @@ impl fmt::Display for Case {
             Damage::Degraded => "degraded",
             Damage::MemberLostInCrash => "a member lost in the crash",
             Damage::CopyLostInCrash => "a log copy lost in the crash",
+            Damage::Rebuilding => "a member being rebuilt",
         };
         let mode = if self.write_through { "write-through" } else { "write-back" };
         let cache = if self.volatile_cache { "volatile caches" } else { "no caches" };
@@ -60,7 +64,9 @@ impl fmt::Display for Case {
 /// All cases, in an order that stays: the place of one is its number.
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    for damage in [Damage::Healthy, Damage::Degraded, Damage::MemberLostInCrash, Damage::CopyLostInCrash] {
+    let all =
+        [Damage::Healthy, Damage::Degraded, Damage::MemberLostInCrash, Damage::CopyLostInCrash, Damage::Rebuilding];
+    for damage in all {
         for log_copies in [1, 2] {
             if damage == Damage::CopyLostInCrash && log_copies == 1 {
                 continue;
@@ -97,7 +103,12 @@ pub fn script(number: usize, case: Case, requests: u64) -> Scenario {
         log_cache: case.volatile_cache,
         log_patience: Span::from_secs(10),
         members_are_zero: !number.is_multiple_of(3),
-        degraded: (case.damage == Damage::Degraded).then_some(DeviceId(number as u16 % u16::from(members))),
+        spares: u8::from(case.damage == Damage::Rebuilding),
+        rebuild: RebuildSettings { save_zones: 1, ..RebuildSettings::default() },
+        operated: false,
+        heals: case.damage == Damage::Rebuilding,
+        degraded: matches!(case.damage, Damage::Degraded | Damage::Rebuilding)
+            .then_some(DeviceId(number as u16 % u16::from(members))),
         faults: Vec::new(),
         probe_losses: true,
         cut_when_idle: false,
@@ -192,7 +203,7 @@ fn run_cut<S: Subject>(world: &World, cut: Cut) -> Result<(), Failure> {
     // What is lost in the crash is lost first: after the cut nothing moves.
     let lose = |device| Fault::Lost { device, returns: false };
     match cases()[cut.case].damage {
-        Damage::Healthy | Damage::Degraded => {}
+        Damage::Healthy | Damage::Degraded | Damage::Rebuilding => {}
         Damage::MemberLostInCrash => plan(cut.first, lose(DeviceId((cut.first % 3) as u16))),
         Damage::CopyLostInCrash => plan(cut.first, lose(DeviceId(3 + (cut.first % 2) as u16))),
     }
@@ -213,7 +224,7 @@ mod tests {
     #[test]
     fn the_cases_cover_every_combination_once() {
         let cases = cases();
-        assert_eq!(cases.len(), 28);
+        assert_eq!(cases.len(), 36);
         for (index, case) in cases.iter().enumerate() {
             assert!(!cases[..index].contains(case));
         }

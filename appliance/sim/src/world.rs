@@ -17,10 +17,11 @@ use crate::carver::{self, Carver, Wish};
 use crate::failure::Failure;
 use crate::fault::PlannedFault;
 use crate::machine::{Machine, Started, Step, boot_devices};
+use crate::operator::{Deed, Health, Operator};
 use crate::rack::Rack;
 use crate::random::Random;
 use crate::scenario::Scenario;
-use crate::subject::Subject;
+use crate::subject::{Subject, draw_uuid};
 use crate::trace::Trace;
 use crate::workload::Workload;
 
@@ -52,6 +53,8 @@ pub struct Report {
     pub cuts: u64,
     /// Further devices whose loss was tried.
     pub probes: u64,
+    /// Members that were rebuilt.
+    pub rebuilds: u64,
 }
 
 /// An appliance whose array has been made: where runs of a scenario begin.
@@ -66,6 +69,8 @@ pub struct World {
     aloud: bool,
     cuts: u64,
     probes: u64,
+    rebuilds: u64,
+    operator: Option<Operator>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,7 +107,8 @@ impl World {
         }
         let workload = Workload::new(scenario.workload.clone(), Random::named(scenario.seed, "workload"));
         let carver = scenario.carving.map(|carving| Carver::new(carving, Random::named(scenario.seed, "carver")));
-        Ok(Self { scenario, rack, workload, carver, random, aloud, cuts: 0, probes: 0 })
+        let operator = scenario.operated.then(|| Operator::new(Random::named(scenario.seed, "operator")));
+        Ok(Self { scenario, rack, workload, carver, random, aloud, cuts: 0, probes: 0, rebuilds: 0, operator })
     }
 
     /// The same world, apart from this one, with other faults before it.
@@ -119,6 +125,8 @@ impl World {
             aloud: self.aloud,
             cuts: self.cuts,
             probes: self.probes,
+            rebuilds: self.rebuilds,
+            operator: None,
         }
     }
 
@@ -142,6 +150,10 @@ impl World {
                 self.power_cycle::<S>()?;
                 continue;
             }
+            if self.scenario.heals && self.heal(&mut machine)? == Served::Cut {
+                self.power_cycle::<S>()?;
+                continue;
+            }
             // Faults may still strike while it stops.
             if self.stop(&mut machine)? == Served::Cut {
                 self.power_cycle::<S>()?;
@@ -151,8 +163,10 @@ impl World {
         }
         let effects = self.rack.borrow().effects();
         self.rack.borrow_mut().plan(Vec::new());
+        self.operator = None;
         S::audit(&self.scenario, &self.rack.borrow())?;
         self.verify_from_rest::<S>()?;
+        self.probe_at_rest::<S>()?;
         let rack = self.rack.borrow();
         Ok(Report {
             trace: rack.trace.hash(),
@@ -160,6 +174,7 @@ impl World {
             effects,
             cuts: self.cuts,
             probes: self.probes,
+            rebuilds: self.rebuilds,
         })
     }
 
@@ -170,6 +185,75 @@ impl World {
         self.stop(&mut machine)?;
         S::audit(&self.scenario, &self.rack.borrow())?;
         S::audit_read(&self.scenario, &self.rack.borrow())
+    }
+
+    // Whoever has come to be a member is as good as those of the beginning: any one may be lost.
+    fn probe_at_rest<S: Subject>(&mut self) -> Result<(), Failure> {
+        if self.scenario.spares == 0 {
+            return Ok(());
+        }
+        let members = S::whole_members(&self.scenario, &self.rack.borrow())?;
+        self.probe_each::<S>(members)
+    }
+
+    // Waits until the array is whole, if there is a drive for it.
+    fn heal<S: Subject>(&mut self, machine: &mut Machine<S>) -> Result<Served, Failure> {
+        if let Some(operator) = &mut self.operator {
+            operator.calm_down();
+        }
+        let patience = &mut Patience::new(machine);
+        loop {
+            let Some(health) = machine.health() else { return Ok(Served::Finished) };
+            let can_come = health.rebuilding.is_some() || !health.spares.is_empty() || self.has_unused(&health);
+            if health.is_whole() || !health.writable || !can_come {
+                return Ok(Served::Finished);
+            }
+            self.operate(machine);
+            let step = machine.step();
+            self.rebuilds += machine.rebuilt();
+            match step {
+                Step::Cut => return Ok(Served::Cut),
+                Step::Ended => return Err(stuck("the rebuild", "the shards ended unasked".into())),
+                Step::Moved => {}
+                Step::Still if self.operator.is_some() => {}
+                Step::Still => return Err(stuck("the rebuild", format!("nothing moves any more: {health:?}"))),
+            }
+            patience.wait(machine, "the rebuild", || format!("{health:?}"))?;
+        }
+    }
+
+    fn candidates(&self) -> Vec<DeviceId> {
+        let all = self.scenario.member_devices().chain(self.scenario.spare_devices());
+        all.filter(|&device| self.rack.borrow().works(device)).collect()
+    }
+
+    fn has_unused(&self, health: &Health) -> bool {
+        self.operator.is_some() && self.candidates().into_iter().any(|device| !health.uses(device))
+    }
+
+    // Lets whoever looks after the drives do something.
+    fn operate<S: Subject>(&mut self, machine: &mut Machine<S>) {
+        self.rebuilds += machine.rebuilt();
+        let Some(operator) = &mut self.operator else { return };
+        while let Some(answer) = machine.answer() {
+            operator.answered(answer.ticket);
+        }
+        if !operator.looks() {
+            return;
+        }
+        let Some(health) = machine.health() else { return };
+        let works = self.candidates();
+        let operator = self.operator.as_mut().expect("it was there just now");
+        match operator.decide(&health, &works) {
+            None => {}
+            Some(Deed::Ask(order)) => {
+                let ticket = operator.ticket();
+                self.rack.borrow_mut().trace.note("asked", &[ticket]);
+                machine.ask(&self.scenario, ticket, order, draw_uuid(&mut Random::named(ticket, "uuid")));
+            }
+            Some(Deed::Lose { device, returns }) => self.rack.borrow_mut().lose(device, returns),
+            Some(Deed::Cut) => self.rack.borrow_mut().cut_power(),
+        }
     }
 
     fn boot<S: Subject>(&mut self) -> Result<Option<Machine<S>>, Failure> {
@@ -206,6 +290,9 @@ impl World {
         if let Some(carver) = &mut self.carver {
             carver.power_cut();
         }
+        if let Some(operator) = &mut self.operator {
+            operator.power_cut();
+        }
         self.rack.borrow_mut().restore_power();
         match self.workload.told() {
             Some(told) => S::audit_without_log(&self.scenario, &self.rack.borrow(), told),
@@ -219,10 +306,14 @@ impl World {
         loop {
             if self.workload.has_verified() {
                 self.workload.end_verification()?;
-                self.probe::<S>()?;
+                self.probe::<S>(machine)?;
             }
             if self.workload.is_finished() && self.has_carved(machine) {
                 return Ok(Served::Finished);
+            }
+            self.operate(machine);
+            if !self.rack.borrow().powered() {
+                return Ok(Served::Cut);
             }
             if self.random.once_in(ASK_ONCE_IN) {
                 self.ask(machine);
@@ -247,8 +338,11 @@ impl World {
                 self.rack.borrow_mut().trace.note("command", &[answer.ticket, u64::from(answer.result.is_ok())]);
                 if let (Some(carver), Some(tables)) = (&mut self.carver, machine.tables()) {
                     carver.answered(&answer, &tables)?;
+                    patience = Patience::new(machine);
                 }
-                patience = Patience::new(machine);
+                if let Some(operator) = &mut self.operator {
+                    operator.answered(answer.ticket);
+                }
             }
             patience.wait(machine, "the requests", || format!("{} are under way", self.workload.under_way()))?;
         }
@@ -327,6 +421,7 @@ impl World {
             }
             patience.wait(machine, "the stop", String::new)?;
         }
+        self.rebuilds += machine.rebuilt();
         self.rack.borrow_mut().trace.note("stopped", &[]);
         // What a device still works on that hangs does not come home, and nothing else stays away.
         let (outstanding, in_flight) = (machine.ports.pool.outstanding(), self.rack.borrow().buffers_in_flight());
@@ -338,9 +433,19 @@ impl World {
     }
 
     // What if, after this recovery, the power failed once more and one device more were lost? All must still be readable.
-    fn probe<S: Subject>(&mut self) -> Result<(), Failure> {
+    fn probe<S: Subject>(&mut self, machine: &Machine<S>) -> Result<(), Failure> {
         if !self.scenario.probe_losses || self.cuts == 0 {
             return Ok(());
+        }
+        if self.scenario.spares > 0
+            && let Some(health) = machine.health()
+        {
+            let is_quiet = self.operator.as_ref().is_none_or(Operator::is_quiet);
+            return if health.is_whole() && is_quiet {
+                self.probe_each::<S>(health.members.into_iter().flatten().collect())
+            } else {
+                Ok(())
+            };
         }
         let groups: [Vec<DeviceId>; 2] =
             [self.scenario.member_devices().collect(), self.scenario.log_devices().collect()];
@@ -349,12 +454,18 @@ impl World {
             if lost >= tolerated {
                 continue;
             }
-            for device in group.into_iter().filter(|&device| !self.rack.borrow().was_lost(device)) {
-                self.probes += 1;
-                self.without(device)
-                    .verify::<S>()
-                    .map_err(|failure| Failure::AfterLoss { device, failure: Box::new(failure) })?;
-            }
+            let left = group.into_iter().filter(|&device| !self.rack.borrow().was_lost(device));
+            self.probe_each::<S>(left.collect())?;
+        }
+        Ok(())
+    }
+
+    fn probe_each<S: Subject>(&mut self, devices: Vec<DeviceId>) -> Result<(), Failure> {
+        for device in devices {
+            self.probes += 1;
+            self.without(device)
+                .verify::<S>()
+                .map_err(|failure| Failure::AfterLoss { device, failure: Box::new(failure) })?;
         }
         Ok(())
     }

@@ -102,6 +102,12 @@ families! {
         "1 while the array lacks redundancy, else 0.";
     ARRAY_MEMBERS_MISSING, "array_members_missing", Gauge, None, ["array"],
         "Members that take no part in the array.";
+    REBUILD_ACTIVE, "rebuild_active", Gauge, None, ["array"],
+        "1 while a member of the array is being rebuilt, else 0.";
+    REBUILD_WRITTEN, "rebuild_written_bytes_total", Counter, Bytes, ["array"],
+        "Bytes written to members that are being rebuilt, what hosts wrote not counted.";
+    REBUILD_LEFT, "rebuild_left_bytes", Gauge, Bytes, ["array"],
+        "Bytes of the member that is being rebuilt which are not current yet.";
     ARRAY_LOG_COPIES_MISSING, "array_log_copies_missing", Gauge, None, ["array"],
         "Log copies that take no part in the array.";
     ARRAY_READ_ONLY, "array_read_only", Gauge, None, ["array"],

@@ -160,6 +160,9 @@ impl Metrics {
         each(&ARRAY_ADMISSION_WAITS, &sum(|a| a.admission_waits.get(), count));
         each(&ARRAY_DEGRADED, &highest(|a| &a.degraded));
         each(&ARRAY_MEMBERS_MISSING, &highest(|a| &a.members_missing));
+        each(&REBUILD_ACTIVE, &highest(|a| &a.rebuilding));
+        each(&REBUILD_WRITTEN, &sum(|a| a.rebuilt_blocks.get(), bytes));
+        each(&REBUILD_LEFT, &sum(|a| a.rebuild_left_blocks.get(), bytes));
         each(&ARRAY_LOG_COPIES_MISSING, &highest(|a| &a.log_copies_missing));
         each(&ARRAY_READ_ONLY, &highest(|a| &a.read_only));
     }

@@ -7,6 +7,7 @@ use engine::array::DestageSettings;
 use engine::boot::{
     AssembleOptions, BootError, BootedArray, CreateArray, CreateVolume, Found, assemble, create_array, probe,
 };
+use engine::coordinator::RebuildSettings;
 use engine::drives::{DriveSettings, SlowPolicy};
 use journal::LogMode;
 
@@ -50,6 +51,7 @@ pub(super) fn boot(
                     schema::SlowPolicy::Fail => SlowPolicy::Fail,
                 },
             },
+            rebuild: RebuildSettings::default(),
         };
         let mut handles = of_array(array, devices);
         let found =

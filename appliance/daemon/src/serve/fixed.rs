@@ -15,9 +15,7 @@ use crate::status::ListenerStatus;
 /// A device and what it is for.
 pub(super) struct Placed {
     pub(super) described: Described,
-    /// Whether it is open.
-    pub(super) is_there: bool,
-    /// Its place among the open devices.
+    /// Its number, if it is open.
     pub(super) id: Option<DeviceId>,
     /// The array that names it, by its place in the configuration.
     pub(super) array: Option<usize>,
@@ -78,7 +76,7 @@ fn placed(device: &config::Device, config: &Config, devices: &Devices, booted: &
             None => format!("{} {kind}", config.arrays[at].name),
         }
     });
-    Placed { described, is_there: id.is_some(), id, array, role, place }
+    Placed { described, id, array, role, place }
 }
 
 /// The place of a device in the array as it was assembled.

@@ -1,5 +1,8 @@
 //! What happens in the engine as events of the history: here each gets its name, its severity, its words and its fields.
 
+use std::collections::BTreeMap;
+
+use base::ids::DeviceId;
 use engine::command::{Event, HostNews, VolumeWhat};
 use ports::DeviceError;
 use serde_json::Value;
@@ -10,12 +13,21 @@ use crate::events::{Events, Severity, Told};
 
 /// Tells the engine's news to the history, and so to the log.
 pub(super) fn to_history(fixed: &Fixed, events: Events) -> impl Fn(Event) + Send + 'static {
-    let arrays: Vec<String> = fixed.maps.iter().map(|map| map.name.clone()).collect();
-    move |event| told(&arrays, event).into_iter().for_each(|told| events.tell(told))
+    let arrays = fixed.maps.iter().map(|map| map.name.clone()).collect();
+    let drives = fixed.devices.iter().filter_map(|placed| Some((placed.id?, placed.described.name.clone())));
+    let names = Names { arrays, drives: drives.collect() };
+    move |event| told(&names, event).into_iter().for_each(|told| events.tell(told))
+}
+
+/// What the configuration calls things.
+struct Names {
+    arrays: Vec<String>,
+    drives: BTreeMap<DeviceId, String>,
 }
 
 /// The events that a piece of news is. Names are a public interface.
-fn told(arrays: &[String], event: Event) -> Vec<Told> {
+fn told(names: &Names, event: Event) -> Vec<Told> {
+    let Names { arrays, drives } = names;
     match event {
         Event::Excluded { array, members, copies, epoch } => {
             let excluded = |name, what: &str, field, at: u32| {
@@ -72,6 +84,35 @@ fn told(arrays: &[String], event: Event) -> Vec<Told> {
             let told = Told::new("log.failed", Severity::Error, text).of_array(&arrays[array.index()]);
             vec![told.with("copy", copy).with("late", error == DeviceError::Late)]
         }
+        Event::Joined { array, slot, device } => {
+            let text = format!("drive {} has the place of member {}", drives[&device], slot.0);
+            let told = Told::new("member.joined", Severity::Info, text).of_array(&arrays[array.index()]);
+            vec![told.with("member", slot.0).with("drive", drives[&device].as_str())]
+        }
+        Event::DriveRefused { array, device } => {
+            let text = format!("drive {} failed while it was prepared, and is not used", drives[&device]);
+            let told = Told::new("drive.refused", Severity::Error, text).of_array(&arrays[array.index()]);
+            vec![told.with("drive", drives[&device].as_str())]
+        }
+        Event::RebuildBegan { array, slot, position } => {
+            let text = format!("member {} is being rebuilt, from stripe {position}", slot.0);
+            let told = Told::new("rebuild.began", Severity::Info, text).of_array(&arrays[array.index()]);
+            vec![told.with("member", slot.0).with("stripe", position.0)]
+        }
+        Event::RebuildBlocked { array, slot, stripe } => {
+            let text = format!(
+                "member {} cannot be rebuilt around stripe {stripe}: other members cannot read what it takes. It is tried again \
+                 at the next start",
+                slot.0
+            );
+            let told = Told::new("rebuild.blocked", Severity::Error, text).of_array(&arrays[array.index()]);
+            vec![told.with("member", slot.0).with("stripe", stripe.0)]
+        }
+        Event::Rebuilt { array, slot } => {
+            let text = format!("member {} is whole again", slot.0);
+            let told = Told::new("rebuild.ended", Severity::Info, text).of_array(&arrays[array.index()]);
+            vec![told.with("member", slot.0)]
+        }
     }
 }
 
@@ -92,8 +133,8 @@ mod tests {
 
     #[test]
     fn each_member_and_copy_that_is_excluded_is_an_event_of_its_array() {
-        let arrays = ["a0".to_owned(), "a1".to_owned()];
-        let all = told(&arrays, Event::Excluded { array: ArrayId(1), members: 0b100, copies: 0b11, epoch: 7 });
+        let names = Names { arrays: vec!["a0".to_owned(), "a1".to_owned()], drives: BTreeMap::new() };
+        let all = told(&names, Event::Excluded { array: ArrayId(1), members: 0b100, copies: 0b11, epoch: 7 });
         let said: Vec<_> = all.iter().map(|told| (told.name, told.array.as_deref(), told.rationed)).collect();
         assert_eq!(
             said,
@@ -111,13 +152,14 @@ mod tests {
 
     #[test]
     fn what_hosts_do_is_rationed() {
+        let names = Names { arrays: Vec::new(), drives: BTreeMap::new() };
         let who = HostNews { host: "h".into(), subsystem: "s".into(), peer: "p".into() };
         for event in [
             Event::HostConnected(who.clone()),
             Event::HostDisconnected(who.clone()),
             Event::HostRefused { who, why: "no" },
         ] {
-            let all = told(&[], event);
+            let all = told(&names, event);
             assert!(all[0].rationed && all[0].name.starts_with("host.") && all[0].fields["host"] == "h");
         }
     }

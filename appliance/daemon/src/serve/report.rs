@@ -139,7 +139,7 @@ impl Reporter {
 
     fn devices(&self, arrays: &[ArrayStatus]) -> Vec<DeviceStatus> {
         let device = |placed: &Placed| {
-            let Placed { described, is_there, array, role, place, id } = placed;
+            let Placed { described, id, array, role, place } = placed;
             let array = array.map(|at| &arrays[at]);
             let is_excluded = |array: &ArrayStatus| match place {
                 Some(Place::Member(slot)) => array.missing_members.contains(slot),
@@ -148,7 +148,7 @@ impl Reporter {
                 None => true,
             };
             let state = match array {
-                _ if !is_there => "missing",
+                _ if id.is_none() => "missing",
                 None => "unused",
                 Some(array) if is_excluded(array) => "excluded",
                 Some(_) => "active",

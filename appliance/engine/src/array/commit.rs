@@ -22,11 +22,16 @@ use crate::message::FragmentDone;
 
 impl Acknowledgement {
     pub(crate) fn done(self) -> FragmentDone {
-        FragmentDone { request: self.request, offset: self.offset, result: Ok(()), buffers: BufferList::EMPTY }
+        self.ended(Ok(()))
     }
 
     pub(crate) fn failed(self, error: IoError) -> FragmentDone {
-        FragmentDone { request: self.request, offset: self.offset, result: Err(error), buffers: BufferList::EMPTY }
+        self.ended(Err(error))
+    }
+
+    fn ended(self, result: Result<(), IoError>) -> FragmentDone {
+        let Self { request, since, offset, .. } = self;
+        FragmentDone { request, since, offset, result, buffers: BufferList::EMPTY }
     }
 }
 
@@ -40,7 +45,10 @@ impl ArrayShard {
     /// Sends what is due of every lane, and moves anchors.
     pub(crate) fn commit<P: Ports>(&mut self, work: &mut Work<'_, P>) {
         // A note that waits for company keeps its destage's place: not while others want one.
-        let wanted = self.stopping || !self.full.is_empty() || 2 * self.destages.len() > MAX_DESTAGES;
+        let wanted = self.stopping
+            || !self.full.is_empty()
+            || 2 * self.destages.len() > MAX_DESTAGES
+            || self.walker.waits_for_destages();
         let patience = if wanted { Span::ZERO } else { self.settings.note_patience };
         for at in 0..self.awake.len() {
             let id = self.awake[at];
@@ -361,7 +369,7 @@ impl ArrayShard {
         if !self.stopping || self.stripes.held() > 0 || !self.destages.is_empty() {
             return;
         }
-        if !self.reads.is_empty() || !self.updates.is_empty() {
+        if !self.reads.is_empty() || !self.updates.is_empty() || !self.walker.is_idle() {
             return;
         }
         for index in 0..self.lanes.len() {

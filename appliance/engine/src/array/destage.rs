@@ -123,8 +123,10 @@ impl ArrayShard {
         let mut budget = DESTAGES_A_TURN;
         while budget > 0
             && self.may_start(work)
-            && let Some(stripe) = self.full.pop_front()
+            && let Some(&stripe) = self.full.front()
+            && !self.walker.locks(self.stripes.get(stripe).id)
         {
+            self.full.pop_front();
             let entry = self.stripes.get_mut(stripe);
             entry.queued_full = false;
             let columns = u32::from(self.map.geometry.data_slots());
@@ -168,7 +170,8 @@ impl ArrayShard {
             || !lane.waiting.is_empty()
             || taken * 100 > size * u64::from(self.settings.high_watermark_percent)
             || now >= self.stripes.get(oldest).since + self.settings.age;
-        pressed.then_some(oldest)
+        let is_free = !self.walker.locks(self.stripes.get(oldest).id);
+        (pressed && is_free).then_some(oldest)
     }
 
     /// Whether buffers and operations allow one more, with what the log needs kept free.
@@ -244,14 +247,14 @@ impl ArrayShard {
         let stripe = self.destages[key].stripe;
         let entry = self.stripes.get(stripe);
         let (id, frozen) = (entry.id, entry.frozen);
-        let missing = self.map.missing() | self.failing_members;
-        let Ok(plan) = plan_destage(&self.map.geometry, id, frozen, self.map.missing()) else {
+        let missing = self.missing(id);
+        let Ok(plan) = plan_destage(&self.map.geometry, id, frozen, missing) else {
             // More members are missing than the level bears: the array has failed and writes nothing.
             self.destages[key].phase = Phase::Replan;
             return;
         };
         let reads = plan.reads();
-        if reads & missing != 0 {
+        if reads & self.failing_members != 0 {
             self.destages[key].phase = Phase::Replan;
             return;
         }
@@ -280,7 +283,7 @@ impl ArrayShard {
         for part in columns.chain((0..geometry.parities()).map(Part::Parity)) {
             for slot in slots(geometry.homes_of(id, part) & reads) {
                 let buffer = self.scratch.pop().expect("enough were counted");
-                let (device, at) = self.map.on_member(slot, id).expect("the plan reads present members");
+                let (device, at) = self.on_member(slot, id).expect("the plan reads present members");
                 let purpose = Purpose::DestageRead { array: self.map.id, destage: key, slot };
                 work.operations.start(work.ports, (device, at), DeviceOp::Read, core::iter::once(buffer.id()), purpose);
                 self.destages[key].old.push((slot, buffer));

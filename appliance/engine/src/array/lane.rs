@@ -70,6 +70,7 @@ pub(crate) enum Item {
 pub(crate) struct Acknowledgement {
     pub(crate) from: ShardId,
     pub(crate) request: u64,
+    pub(crate) since: Time,
     pub(crate) offset: u32,
 }
 

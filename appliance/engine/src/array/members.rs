@@ -133,10 +133,10 @@ impl ArrayShard {
         let (id, frozen) = (entry.id, entry.frozen);
         let before = self.writes.due.len();
         // A member that has gone since the plan was made is skipped; parities or mirrors, if there are any, stand in for it.
-        let map = &self.map;
+        let (map, presence) = (&self.map, &self.presence);
         let due = &mut self.writes.due;
         let mut write = |slot: Slot, buffer: Option<BufferId>| {
-            if let Some((device, at)) = map.on_member(slot, id) {
+            if let Some((device, at)) = presence.on_member(map, slot, id) {
                 due.push(DueWrite { device, at, slot, buffer, destage: key });
             }
         };

@@ -133,14 +133,14 @@ impl ArrayShard {
         let mend = &self.mends[key];
         let (stripe, slot) = (mend.stripe, mend.slot);
         let geometry = &self.map.geometry;
-        let without = self.map.missing() | mend.unreadable | 1 << slot.0;
+        let without = self.missing(stripe) | mend.unreadable | 1 << slot.0;
         let Ok(recipe) = recipe(geometry, stripe, geometry.part_of(stripe, slot), without) else {
             self.mend_ends(work, key, false);
             return;
         };
         self.mends[key].recipe = recipe;
         for other in recipe.terms().map(|term| term.slot) {
-            let (device, at) = self.map.on_member(other, stripe).expect("a recipe names members that are there");
+            let (device, at) = self.on_member(other, stripe).expect("a recipe names members that are there");
             let buffer = self.scratch.pop().expect("a buffer for each member was counted");
             let purpose = Purpose::Mend { array: self.map.id, mend: key, slot: other };
             work.operations.start(work.ports, (device, at), DeviceOp::Read, Some(buffer.id()), purpose);
@@ -227,7 +227,7 @@ impl ArrayShard {
     /// Writes or reads the block in its place.
     fn ask_mended<P: Ports>(&mut self, work: &mut Work<'_, P>, key: Key<Mend>, op: DeviceOp, buffer: BufferId) {
         let mend = &mut self.mends[key];
-        let Some(place) = self.map.on_member(mend.slot, mend.stripe) else {
+        let Some(place) = self.presence.on_member(&self.map, mend.slot, mend.stripe) else {
             // Excluded meanwhile.
             self.mend_ends(work, key, true);
             return;

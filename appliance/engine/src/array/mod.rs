@@ -18,6 +18,10 @@
 //! | [`members`] | the members' writes and flushes |
 //! | [`update`] | compare, and compare and write |
 //! | [`zones`] | zones that were never written |
+//! | [`walk`] | whole zones, range by range, for a rebuild |
+//! | [`presence`] | which members hold a stripe |
+//! | [`pace`] | how fast work in the background goes |
+//! | `usage` | how full it is |
 //! | [`grace`] | when all reads of an earlier time have ended |
 //!
 //! Two rules keep readers and writers of members apart without locks. A destage writes to members only after every member
@@ -32,11 +36,15 @@ pub(crate) mod health;
 pub(crate) mod lane;
 pub(crate) mod members;
 pub(crate) mod mend;
+pub(crate) mod pace;
 pub(crate) mod peers;
+pub(crate) mod presence;
 pub(crate) mod read;
 pub(crate) mod stripes;
 pub(crate) mod sum;
 pub(crate) mod update;
+mod usage;
+pub(crate) mod walk;
 pub(crate) mod write;
 pub(crate) mod zones;
 
@@ -63,19 +71,24 @@ use lane::{Closing, Lane};
 pub use lane::{LaneStart, SLACK_BLOCKS};
 use members::{Flushing, Writes};
 use mend::Mend;
+pub use pace::Limits;
 use peers::Peers;
+use presence::Presence;
 use read::Read;
 use stripes::{StripeRef, Stripes};
 use update::Updates;
+pub use usage::Usage;
+use walk::Walker;
+pub use walk::{Action, Order};
 use write::Through;
 use zones::Zones;
 
 /// Blocks that the cache takes beside what recovery found.
 pub const MIN_CACHE_BLOCKS: usize = 1024;
 
-/// Buffers that each shard's part of an array of so many members sets aside for destaging, degraded reads and updates.
+/// Buffers that each shard's part of an array of so many members sets aside: for destaging, degraded reads, updates and walks.
 pub const fn set_aside_blocks(members: usize) -> usize {
-    scratch_blocks(members) + UPDATE_BLOCKS
+    scratch_blocks(members) + UPDATE_BLOCKS + walk::set_aside_blocks(members)
 }
 
 /// Those of them that are for destaging and degraded reads.
@@ -105,6 +118,8 @@ pub(crate) enum Purpose {
     ZoneZero { array: ArrayId, job: u8, slot: Slot },
     /// The flush of those zeros.
     ZoneFlush { array: ArrayId, job: u8, slot: Slot },
+    /// A range of a walk.
+    Walk { array: ArrayId, range: u8, slot: Slot },
     /// The coordinator's own.
     Coordinator { write: u32 },
 }
@@ -170,6 +185,8 @@ pub(crate) struct ArrayShard {
     unread: VecDeque<(ShardId, Fragment)>,
     grace: Grace,
     zones: Zones,
+    walker: Walker,
+    presence: Presence,
     through: Slab<Through>,
     updates: Updates,
     /// Buffers for old content and parity, set aside so that destaging never waits for hosts.
@@ -261,6 +278,8 @@ impl ArrayShard {
             unread: VecDeque::with_capacity(fragments),
             grace: Grace::new(LOCAL_FRAGMENTS),
             zones: Zones::new(part.initialised, map.geometry.zones()),
+            walker: Walker::new(map.members.len()),
+            presence: Presence::new(map.geometry.zones()),
             through: Slab::new(fragments),
             updates: Updates::new(),
             scratch: Vec::with_capacity(scratch_blocks(map.members.len())),
@@ -311,6 +330,7 @@ impl ArrayShard {
             self.scratch.push(ports.alloc().expect("the pool was sized with what every array sets aside"));
         }
         self.updates.prepare(ports);
+        self.walker.prepare(ports);
         let zero = self.scratch.pop().expect("there are many");
         ports.bytes_mut(zero.id()).fill(0);
         self.zero = Some(zero);
@@ -324,6 +344,7 @@ impl ArrayShard {
         for buffer in self.scratch.drain(..).chain(self.zero.take()).chain(self.updates.drain_space()) {
             ports.free(buffer);
         }
+        self.walker.release(ports);
     }
 
     pub(crate) fn map(&self) -> &Snapshot<ArrayMap> {
@@ -365,6 +386,7 @@ impl ArrayShard {
             Purpose::MemberFlush { slot, .. } => self.flushed(work, slot, result.is_ok()),
             Purpose::ZoneZero { job, slot, .. } => self.zone_zeroed(work, job, slot, result.is_ok()),
             Purpose::ZoneFlush { job, slot, .. } => self.zone_flushed(job, slot, result.is_ok()),
+            Purpose::Walk { range, slot, .. } => self.walk_answered(work, range, slot, result),
             Purpose::Coordinator { .. } => unreachable!("the shard gives the coordinator its own"),
         }
     }
@@ -385,6 +407,7 @@ impl ArrayShard {
             self.start_writes(work);
             self.start_flush(work);
             self.zone_members_changed(work);
+            self.walk(work);
             // Before the commit, which moves the anchor that a close asks for: there may be no later turn.
             if self.stopping {
                 self.close(work);
@@ -402,6 +425,7 @@ impl ArrayShard {
         }
         let retries = self.to_mend.iter().map(|&key| self.destages[key].retry_at());
         deadline = retries.fold(deadline, Time::min);
+        deadline = deadline.min(self.walker.deadline());
         for lane in self.awake.iter().filter_map(|id| self.lanes[id.index()].as_ref()) {
             deadline = deadline.min(lane.due_at(self.settings.note_patience));
             if let Some(stripe) = lane.dirty.oldest()
@@ -440,7 +464,7 @@ impl ArrayShard {
         self.map = map;
         self.watch_copies(work);
         self.wake_all();
-        self.failing_members &= !self.map.missing();
+        self.failing_members &= !self.map.absent();
         for (copy, device) in (0..).zip(&self.map.copies) {
             if device.is_none() {
                 self.failing_copies &= !(1 << copy);
@@ -449,6 +473,7 @@ impl ArrayShard {
         if self.map.service != Service::ReadWrite && !self.halted {
             self.halt(work);
         }
+        self.walk_members_changed();
         self.copies_changed(work);
         self.members_changed(work);
     }
@@ -463,6 +488,7 @@ impl ArrayShard {
     /// Nothing is written from now on: whoever waits for it is told.
     fn halt<P: Ports>(&mut self, work: &mut Work<'_, P>) {
         self.halted = true;
+        self.walker.cancel();
         let error = IoError::ReadOnly;
         for lane in self.lanes.iter_mut().flatten() {
             let groups = lane.records.iter_mut().filter_map(|record| record.group.as_mut());
@@ -481,8 +507,10 @@ impl ArrayShard {
     }
 
     /// The next answer to a fragment, and whom it is for.
-    pub(crate) fn answer(&mut self) -> Option<(ShardId, FragmentDone)> {
-        self.answers.pop_front()
+    pub(crate) fn answer(&mut self, now: Time) -> Option<(ShardId, FragmentDone)> {
+        let (to, done) = self.answers.pop_front()?;
+        self.walker.pace.observe(now.since(done.since), now);
+        Some((to, done))
     }
 
     /// The next message for the coordinator.
@@ -493,6 +521,7 @@ impl ArrayShard {
     /// Asks for a clean stop: everything to the members, then an empty transaction at each lane's anchor.
     pub(crate) fn stop(&mut self) {
         if !core::mem::replace(&mut self.stopping, true) {
+            self.walker.cancel();
             self.wake_all();
         }
     }
@@ -538,23 +567,6 @@ impl ArrayShard {
         !self.answers.is_empty() || !self.reports.is_empty()
     }
 
-    /// What it holds, for status and metrics.
-    pub(crate) fn usage(&self) -> Usage {
-        let mut usage = Usage {
-            dirty_blocks: self.stripes.held() as u64,
-            dirty_stripes: self.stripes.stripes_held() as u64,
-            cache_blocks: self.stripes.capacity() as u64,
-            destages: self.destages.len() as u64,
-            ..Usage::default()
-        };
-        for lane in self.lanes.iter().flatten() {
-            usage.log_blocks += self.map.log_layout.lane_blocks();
-            usage.log_used_blocks += self.map.log_layout.lane_blocks() - lane.space.free_blocks();
-            usage.waiting_fragments += lane.waiting.len() as u64;
-        }
-        usage
-    }
-
     /// Checks what must hold whatever happens; too slow for every turn of production.
     pub(crate) fn self_check(&self) {
         for lane in self.lanes.iter().flatten() {
@@ -566,23 +578,4 @@ impl ArrayShard {
             assert!(lane.anchor.tail_sequence <= lane.tail().sequence, "an anchor never runs ahead of the tail");
         }
     }
-}
-
-/// How full an array's part is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Usage {
-    /// Blocks that the log holds and the members do not.
-    pub dirty_blocks: u64,
-    /// Stripes with such blocks.
-    pub dirty_stripes: u64,
-    /// Such blocks that there may be.
-    pub cache_blocks: u64,
-    /// Stripes on their way to the members.
-    pub destages: u64,
-    /// The lanes' size in blocks.
-    pub log_blocks: u64,
-    /// How much of it is taken.
-    pub log_used_blocks: u64,
-    /// Fragments that wait for room.
-    pub waiting_fragments: u64,
 }

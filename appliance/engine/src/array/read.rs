@@ -126,7 +126,9 @@ impl ArrayShard {
         if self.reads[key].careful {
             return self.read_carefully(work, key);
         }
-        let plan = plan_read(&self.map.geometry, place.stripe, place.column, self.map.missing());
+        // A member that is being rebuilt may hold the first of these stripes and not the last: then it holds none for this.
+        let last = StripeId(place.stripe.0 + u64::from(count) - 1);
+        let plan = plan_read(&self.map.geometry, place.stripe, place.column, self.missing(last));
         let slot = match plan {
             ReadPlan::Reconstruct(recipe) => return self.reconstruct(work, key, &recipe),
             ReadPlan::Direct(slot) => slot,
@@ -137,7 +139,7 @@ impl ArrayShard {
             }
         };
         self.forget_moment(key);
-        let (device, at) = self.map.on_member(slot, place.stripe).expect("the plan reads present members");
+        let (device, at) = self.on_member(slot, place.stripe).expect("the plan reads present members");
         if self.failing_members & 1 << slot.0 != 0 {
             return false;
         }
@@ -218,8 +220,7 @@ impl ArrayShard {
         let mut others = BufferList::EMPTY;
         let mut operations = 0;
         for slot in recipe.terms().map(|term| term.slot) {
-            let (device, at) =
-                self.map.on_member(slot, stripe_at(first)).expect("a recipe names members that are there");
+            let (device, at) = self.on_member(slot, stripe_at(first)).expect("a recipe names members that are there");
             let purpose = Purpose::Read { array: self.map.id, read: key, slot };
             if operations == 0 {
                 let blocks = into[first as usize..(first + length) as usize].iter().copied();
@@ -281,12 +282,12 @@ impl ArrayShard {
         let place = self.map.geometry.locate(read.fragment.start);
         let at = (!read.done).trailing_zeros();
         let stripe = StripeId(place.stripe.0 + u64::from(at));
-        let mend = match (read.unreadable, plan_read(&self.map.geometry, stripe, place.column, self.map.missing())) {
+        let mend = match (read.unreadable, plan_read(&self.map.geometry, stripe, place.column, self.missing(stripe))) {
             (Some(slot), _) => slot,
             (None, ReadPlan::Direct(slot)) if self.failing_members & 1 << slot.0 != 0 => return false,
             (None, ReadPlan::Direct(slot)) => {
                 let into = read.fragment.buffers.ids(work.ports).nth(at as usize);
-                let on_member = self.map.on_member(slot, stripe).expect("the plan reads present members");
+                let on_member = self.on_member(slot, stripe).expect("the plan reads present members");
                 let purpose = Purpose::Read { array: self.map.id, read: key, slot };
                 work.operations.start(work.ports, on_member, DeviceOp::Read, into, purpose);
                 let read = &mut self.reads[key];

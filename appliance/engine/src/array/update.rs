@@ -168,8 +168,8 @@ impl ArrayShard {
         let update = &mut self.updates.table[key];
         update.step = Step::Reading;
         let buffers = core::mem::take(&mut update.space);
-        let Fragment { request, offset, count, array, start, .. } = update.fragment;
-        let fragment = Fragment { request, offset, count, array, kind: FragmentKind::Read, start, buffers };
+        let Fragment { request, since, offset, count, array, start, .. } = update.fragment;
+        let fragment = Fragment { request, since, offset, count, array, kind: FragmentKind::Read, start, buffers };
         let from = update.from;
         self.read_for(work, from, fragment, Some(key.to_bits()));
     }

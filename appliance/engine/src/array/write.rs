@@ -28,7 +28,8 @@ impl ArrayShard {
         let zone = self.map.geometry.zone_of(self.map.geometry.locate(fragment.start).stripe);
         let lane = self.map.lane_of(zone);
         if fragment.kind == FragmentKind::Zero && self.is_blank(zone, &fragment) {
-            let told = Acknowledgement { from, request: fragment.request, offset: fragment.offset };
+            let Fragment { request, since, offset, .. } = fragment;
+            let told = Acknowledgement { from, request, since, offset };
             self.answers.push_back((from, told.done()));
         } else if self.lane(lane).waiting.is_empty() && self.may_take(lane, &fragment) {
             self.take(work, lane, from, fragment);
@@ -113,7 +114,8 @@ impl ArrayShard {
         from: ShardId,
         mut fragment: Fragment,
     ) {
-        let told = Acknowledgement { from, request: fragment.request, offset: fragment.offset };
+        let Fragment { request, since, offset, .. } = fragment;
+        let told = Acknowledgement { from, request, since, offset };
         if self.map.service != Service::ReadWrite {
             core::mem::take(&mut fragment.buffers).free(work.ports);
             self.answers.push_back((from, told.failed(IoError::ReadOnly)));
@@ -169,6 +171,6 @@ impl ArrayShard {
 impl FragmentDone {
     /// The answer to a fragment that is given back with its buffers.
     pub(crate) fn of(fragment: &Fragment, result: Result<(), IoError>, buffers: BufferList) -> Self {
-        Self { request: fragment.request, offset: fragment.offset, result, buffers }
+        Self { request: fragment.request, since: fragment.since, offset: fragment.offset, result, buffers }
     }
 }

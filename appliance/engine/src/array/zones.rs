@@ -41,6 +41,11 @@ impl Zones {
         Self { bits, jobs: [None; MAX_JOBS] }
     }
 
+    /// Whether a zone is on its way to being initialised.
+    pub(crate) fn is_being_zeroed(&self, zone: ZoneId) -> bool {
+        self.jobs.iter().flatten().any(|job| job.zone == zone)
+    }
+
     pub(crate) fn is_initialised(&self, zone: ZoneId) -> bool {
         self.bits[(zone.0 / 64) as usize] & 1 << (zone.0 % 64) != 0
     }
@@ -49,10 +54,10 @@ impl Zones {
 impl ArrayShard {
     /// Makes a zone ready for its first stripe, unless that is under way; with all places taken, a later call does it.
     pub(crate) fn prepare_zone<P: Ports>(&mut self, work: &mut Work<'_, P>, zone: ZoneId) {
-        let jobs = &mut self.zones.jobs;
-        if jobs.iter().flatten().any(|job| job.zone == zone) {
+        if self.zones.is_being_zeroed(zone) {
             return;
         }
+        let jobs = &mut self.zones.jobs;
         let Some(place) = jobs.iter().position(Option::is_none) else { return };
         jobs[place] = Some(Job { zone, step: Step::Parked, unanswered: 0, failed: false });
         self.zero_zone(work, place);
@@ -68,7 +73,7 @@ impl ArrayShard {
         *job = Job { step: Step::Zeroing, unanswered: 0, failed: false, ..*job };
         let first = StripeId(job.zone.0 * zone_stripes);
         for slot in (0..self.map.members.len() as u8).map(Slot) {
-            let Some((device, at)) = self.map.on_member(slot, first) else { continue };
+            let Some((device, at)) = self.presence.on_member(&self.map, slot, first) else { continue };
             job.unanswered += 1;
             let purpose = Purpose::ZoneZero { array: self.map.id, job: place as u8, slot };
             let op = DeviceOp::WriteZeroes(zone_stripes as u32);

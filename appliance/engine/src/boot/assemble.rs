@@ -6,9 +6,10 @@
 
 use std::sync::Arc;
 
-use base::ids::{ArrayId, DeviceBlock, DeviceId, ShardId};
+use base::ids::{ArrayId, DeviceBlock, DeviceId, ShardId, StripeId};
 use base::snapshot::Snapshot;
 use base::time::Span;
+use base::uuid::Uuid;
 use base::{Block, ZERO_BLOCK};
 use journal::{LogIdentity, LogLayout, LogSuperblock, slot_of};
 use ports::{DeviceError, SyncDevice};
@@ -19,8 +20,9 @@ use super::create::{CreateVolume, Writer};
 use super::recovery::{LaneReport, recover_lane, scan_lanes};
 use super::regions::Regions;
 use crate::array::{ArrayPart, DestageSettings, RecoveredBlock};
-use crate::coordinator::{CoordinatedArray, service};
+use crate::coordinator::{CoordinatedArray, RebuildSettings, Spare, service};
 use crate::drives::DriveSettings;
+use crate::limits::MAX_SPARES;
 use crate::map::{ArrayMap, LogMode, Member, Service, Volume};
 
 /// What is found at a device's beginning.
@@ -105,6 +107,8 @@ pub struct AssembleOptions {
     pub log_patience: Span,
     /// What is expected of its drives.
     pub drives: DriveSettings,
+    /// How members are rebuilt.
+    pub rebuild: RebuildSettings,
 }
 
 /// What start-up found and did.
@@ -137,6 +141,28 @@ impl BootedArray {
         }
         self.coordinated.map = map.clone();
         self.map = map.clone();
+    }
+
+    /// Keeps a drive for the place of a member that is or goes out, if it holds nothing that anybody could want: nothing of
+    /// ours, or the beginning of a rebuild for this very array that went on without it. Whether it was so. What else may be
+    /// on the drive the caller has looked for.
+    pub fn keep_spare(&mut self, device: DeviceId, blocks: u64, found: &Found, uuid: Uuid) -> bool {
+        let map = &self.map;
+        let is_used = map.members.iter().flatten().any(|member| member.device == device)
+            || map.copies.contains(&Some(device))
+            || self.coordinated.spares.iter().any(|spare| spare.device == device);
+        let is_free = match found {
+            Found::Nothing => true,
+            Found::Member(said) => {
+                said.array == map.uuid && matches!(said.entry().state, raid::State::Rebuilding { .. })
+            }
+            Found::Log(_) | Found::Unusable(_) => false,
+        };
+        let is_kept = is_free && !is_used && self.coordinated.spares.len() < MAX_SPARES;
+        if is_kept {
+            self.coordinated.spares.push(Spare { device, blocks, uuid });
+        }
+        is_kept
     }
 
     /// Where the volumes lie, in the order of the table.
@@ -228,7 +254,12 @@ fn attempt<D: SyncDevice>(
             .zip(&assembly.members)
             .map(|(superblock, member)| {
                 let (superblock, member) = (superblock.as_ref()?, member.as_ref()?);
-                Some(Member { device: member.device, data_start: DeviceBlock(superblock.layout.data.start) })
+                let position = match superblock.entry().state {
+                    raid::State::Rebuilding { position } => Some(StripeId(position)),
+                    raid::State::Active | raid::State::Excluded { .. } => None,
+                };
+                let data_start = DeviceBlock(superblock.layout.data.start);
+                Some(Member { device: member.device, data_start, position })
             })
             .collect(),
         log: LogIdentity { array: log.identity.array, generation: log.identity.generation },
@@ -276,6 +307,8 @@ fn attempt<D: SyncDevice>(
         metadata: Arc::new(metadata),
         table_update,
         drives: options.drives,
+        spares: Vec::new(),
+        rebuild: options.rebuild,
     };
     Ok(BootedArray { map, parts, coordinated, report })
 }

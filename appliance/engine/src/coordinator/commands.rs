@@ -1,11 +1,12 @@
 //! What the control side asks for: looked at once, refused or carried out by the same changes that failures bring about,
 //! and answered when the change is in force.
 
-use base::ids::ArrayId;
+use base::ids::{ArrayId, DeviceId, Slot};
 
-use super::{Change, Coordinated, Coordinator};
+use super::proposal::Edit;
+use super::{Change, Coordinated, Coordinator, Spare};
 use crate::command::{Answer, Command, Event, Refusal, Verb};
-use crate::limits::{MAX_COMMANDS, MAX_NEWS};
+use crate::limits::{MAX_COMMANDS, MAX_NEWS, MAX_SPARES};
 use crate::message::Message;
 use ports::Ports;
 
@@ -22,7 +23,9 @@ impl Coordinated {
     pub(super) fn can_do_without(&self, members: u32, copies: u32) -> bool {
         let map = match &self.change {
             Change::Proposing(proposed) => &proposed.map,
-            Change::None | Change::Recording | Change::Tabling => &self.array.map,
+            Change::None | Change::Recording | Change::Tabling | Change::Joining(_) | Change::Flushing { .. } => {
+                &self.array.map
+            }
         };
         let gone = map.missing() | self.pending.members | members;
         let copies_gone = self.pending.copies | copies;
@@ -38,6 +41,13 @@ impl Coordinator {
         let begun = match command.verb {
             _ if self.stopping => Err(Refusal::Stopping),
             Verb::FailMember { array, slot } => self.fail(array, ticket, 1 << slot.0, 0),
+            Verb::AddSpare { array, spare } => self.add_spare(array, spare).map(|()| self.answer(ticket, Ok(()))),
+            Verb::Replace { array, slot, spare } => self.replace(array, slot, spare, ticket),
+            Verb::PauseRebuild { array, paused } => {
+                self.arrays[array.index()].paused = paused;
+                self.answer(ticket, Ok(()));
+                Ok(())
+            }
             Verb::FailCopy { array, copy } => self.fail(array, ticket, 0, 1 << copy),
             Verb::Volume { array, verb } => self.volume_command(array, ticket, verb),
         };
@@ -69,13 +79,56 @@ impl Coordinator {
         Ok(())
     }
 
+    /// Keeps a drive for later.
+    fn add_spare(&mut self, id: ArrayId, spare: Spare) -> Result<(), Refusal> {
+        self.is_unused(spare.device)?;
+        self.fits(id, &spare)?;
+        let spares = &mut self.arrays[id.index()].array.spares;
+        if spares.len() >= MAX_SPARES {
+            return Err(Refusal::Busy);
+        }
+        spares.push(spare);
+        Ok(())
+    }
+
+    /// Gives a place to a drive, as soon as nothing else is under way. A spare may be asked for by name.
+    fn replace(&mut self, id: ArrayId, slot: Slot, spare: Spare, ticket: u64) -> Result<(), Refusal> {
+        self.may_join(id, slot, &spare)?;
+        let array = &mut self.arrays[id.index()];
+        if array.asked.len() >= MAX_COMMANDS {
+            return Err(Refusal::Busy);
+        }
+        if let Some(at) = array.array.spares.iter().position(|known| known.device == spare.device) {
+            array.array.spares.remove(at);
+        }
+        self.is_unused(spare.device)?;
+        self.arrays[id.index()].asked.push_back((slot, spare, ticket));
+        Ok(())
+    }
+
+    /// Refuses a drive that any array uses or keeps.
+    fn is_unused(&self, device: DeviceId) -> Result<(), Refusal> {
+        let uses = |array: &Coordinated| {
+            let map = &array.array.map;
+            map.members.iter().flatten().any(|member| member.device == device)
+                || map.copies.contains(&Some(device))
+                || array.array.spares.iter().any(|spare| spare.device == device)
+                || array.asked.iter().any(|(_, spare, _)| spare.device == device)
+                || matches!(&array.change, Change::Joining(joining) if joining.device() == device)
+                || matches!(&array.pending.edit, Some(Edit::Join(join)) if join.member.device == device)
+                || matches!(&array.change, Change::Proposing(proposed) if proposed.map.members.iter().flatten().any(|member| member.device == device))
+        };
+        if self.arrays.iter().any(uses) { Err(Refusal::InUse) } else { Ok(()) }
+    }
+
     /// Answers whoever waited for what is excluded now.
     pub(super) fn excluded(&mut self, id: ArrayId) {
         let array = &mut self.arrays[id.index()];
         let map = &array.array.map;
         let copies_gone = (0u32..).zip(&map.copies).filter(|(_, copy)| copy.is_none());
         let copies_gone = copies_gone.fold(0, |mask, (at, _)| mask | 1 << at);
-        let members_gone = map.missing();
+        let members_gone = (0u32..).zip(&map.members).filter(|(_, member)| member.is_none());
+        let members_gone = members_gone.fold(0, |mask, (slot, _)| mask | 1 << slot);
         let is_done = |waiting: &Waiting| waiting.members & !members_gone == 0 && waiting.copies & !copies_gone == 0;
         let done: Vec<u64> = array.waiting.iter().filter(|one| is_done(one)).map(|one| one.ticket).collect();
         array.waiting.retain(|one| !is_done(one));

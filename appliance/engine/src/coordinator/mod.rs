@@ -15,21 +15,25 @@
 //! | `bitmap` | bits of initialised zones on theirs |
 //! | `volumes` | what volumes there are, and where hosts find them |
 //! | `table` | an array's volume table on its way to the members |
+//! | `join` | a drive on its way to a place that has no member |
+//! | `rebuild` | zones that are handed out for it, and how far it is |
 //! | `commands` | what the control side asks, and what it is told |
 //! | `health` | members that make too many mistakes |
 
 mod bitmap;
 mod commands;
 mod health;
+mod join;
 mod persist;
 mod proposal;
+mod rebuild;
 mod table;
 pub mod volumes;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use base::ids::{ArrayId, ShardId, ZoneId};
+use base::ids::{ArrayId, DeviceId, ShardId, Slot, ZoneId};
 use base::snapshot::Snapshot;
 use base::time::Time;
 use journal::LogSuperblock;
@@ -48,8 +52,12 @@ use crate::operations::Operations;
 use crate::status::JobStatus;
 use commands::Waiting;
 use health::MemberRecord;
+pub use join::Spare;
+use join::{JOIN_BLOCKS, Joining};
 use persist::{Proposed, Target, unpack};
-use proposal::Proposal;
+use proposal::{Edit, Proposal};
+use rebuild::Rebuild;
+pub use rebuild::RebuildSettings;
 pub use table::TABLE_BUFFERS;
 use volumes::Volumes;
 
@@ -70,6 +78,10 @@ pub struct CoordinatedArray {
     pub table_update: u64,
     /// What is expected of its drives.
     pub drives: DriveSettings,
+    /// Drives that may take the place of a member, by themselves.
+    pub spares: Vec<Spare>,
+    /// How members are rebuilt.
+    pub rebuild: RebuildSettings,
 }
 
 /// What the coordinator is made of.
@@ -95,6 +107,13 @@ enum Change {
     Recording,
     /// The volume table is being written.
     Tabling,
+    /// A drive is being prepared.
+    Joining(Box<Joining>),
+    /// A member is being flushed that has been rebuilt up to a zone.
+    Flushing {
+        slot: Slot,
+        zones: u64,
+    },
 }
 
 #[derive(Debug)]
@@ -117,6 +136,20 @@ struct Coordinated {
     waiting: Vec<Waiting>,
     /// What the members did wrong, by slot.
     members: Vec<MemberRecord>,
+    /// Drives that were asked for by name, with their places and tickets.
+    asked: VecDeque<(Slot, Spare, u64)>,
+    /// The drive that is being prepared has failed.
+    drive_failed: bool,
+    rebuild: Option<Rebuild>,
+    /// Whether rebuilds are to wait.
+    paused: bool,
+}
+
+impl Coordinated {
+    /// Whether nothing is under way and nothing more urgent waits.
+    fn is_at_rest(&self) -> bool {
+        matches!(self.change, Change::None) && self.pending.is_empty()
+    }
 }
 
 /// The coordinator.
@@ -136,6 +169,7 @@ pub struct Coordinator {
     jobs: Jobs,
     /// For a volume table under way.
     table_buffers: Vec<Buffer>,
+    next_run: u32,
 }
 
 impl Coordinator {
@@ -156,6 +190,10 @@ impl Coordinator {
             pending_zones: VecDeque::with_capacity(64),
             recording_zones: Vec::with_capacity(64),
             waiting: Vec::new(),
+            asked: VecDeque::new(),
+            drive_failed: false,
+            rebuild: None,
+            paused: false,
         });
         Self {
             shards: setup.shards,
@@ -168,6 +206,7 @@ impl Coordinator {
             spare: Vec::new(),
             volumes,
             jobs: Jobs::default(),
+            next_run: 0,
             table_buffers: Vec::with_capacity(TABLE_BUFFERS),
         }
     }
@@ -184,17 +223,18 @@ impl Coordinator {
 
     /// When there is something to do, if nothing comes before.
     pub(crate) fn deadline(&self) -> Time {
-        self.jobs.deadline()
+        self.jobs.deadline().min(self.rebuild_deadline())
     }
 
-    /// Buffers that it sets aside: one for each member and copy of each array.
-    pub fn set_aside_blocks(maps: &[Snapshot<ArrayMap>]) -> usize {
-        maps.iter().map(|map| map.members.len() + map.copies.len()).sum::<usize>() + TABLE_BUFFERS
+    /// Buffers that it sets aside for arrays of so many members and log copies together: one for each, what preparing one
+    /// drive of each takes, and a volume table.
+    pub fn set_aside_blocks(places: impl Iterator<Item = usize>) -> usize {
+        places.map(|places| places + JOIN_BLOCKS).sum::<usize>() + TABLE_BUFFERS
     }
 
     pub(crate) fn prepare<P: Ports>(&mut self, ports: &mut P) {
         let places = |array: &Coordinated| array.array.superblocks.len() + array.array.log_superblocks.len();
-        let wanted: usize = self.arrays.iter().map(places).sum();
+        let wanted = Self::set_aside_blocks(self.arrays.iter().map(places)) - TABLE_BUFFERS;
         while self.spare.len() < wanted {
             self.spare.push(ports.alloc().expect("the pool was sized with what the coordinator sets aside"));
         }
@@ -207,6 +247,9 @@ impl Coordinator {
     pub(crate) fn release<P: Ports>(&mut self, ports: &mut P, operations: &Operations<Purpose>) {
         for array in &mut self.arrays {
             take_back(&mut array.buffers, &mut self.spare, operations);
+            if let Change::Joining(joining) = &mut array.change {
+                self.spare.append(joining.buffers());
+            }
         }
         for buffer in self.spare.drain(..).chain(self.table_buffers.drain(..)) {
             ports.free(buffer);
@@ -238,6 +281,8 @@ impl Coordinator {
             Message::ZoneZeroed { array, zone } => {
                 self.arrays[array.index()].pending_zones.push_back((from, zone));
             }
+            Message::ZoneBlocked { array, run, zone } => self.zone_blocked(array, from, run, zone),
+            Message::ZoneWalked { array, run, zone } => self.zone_walked(array, from, run, zone),
             Message::Command(command) => self.command(*command),
             Message::VolumesTaken { epoch } => self.volumes_taken(epoch),
             Message::LanesClosed => {
@@ -258,6 +303,11 @@ impl Coordinator {
         for shard in (1..self.shards).map(ShardId) {
             self.messages.push_back((shard, Message::Stop));
         }
+    }
+
+    /// The drives of an array that may take the place of a member.
+    pub(crate) fn spares(&self, id: ArrayId) -> Vec<DeviceId> {
+        self.arrays[id.index()].array.spares.iter().map(|spare| spare.device).collect()
     }
 
     fn tell_all(&mut self, message: impl Fn() -> Message) {
@@ -286,6 +336,7 @@ impl Coordinator {
             match target {
                 Target::Member(slot) => array.pending.members |= 1 << slot,
                 Target::Copy(copy) => array.pending.copies |= 1 << copy,
+                Target::Drive => array.drive_failed = true,
             }
         }
     }
@@ -299,10 +350,14 @@ impl Coordinator {
             let array = &mut self.arrays[index];
             if array.unanswered == 0 && !matches!(array.change, Change::None) {
                 worked = true;
-                take_back(&mut array.buffers, &mut self.spare, operations);
                 let change = core::mem::replace(&mut array.change, Change::None);
                 let failed = core::mem::take(&mut array.failed);
-                self.end(id, change, failed);
+                if let Change::Joining(joining) = change {
+                    self.go_on_joining(ports, operations, id, *joining, failed);
+                } else {
+                    take_back(&mut array.buffers, &mut self.spare, operations);
+                    self.end(id, change, failed, ports.now());
+                }
             }
             let array = &mut self.arrays[index];
             if matches!(array.change, Change::None) {
@@ -319,18 +374,23 @@ impl Coordinator {
                 {
                     self.record_zones(ports, operations, id);
                     worked = true;
+                } else {
+                    worked |= self.take_spare(ports, operations, id);
                 }
             }
+            worked |= self.rebuild(ports, operations, id);
         }
         worked | self.maintain_volumes(ports, operations)
     }
 
-    fn end(&mut self, id: ArrayId, change: Change, failed: bool) {
+    fn end(&mut self, id: ArrayId, change: Change, failed: bool, now: Time) {
         let array = &mut self.arrays[id.index()];
         match change {
             Change::None => {}
-            // Whoever failed is excluded in the next step, and this comes with it: nothing was told yet.
-            Change::Proposing(proposed) if failed => array.pending.join(&proposed.proposal),
+            Change::Joining(_) => unreachable!("its steps go on elsewhere"),
+            Change::Flushing { slot, zones } if !failed => self.save_position(id, slot, zones, now),
+            Change::Flushing { .. } => {}
+            Change::Proposing(proposed) if failed => self.propose_again(id, proposed.proposal),
             Change::Proposing(proposed) => self.publish(id, proposed),
             Change::Tabling => self.table_written(id, failed),
             Change::Recording if failed => array.pending_zones.extend(array.recording_zones.drain(..)),
@@ -339,6 +399,21 @@ impl Coordinator {
                     self.messages.push_back((shard, Message::ZoneInitialised { array: id, zone }));
                 }
             }
+        }
+    }
+
+    /// Whoever failed is excluded in the next step, and what was proposed comes with it: nothing was told yet. But a drive that
+    /// failed on its way in is nobody's loss: the others are told again what they were told before.
+    fn propose_again(&mut self, id: ArrayId, mut proposal: Proposal) {
+        let array = &mut self.arrays[id.index()];
+        let failed = array.pending.members;
+        let refused = proposal.edit.take_if(|edit| matches!(edit, Edit::Join(join) if failed & 1 << join.slot.0 != 0));
+        proposal.again |= refused.is_some();
+        array.pending.take_up(proposal);
+        if let Some(Edit::Join(join)) = refused {
+            array.pending.members &= !(1 << join.slot.0);
+            array.array.superblocks[join.slot.index()] = None;
+            self.give_up(id, join.member.device, join.ticket);
         }
     }
 
@@ -358,9 +433,21 @@ impl Coordinator {
         array.tables = tables;
         array.array.map = map.clone();
         self.tell_all(|| Message::Map(map.clone()));
-        let Proposal { members, copies } = proposal;
+        let Proposal { members, copies, edit, .. } = proposal;
         if members | copies != 0 {
             self.tell(Event::Excluded { array: id, members, copies, epoch: map.epoch });
+        }
+        match edit {
+            Some(Edit::Join(join)) => {
+                self.tell(Event::Joined { array: id, slot: join.slot, device: join.member.device });
+                if let Some(ticket) = join.ticket {
+                    self.answer(ticket, Ok(()));
+                }
+            }
+            Some(Edit::Position { slot, position: None }) if members & 1 << slot.0 == 0 => {
+                self.tell(Event::Rebuilt { array: id, slot });
+            }
+            Some(Edit::Position { .. }) | None => {}
         }
         self.excluded(id);
     }

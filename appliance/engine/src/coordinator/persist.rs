@@ -7,7 +7,7 @@ use journal::{LogLayout, slot_of};
 use ports::{Buffer, DeviceOp, Ports};
 use raid::Tables;
 
-use super::proposal::Proposal;
+use super::proposal::{Edit, Proposal};
 use super::{Change, Coordinator};
 use crate::array::Purpose;
 use crate::map::{ArrayMap, Service};
@@ -18,6 +18,8 @@ use crate::operations::Operations;
 pub(super) enum Target {
     Member(u8),
     Copy(u8),
+    /// A drive that no map names yet.
+    Drive,
 }
 
 /// A proposal whose superblocks are being written.
@@ -33,14 +35,25 @@ impl Coordinator {
     /// not recorded: the devices may come back whole.
     pub(super) fn propose<P: Ports>(&mut self, ports: &mut P, operations: &mut Operations<Purpose>, id: ArrayId) {
         let array = &mut self.arrays[id.index()];
-        let proposal = core::mem::take(&mut array.pending);
+        let mut proposal = core::mem::take(&mut array.pending);
         array.epoch += 1;
         let epoch = array.epoch;
         let tables = proposal.tables(&array.tables, epoch);
         let map = ports.seal("array map", proposal.map(&array.array.map, epoch));
         if map.service != Service::ReadWrite {
-            self.publish(id, Proposed { proposal, tables, map });
+            // What else there was to say can wait for better times.
+            match proposal.edit.take() {
+                Some(Edit::Join(join)) => {
+                    array.pending = proposal;
+                    self.give_up(id, join.member.device, join.ticket);
+                }
+                Some(Edit::Position { .. }) => array.pending = proposal,
+                None => self.publish(id, Proposed { proposal, tables, map }),
+            }
             return;
+        }
+        if let Some(Edit::Join(join)) = &proposal.edit {
+            array.array.superblocks[join.slot.index()] = Some(join.superblock.clone());
         }
         for (slot, superblock) in (0u8..).map(Slot).zip(&mut array.array.superblocks) {
             let (Some(member), Some(superblock)) = (map.members[slot.index()], superblock) else { continue };
@@ -79,10 +92,12 @@ pub(super) fn write<P: Ports>(
     operations.start(ports, place, DeviceOp::WriteDurable, core::iter::once(buffer.id()), purpose);
 }
 
+/// The number of a write.
 pub(super) fn pack(array: ArrayId, target: Target) -> u32 {
     let (kind, index) = match target {
         Target::Member(slot) => (0, slot),
         Target::Copy(copy) => (1, copy),
+        Target::Drive => (2, 0),
     };
     u32::from(array.0) << 16 | kind << 8 | u32::from(index)
 }
@@ -90,6 +105,10 @@ pub(super) fn pack(array: ArrayId, target: Target) -> u32 {
 /// Whose write it was.
 pub(super) fn unpack(write: u32) -> (ArrayId, Target) {
     let index = write as u8;
-    let target = if write & 0x100 == 0 { Target::Member(index) } else { Target::Copy(index) };
+    let target = match write >> 8 & 0xff {
+        0 => Target::Member(index),
+        1 => Target::Copy(index),
+        _ => Target::Drive,
+    };
     (ArrayId((write >> 16) as u16), target)
 }

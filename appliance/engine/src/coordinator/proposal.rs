@@ -8,36 +8,62 @@
 //! A further kind of change is a further part of [`Proposal`], with its lines in [`Proposal::tables`] (what members say),
 //! [`Proposal::log`] (what a log copy says) and [`Proposal::map`] (what shards go by).
 
+use base::ids::{Slot, StripeId};
 use journal::LogSuperblock;
-use raid::Tables;
+use raid::{State, Tables};
 
+use super::join::{Join, entry};
 use super::service;
 use crate::map::ArrayMap;
 
-/// A change of who takes part.
+/// Something that is to be said otherwise, beside who is left out.
+#[derive(Clone, Debug)]
+pub(super) enum Edit {
+    /// A drive takes a place that has no member, and is to be rebuilt.
+    Join(Box<Join>),
+    /// A member has been rebuilt this far; none is all of it.
+    Position { slot: Slot, position: Option<StripeId> },
+}
+
+/// A change of what an array's superblocks say.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Proposal {
     /// Members to be left out, as a bit mask.
     pub(super) members: u32,
     /// Log copies to be left out, as a bit mask.
     pub(super) copies: u32,
+    /// What else, one thing at a time.
+    pub(super) edit: Option<Edit>,
+    /// Something was said to some that did not come into force: what is in force is to be said again.
+    pub(super) again: bool,
 }
 
 impl Proposal {
     /// Whether it changes nothing.
     pub(super) fn is_empty(&self) -> bool {
-        self.members == 0 && self.copies == 0
+        self.members == 0 && self.copies == 0 && self.edit.is_none() && !self.again
     }
 
-    /// Takes another one up into this one.
-    pub(super) fn join(&mut self, other: &Self) {
-        self.members |= other.members;
-        self.copies |= other.copies;
+    /// Takes an earlier one up into this one, which is to be proposed in its stead.
+    pub(super) fn take_up(&mut self, earlier: Self) {
+        assert!(self.edit.is_none(), "an edit waits for the one before it");
+        self.members |= earlier.members;
+        self.copies |= earlier.copies;
+        self.edit = earlier.edit;
+        self.again |= earlier.again;
     }
 
     /// What all member superblocks are to say of members and copies.
     pub(super) fn tables(&self, in_force: &Tables, epoch: u64) -> Tables {
         let mut tables = in_force.clone();
+        match &self.edit {
+            Some(Edit::Join(join)) => tables.members[join.slot.index()] = entry(join.uuid),
+            Some(Edit::Position { slot, position }) => {
+                let rebuilding = |position: StripeId| State::Rebuilding { position: position.0 };
+                tables.members[slot.index()].state = position.map_or(State::Active, rebuilding);
+            }
+            None => {}
+        }
         tables.exclude(epoch, self.members, self.copies);
         tables
     }
@@ -53,6 +79,14 @@ impl Proposal {
     pub(super) fn map(&self, in_force: &ArrayMap, epoch: u64) -> ArrayMap {
         let mut map = in_force.clone();
         map.epoch = epoch;
+        match &self.edit {
+            Some(Edit::Join(join)) => map.members[join.slot.index()] = Some(join.member),
+            Some(Edit::Position { slot, position }) => {
+                let member = map.members[slot.index()].as_mut().expect("an edit goes with its member");
+                member.position = *position;
+            }
+            None => {}
+        }
         for (_, member) in map.members.iter_mut().enumerate().filter(|(slot, _)| self.members & 1 << slot != 0) {
             *member = None;
         }

@@ -55,7 +55,7 @@ pub(super) fn truth<'a>(own: &[&'a Candidate], force: bool) -> Result<Truth<'a>,
         .iter()
         .filter(is_whole)
         .max_by_key(|candidate| (candidate.superblock.epoch, candidate.superblock.update))
-        .unwrap_or(&reference);
+        .unwrap_or(reference);
     let mut superblock = newest.superblock.clone();
     // Whose place was given to another says nothing of the array any more, and who is not known says nothing yet.
     let named =

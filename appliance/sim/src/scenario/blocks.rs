@@ -5,7 +5,7 @@
 use base::ids::{DeviceId, Lba};
 use engine::limits::atomic_blocks;
 
-use super::{Discards, Scenario, Window, ZONE_STRIPES};
+use super::{Discards, JOIN_BLOCKS, Scenario, Window, ZONE_STRIPES};
 use crate::fault::{Fault, PlannedFault};
 use crate::random::Random;
 
@@ -18,7 +18,7 @@ impl Scenario {
         self.chunk_blocks = random.choose(&[4, 16, 64, 128, 256]);
         self.lane_blocks = random.choose(&[800, 1200]);
         self.destage_age = random.choose(&[base::time::Span::from_micros(100), base::time::Span::from_millis(2)]);
-        self.pool_blocks = 4096 + usize::from(self.shards) * 1300;
+        self.pool_blocks = 4096 + JOIN_BLOCKS + usize::from(self.shards) * 1600;
         self.workload.atomic_blocks = atomic_blocks(self.chunk_blocks);
         self.workload.row_blocks = self.chunk_blocks * (u32::from(self.members) - 1);
         self.workload.depth = random.choose(&[8, 32]);

@@ -201,7 +201,7 @@ impl World {
                 let drive = self.drives.len();
                 tables.members[2] =
                     MemberEntry { uuid: Uuid([100 + drive as u8; 16]), state: State::Rebuilding { position: 0 } };
-                let mut superblock = Superblock { slot: 2, ..in_force.superblock.clone() };
+                let mut superblock = Superblock { slot: 2, ..in_force.superblock };
                 superblock.renew(epoch, &tables);
                 self.drives.push(superblock);
                 self.current.push(0);

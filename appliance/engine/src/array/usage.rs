@@ -1,0 +1,41 @@
+//! How full an array's part is: for status and metrics.
+
+use super::ArrayShard;
+
+/// How full an array's part is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Usage {
+    /// Blocks that the log holds and the members do not.
+    pub dirty_blocks: u64,
+    /// Stripes with such blocks.
+    pub dirty_stripes: u64,
+    /// Such blocks that there may be.
+    pub cache_blocks: u64,
+    /// Stripes on their way to the members.
+    pub destages: u64,
+    /// The lanes' size in blocks.
+    pub log_blocks: u64,
+    /// How much of it is taken.
+    pub log_used_blocks: u64,
+    /// Fragments that wait for room.
+    pub waiting_fragments: u64,
+}
+
+impl ArrayShard {
+    /// What it holds, for status and metrics.
+    pub(crate) fn usage(&self) -> Usage {
+        let mut usage = Usage {
+            dirty_blocks: self.stripes.held() as u64,
+            dirty_stripes: self.stripes.stripes_held() as u64,
+            cache_blocks: self.stripes.capacity() as u64,
+            destages: self.destages.len() as u64,
+            ..Usage::default()
+        };
+        for lane in self.lanes.iter().flatten() {
+            usage.log_blocks += self.map.log_layout.lane_blocks();
+            usage.log_used_blocks += self.map.log_layout.lane_blocks() - lane.space.free_blocks();
+            usage.waiting_fragments += lane.waiting.len() as u64;
+        }
+        usage
+    }
+}

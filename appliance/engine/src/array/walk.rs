@@ -1,0 +1,465 @@
+//! Walks over zones, a range of stripes at a time, for work in the background that wants whole stripes and wants them to
+//! hold still. What is done with a range is the walk's [`Action`]; the walk itself is the same for all.
+//!
+//! A range is *locked* first: no destage of its stripes begins from then on, and the walk waits for those under way until
+//! the log no longer needs them. Then the members that hold the stripes are read, the action works on what was read, and
+//! what it makes is written to the member that it is for. Ranges may overtake each other, and end in order. Two are under
+//! way, so that one is read while the other is written; buffers for both are set aside, and the shard's share of operations
+//! that reads leave alone is left alone here, too. What a destage may need is never held while waiting for one, so that
+//! neither can wait for the other for ever. The price of the lock is that a destage whose stripe is the oldest of its lane
+//! waits for a range, which is a few operations long.
+//!
+//! When a member fails, its range is begun again with the map that knows of it.
+
+use std::collections::VecDeque;
+
+use base::BLOCK;
+use base::ids::{Slot, StripeId, ZoneId};
+use ports::{Buffer, BufferId, DeviceError, DeviceOp, Ports};
+use raid::geometry::slots;
+use raid::level::MAX_MEMBERS;
+use raid::recipe::{Lost, recipe};
+
+use super::pace::{Limits, Pace};
+use super::sum::carry_out;
+use super::{ArrayShard, Purpose, Work};
+use crate::limits::{RESERVED_OPERATIONS, ZONES_AT_A_SHARD};
+use crate::message::Message;
+
+/// Ranges under way at a time.
+const RANGES: usize = 2;
+
+/// Stripes of a range at most.
+const MAX_RANGE_STRIPES: usize = 32;
+
+/// Stripes of a range: few enough that putting them together does not hold up a turn.
+const fn range_stripes(members: usize) -> usize {
+    if members > 8 { MAX_RANGE_STRIPES / 2 } else { MAX_RANGE_STRIPES }
+}
+
+/// Buffers that the walks of each shard's part of an array of so many members set aside.
+pub(crate) const fn set_aside_blocks(members: usize) -> usize {
+    RANGES * range_stripes(members) * (members - 1)
+}
+
+/// What is done with the stripes of a zone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// The blocks of a member that is being rebuilt are put together from the others and written to it.
+    Rebuild(Slot),
+}
+
+/// A zone to be walked over.
+#[derive(Clone, Copy, Debug)]
+pub struct Order {
+    /// Comes back with the report. A rebuild has a number of its own.
+    pub run: u32,
+    /// The zone.
+    pub zone: ZoneId,
+    /// What is to be done.
+    pub action: Action,
+    /// How fast.
+    pub limits: Limits,
+}
+
+/// How far a range is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// There is none.
+    Idle,
+    /// Locked; destages of it are under way, or a member failed.
+    Waiting,
+    Reading,
+    Writing,
+    /// The one before it is still under way.
+    Done,
+}
+
+#[derive(Debug)]
+struct Range {
+    step: Step,
+    start: StripeId,
+    count: usize,
+    unanswered: u32,
+    failed: bool,
+    /// Members with blocks that they cannot read, as a bit mask.
+    unreadable: u32,
+    /// Members that were not asked, and those that were, as bit masks.
+    missing: u32,
+    from: u32,
+    /// What was read, a row of `count` blocks of each member in the order of the slots.
+    rows: Vec<Buffer>,
+}
+
+#[derive(Debug)]
+struct Walk {
+    order: Order,
+    /// The first stripe that no range has had.
+    next: StripeId,
+    /// The first stripe that is not done.
+    done: StripeId,
+    end: StripeId,
+    /// Nothing more is begun; what is under way ends.
+    cancelled: bool,
+}
+
+/// The walks of an array's part, one at a time.
+#[derive(Debug)]
+pub(crate) struct Walker {
+    orders: VecDeque<Order>,
+    run: u32,
+    /// A run has just begun: what an earlier life of its drive still has under way must not come after it.
+    settling: bool,
+    walk: Option<Walk>,
+    ranges: [Range; RANGES],
+    buffers: Vec<Buffer>,
+    range_stripes: usize,
+    pub(super) pace: Pace,
+}
+
+impl Walker {
+    pub(crate) fn new(members: usize) -> Self {
+        let stripes = range_stripes(members);
+        let range = || Range {
+            step: Step::Idle,
+            start: StripeId(0),
+            count: 0,
+            unanswered: 0,
+            failed: false,
+            unreadable: 0,
+            missing: 0,
+            from: 0,
+            rows: Vec::with_capacity(stripes * (members - 1)),
+        };
+        Self {
+            orders: VecDeque::with_capacity(ZONES_AT_A_SHARD),
+            run: 0,
+            settling: false,
+            walk: None,
+            ranges: [range(), range()],
+            buffers: Vec::with_capacity(set_aside_blocks(members)),
+            range_stripes: stripes,
+            pace: Pace::default(),
+        }
+    }
+
+    /// Takes what it sets aside.
+    pub(crate) fn prepare<P: Ports>(&mut self, ports: &mut P) {
+        while self.buffers.len() < self.buffers.capacity() {
+            self.buffers.push(ports.alloc().expect("the pool was sized with what every array sets aside"));
+        }
+    }
+
+    /// Gives back what it set aside, after the last turn.
+    pub(crate) fn release<P: Ports>(&mut self, ports: &mut P) {
+        let held = self.ranges.iter_mut().flat_map(|range| range.rows.drain(..));
+        for buffer in held.chain(self.buffers.drain(..)) {
+            ports.free(buffer);
+        }
+    }
+
+    /// Whether there is nothing to do.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.walk.is_none() && self.orders.is_empty()
+    }
+
+    /// Whether a destage of a stripe may not begin now.
+    pub(crate) fn locks(&self, stripe: StripeId) -> bool {
+        self.walk.is_some()
+            && self.ranges.iter().any(|range| {
+                range.step != Step::Idle && (range.start.0..range.start.0 + range.count as u64).contains(&stripe.0)
+            })
+    }
+
+    /// Whether it waits for destages to end.
+    pub(crate) fn waits_for_destages(&self) -> bool {
+        self.ranges.iter().any(|range| range.step == Step::Waiting)
+    }
+
+    /// When there is something to do, if nothing comes before.
+    pub(crate) fn deadline(&self) -> base::time::Time {
+        let is_to_begin = self.walk.as_ref().is_some_and(|walk| !walk.cancelled && walk.next < walk.end);
+        let has_place = self.ranges.iter().any(|range| range.step == Step::Idle);
+        if is_to_begin && has_place { self.pace.next() } else { base::time::Time::NEVER }
+    }
+
+    /// Ends everything without a report, as soon as what is under way has ended.
+    pub(crate) fn cancel(&mut self) {
+        self.orders.clear();
+        let Some(walk) = &mut self.walk else { return };
+        walk.cancelled = true;
+        for range in self.ranges.iter_mut().filter(|range| range.unanswered == 0) {
+            self.buffers.append(&mut range.rows);
+            range.step = Step::Idle;
+        }
+        self.end_cancelled();
+    }
+
+    fn end_cancelled(&mut self) {
+        if self.ranges.iter().all(|range| range.step == Step::Idle) {
+            self.walk.take_if(|walk| walk.cancelled);
+        }
+    }
+}
+
+impl ArrayShard {
+    /// Takes a zone to be walked over from the coordinator.
+    pub(crate) fn order(&mut self, order: Order) {
+        if self.halted || self.stopping {
+            return;
+        }
+        if order.run != self.walker.run {
+            // What an earlier run left under way is for a member that is gone.
+            self.walker.cancel();
+            self.walker.run = order.run;
+            self.walker.settling = true;
+            let Action::Rebuild(slot) = order.action;
+            self.presence.begin(slot);
+        }
+        self.walker.orders.push_back(order);
+    }
+
+    /// Goes on with the walk.
+    pub(crate) fn walk<P: Ports>(&mut self, work: &mut Work<'_, P>) {
+        self.settle(work);
+        if !self.walker.settling {
+            self.begin_walk();
+        }
+        if self.walker.walk.is_none() || self.failing_members != 0 {
+            return;
+        }
+        for at in 0..RANGES {
+            if self.walker.ranges[at].step == Step::Idle {
+                self.lock_range(work, at);
+            }
+            if self.walker.ranges[at].step == Step::Waiting {
+                self.read_range(work, at);
+            }
+        }
+    }
+
+    /// A drive may have been a member before, failed, and have come back: then what was being written to it must have ended.
+    fn settle<P: Ports>(&mut self, work: &Work<'_, P>) {
+        if self.walker.settling
+            && let Some(order) = self.walker.orders.front()
+        {
+            let Action::Rebuild(slot) = order.action;
+            let member = self.map.members[slot.index()];
+            self.walker.settling = member.is_some_and(|member| work.operations.is_writing(member.device));
+        }
+    }
+
+    /// Takes the next order up; zones that were never written need no walk.
+    fn begin_walk(&mut self) {
+        while self.walker.walk.is_none()
+            && let Some(&order) = self.walker.orders.front()
+        {
+            let zone = order.zone;
+            if self.zones.is_initialised(zone) {
+                let start = StripeId(zone.0 * self.map.geometry.zone_stripes());
+                let end = StripeId(start.0 + self.map.geometry.zone_stripes());
+                self.presence.advance(zone, start);
+                self.walker.walk = Some(Walk { order, next: start, done: start, end, cancelled: false });
+            } else if self.zones.is_being_zeroed(zone) {
+                // Without the member that is being rebuilt: then it will be walked over.
+                return;
+            } else {
+                self.walked(order);
+            }
+            self.walker.orders.pop_front();
+        }
+    }
+
+    /// A zone is done.
+    fn walked(&mut self, order: Order) {
+        match order.action {
+            Action::Rebuild(_) => self.presence.finish(order.zone),
+        }
+        self.reports.push_back(Message::ZoneWalked { array: self.map.id, run: order.run, zone: order.zone });
+    }
+
+    fn lock_range<P: Ports>(&mut self, work: &mut Work<'_, P>, at: usize) {
+        let members = self.map.members.len();
+        let walker = &mut self.walker;
+        let walk = walker.walk.as_mut().expect("a walk under way");
+        if walk.cancelled
+            || walk.next == walk.end
+            || work.now < walker.pace.next()
+            || work.operations.available() <= RESERVED_OPERATIONS + RANGES * members
+        {
+            return;
+        }
+        let count = walker.range_stripes.min((walk.end.0 - walk.next.0) as usize);
+        let range = &mut walker.ranges[at];
+        *range = Range {
+            step: Step::Waiting,
+            start: walk.next,
+            count,
+            unanswered: 0,
+            failed: false,
+            unreadable: 0,
+            missing: 0,
+            from: 0,
+            rows: core::mem::take(&mut range.rows),
+        };
+        walk.next.0 += count as u64;
+        walker.pace.step(walk.order.limits, (count * BLOCK) as u64, work.now);
+    }
+
+    /// Reads a range from the members that hold it, once no destage of it is under way.
+    fn read_range<P: Ports>(&mut self, work: &mut Work<'_, P>, at: usize) {
+        let (start, count) = (self.walker.ranges[at].start, self.walker.ranges[at].count);
+        let is_under_way = |stripe: u64| {
+            let stripe = self.stripes.find(StripeId(stripe));
+            stripe.is_some_and(|stripe| self.stripes.get(stripe).destage.is_some())
+        };
+        if (start.0..start.0 + count as u64).any(is_under_way) {
+            return;
+        }
+        let order = self.walker.walk.as_ref().expect("a walk under way").order;
+        let Action::Rebuild(target) = order.action;
+        let missing = self.missing(start) | 1 << target.0 | self.walker.ranges[at].unreadable;
+        let Ok(from) = self.members_of_recipes(start, count, target, missing) else {
+            self.block_walk(order);
+            return;
+        };
+        for slot in slots(from) {
+            let place = self.on_member(slot, start).expect("a recipe names members that are there");
+            let Walker { ranges, buffers, .. } = &mut self.walker;
+            let range = &mut ranges[at];
+            let first = range.rows.len();
+            range.rows.extend((0..count).map(|_| buffers.pop().expect("buffers for every range are set aside")));
+            range.unanswered += 1;
+            let purpose = Purpose::Walk { array: self.map.id, range: at as u8, slot };
+            let row = range.rows[first..].iter().map(Buffer::id);
+            work.operations.start(work.ports, place, DeviceOp::Read, row, purpose);
+        }
+        let range = &mut self.walker.ranges[at];
+        range.failed = false;
+        range.step = Step::Reading;
+        (range.missing, range.from) = (missing, from);
+    }
+
+    /// Some block of a range cannot be had: its zone cannot be done, and others can.
+    fn block_walk(&mut self, order: Order) {
+        let waiting = core::mem::take(&mut self.walker.orders);
+        self.walker.cancel();
+        self.walker.orders = waiting;
+        self.presence.retreat();
+        self.reports.push_back(Message::ZoneBlocked { array: self.map.id, run: order.run, zone: order.zone });
+    }
+
+    /// The members that any stripe of a range is put together from: where parity and data lie changes with each chunk row.
+    fn members_of_recipes(&self, start: StripeId, count: usize, target: Slot, missing: u32) -> Result<u32, Lost> {
+        let geometry = &self.map.geometry;
+        let rows = (start.0..start.0 + count as u64).step_by(geometry.chunk_blocks() as usize);
+        let last = core::iter::once(start.0 + count as u64 - 1);
+        rows.chain(last).map(StripeId).try_fold(0, |members, stripe| {
+            let recipe = recipe(geometry, stripe, geometry.part_of(stripe, target), missing)?;
+            Ok(members | recipe.members())
+        })
+    }
+
+    /// A member has answered.
+    pub(crate) fn walk_answered<P: Ports>(
+        &mut self,
+        work: &mut Work<'_, P>,
+        at: u8,
+        slot: Slot,
+        result: Result<(), DeviceError>,
+    ) {
+        let at = usize::from(at);
+        match result {
+            Ok(()) => {}
+            // It may still be had from others; the member is no worse for it.
+            Err(DeviceError::Unreadable) if self.walker.ranges[at].step == Step::Reading => {
+                self.found_unreadable(work, slot);
+                self.walker.ranges[at].unreadable |= 1 << slot.0;
+            }
+            Err(_) => self.member_failed(slot),
+        }
+        let succeeded = result.is_ok();
+        let is_cancelled = self.walker.walk.as_ref().expect("a walk waits for its operations").cancelled;
+        let range = &mut self.walker.ranges[at];
+        range.failed |= !succeeded;
+        range.unanswered -= 1;
+        if range.unanswered > 0 {
+            return;
+        }
+        if is_cancelled {
+            self.walker.buffers.append(&mut range.rows);
+            range.step = Step::Idle;
+            self.walker.end_cancelled();
+        } else if range.failed {
+            self.walker.buffers.append(&mut range.rows);
+            range.step = Step::Waiting;
+        } else if range.step == Step::Reading {
+            self.work_on(work, at);
+        } else {
+            self.walker.buffers.append(&mut range.rows);
+            range.step = Step::Done;
+            work.metrics.rebuilt_blocks.add(range.count as u64);
+            self.end_ranges();
+        }
+    }
+
+    /// Does what the walk is for with a range that has been read.
+    fn work_on<P: Ports>(&mut self, work: &mut Work<'_, P>, at: usize) {
+        let order = self.walker.walk.as_ref().expect("a walk under way").order;
+        let Action::Rebuild(target) = order.action;
+        let range = &mut self.walker.ranges[at];
+        let (start, count) = (range.start, range.count);
+        let geometry = &self.map.geometry;
+        let mut sums = [BufferId(0); MAX_RANGE_STRIPES];
+        for (at, sum) in sums[..count].iter_mut().enumerate() {
+            let stripe = StripeId(start.0 + at as u64);
+            let recipe = recipe(geometry, stripe, geometry.part_of(stripe, target), range.missing);
+            let recipe = recipe.expect("the range was read by these recipes");
+            let mut blocks = [BufferId(0); MAX_MEMBERS as usize];
+            for (block, term) in blocks.iter_mut().zip(recipe.terms()) {
+                let row = (range.from & ((1 << term.slot.0) - 1)).count_ones() as usize;
+                *block = range.rows[row * count + at].id();
+            }
+            carry_out(work.ports, &recipe, &blocks[..recipe.len()]);
+            *sum = blocks[0];
+        }
+        // Not before it is told to have been rebuilt does anybody else write there, or read.
+        let Some(place) = self.map.place(target, start) else {
+            unreachable!("a rebuild is cancelled when its member goes")
+        };
+        range.step = Step::Writing;
+        range.unanswered = 1;
+        let purpose = Purpose::Walk { array: self.map.id, range: at as u8, slot: target };
+        work.operations.start(work.ports, place, DeviceOp::Write, sums[..count].iter().copied(), purpose);
+    }
+
+    /// Ranges at the front that are done are unlocked, in order; with the last one the zone is.
+    fn end_ranges(&mut self) {
+        let Walker { walk, ranges, .. } = &mut self.walker;
+        let walk_now = walk.as_mut().expect("a walk under way");
+        while let Some(range) = ranges.iter_mut().find(|range| range.step == Step::Done && range.start == walk_now.done)
+        {
+            walk_now.done.0 += range.count as u64;
+            range.step = Step::Idle;
+        }
+        let order = walk_now.order;
+        if walk_now.done == walk_now.end {
+            *walk = None;
+            self.walked(order);
+        } else {
+            match order.action {
+                Action::Rebuild(_) => self.presence.advance(order.zone, walk_now.done),
+            }
+        }
+    }
+
+    /// Ends a rebuild whose member is gone, or whole.
+    pub(crate) fn walk_members_changed(&mut self) {
+        if self.presence.slot().is_some_and(|slot| !self.map.is_rebuilding(slot)) {
+            self.walker.cancel();
+            self.presence.end();
+        }
+    }
+}
+
+const _: () = assert!(range_stripes(2) <= ports::MAX_DEVICE_BLOCKS);

@@ -1,0 +1,277 @@
+//! A drive takes the place of a member that is out. What every member keeps beside data is put on it first: the bitmap from
+//! memory, the volume table from another member; then a superblock that nobody else knows of; and then it is proposed to all
+//! (see [`super::proposal`]). Until that is in force the drive counts for nothing, whatever became of it: start-up leaves it
+//! out. It has a new identity, so that whoever had the place before is known to be replaced.
+//!
+//! Should the drive fail on the way it is given up, and with it the command that asked for it. What other members were told
+//! of it meanwhile is then said anew without it.
+
+use base::ids::{ArrayId, DeviceBlock, DeviceId, Slot, StripeId};
+use base::uuid::Uuid;
+use ports::{Buffer, DeviceOp, Ports};
+use raid::metadata::METADATA_BLOCKS;
+use raid::{Initialised, MemberEntry, MemberLayout, State, Superblock, superblock_block};
+
+use super::persist::{Target, pack};
+use super::proposal::Edit;
+use super::{Change, Coordinator};
+use crate::array::Purpose;
+use crate::command::{Event, Refusal};
+use crate::map::{Member, Service};
+use crate::operations::Operations;
+
+/// Buffers that one step takes.
+pub(super) const JOIN_BLOCKS: usize = METADATA_BLOCKS;
+
+/// A drive that may take a member's place. What it holds does not matter to anybody any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spare {
+    /// The drive.
+    pub device: DeviceId,
+    /// How many blocks it has.
+    pub blocks: u64,
+    /// Random: its identity once it has the place.
+    pub uuid: Uuid,
+}
+
+/// How far the preparation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// Both places of the superblock are cleared.
+    Clear,
+    /// A block of the bitmap is written.
+    Bitmap(usize),
+    /// A slot of the volume table is read from another member.
+    ReadTable(usize),
+    /// It is written.
+    WriteTable(usize),
+    /// The superblock is written.
+    Superblock,
+}
+
+/// A drive that is being prepared.
+#[derive(Debug)]
+pub(super) struct Joining {
+    step: Step,
+    spare: Spare,
+    slot: Slot,
+    superblock: Superblock,
+    ticket: Option<u64>,
+    /// Taken for as long as it lasts.
+    buffers: Vec<Buffer>,
+}
+
+impl Joining {
+    /// What it holds, for whoever ends it.
+    pub(super) fn buffers(&mut self) -> &mut Vec<Buffer> {
+        &mut self.buffers
+    }
+
+    pub(super) fn device(&self) -> DeviceId {
+        self.spare.device
+    }
+}
+
+impl Coordinator {
+    /// Looks whether a drive can take a place.
+    pub(super) fn may_join(&self, id: ArrayId, slot: Slot, spare: &Spare) -> Result<(), Refusal> {
+        let array = &self.arrays[id.index()];
+        let map = &array.array.map;
+        if map.members.get(slot.index()).is_none_or(Option::is_some) {
+            return Err(Refusal::Taken);
+        }
+        if map.service != Service::ReadWrite {
+            return Err(Refusal::Down);
+        }
+        self.fits(id, spare)
+    }
+
+    /// Refuses a drive that is too small.
+    pub(super) fn fits(&self, id: ArrayId, spare: &Spare) -> Result<(), Refusal> {
+        if self.layout_on(id, spare).is_some() { Ok(()) } else { Err(Refusal::TooSmall) }
+    }
+
+    fn layout_on(&self, id: ArrayId, spare: &Spare) -> Option<MemberLayout> {
+        let geometry = &self.arrays[id.index()].array.map.geometry;
+        let layout = MemberLayout::for_device(spare.blocks, geometry.zone_stripes()).ok()?;
+        (layout.data.blocks >= geometry.stripes()).then_some(layout)
+    }
+
+    /// Takes a spare for a place that has no member, if there are both; whether it was so.
+    pub(super) fn take_spare<P: Ports>(
+        &mut self,
+        ports: &mut P,
+        operations: &mut Operations<Purpose>,
+        id: ArrayId,
+    ) -> bool {
+        let array = &self.arrays[id.index()];
+        let map = &array.array.map;
+        if self.stopping || map.service != Service::ReadWrite || !array.is_at_rest() {
+            return false;
+        }
+        if operations.available() <= JOIN_BLOCKS || self.spare.len() < JOIN_BLOCKS {
+            return false;
+        }
+        // Who was asked for by name comes first.
+        let (slot, spare, ticket) = if let Some(&(slot, spare, ticket)) = array.asked.front() {
+            self.arrays[id.index()].asked.pop_front();
+            if let Err(refusal) = self.may_join(id, slot, &spare) {
+                self.answer(ticket, Err(refusal));
+                return true;
+            }
+            (slot, spare, Some(ticket))
+        } else {
+            let Some(slot) = map.members.iter().position(Option::is_none) else { return false };
+            let slot = Slot(slot as u8);
+            let spares = &array.array.spares;
+            let Some(at) = spares.iter().position(|spare| self.layout_on(id, spare).is_some()) else { return false };
+            (slot, self.arrays[id.index()].array.spares.remove(at), None)
+        };
+        let layout = self.layout_on(id, &spare).expect("it was looked at just now");
+        let array = &self.arrays[id.index()];
+        let any = array.array.superblocks.iter().flatten().next().expect("an array that is served has members");
+        let superblock = Superblock { slot: slot.0, layout, update: 0, later_regions: Vec::new(), ..any.clone() };
+        let joining = Joining {
+            step: Step::Clear,
+            spare,
+            slot,
+            superblock,
+            ticket,
+            buffers: self.spare.split_off(self.spare.len() - JOIN_BLOCKS),
+        };
+        self.prepare_drive(ports, operations, id, joining);
+        true
+    }
+
+    /// Takes the next step after the one that has ended.
+    pub(super) fn go_on_joining<P: Ports>(
+        &mut self,
+        ports: &mut P,
+        operations: &mut Operations<Purpose>,
+        id: ArrayId,
+        mut joining: Joining,
+        failed: bool,
+    ) {
+        let array = &mut self.arrays[id.index()];
+        let has_ended = joining.step == Step::Superblock;
+        if has_ended || failed || self.stopping {
+            self.spare.append(&mut joining.buffers);
+        }
+        if self.stopping {
+            if let Some(ticket) = joining.ticket {
+                self.answer(ticket, Err(Refusal::Stopping));
+            }
+            return;
+        }
+        if core::mem::take(&mut array.drive_failed) {
+            self.give_up(id, joining.spare.device, joining.ticket);
+            return;
+        }
+        if failed {
+            // Another member, which is on its way out: then from the beginning.
+            match joining.ticket {
+                Some(ticket) => array.asked.push_front((joining.slot, joining.spare, ticket)),
+                None => array.array.spares.insert(0, joining.spare),
+            }
+            return;
+        }
+        let bitmap_blocks = Initialised::blocks_for(array.array.map.geometry.zones()) as usize;
+        joining.step = match joining.step {
+            Step::Clear => Step::Bitmap(0),
+            Step::Bitmap(block) if block + 1 < bitmap_blocks => Step::Bitmap(block + 1),
+            Step::Bitmap(_) => Step::ReadTable(0),
+            Step::ReadTable(slot) => Step::WriteTable(slot),
+            Step::WriteTable(0) => Step::ReadTable(1),
+            Step::WriteTable(_) => Step::Superblock,
+            Step::Superblock => {
+                let Joining { spare, slot, superblock, ticket, .. } = joining;
+                let data_start = DeviceBlock(superblock.layout.data.start);
+                let member = Member { device: spare.device, data_start, position: Some(StripeId(0)) };
+                let join = Join { slot, uuid: spare.uuid, member, superblock, ticket };
+                array.pending.edit = Some(Edit::Join(Box::new(join)));
+                return;
+            }
+        };
+        self.prepare_drive(ports, operations, id, joining);
+    }
+
+    /// Carries out a step of the preparation.
+    fn prepare_drive<P: Ports>(
+        &mut self,
+        ports: &mut P,
+        operations: &mut Operations<Purpose>,
+        id: ArrayId,
+        mut joining: Joining,
+    ) {
+        let array = &mut self.arrays[id.index()];
+        let (device, layout) = (joining.spare.device, joining.superblock.layout);
+        let count = match joining.step {
+            Step::Clear => 2,
+            Step::Bitmap(_) | Step::Superblock => 1,
+            Step::ReadTable(_) | Step::WriteTable(_) => METADATA_BLOCKS,
+        };
+        let buffers = &joining.buffers[..count];
+        let mut target = Target::Drive;
+        let mut op = DeviceOp::WriteDurable;
+        let place = match joining.step {
+            Step::Clear => {
+                buffers.iter().for_each(|buffer| ports.bytes_mut(buffer.id()).fill(0));
+                (device, superblock_block(0))
+            }
+            Step::Bitmap(block) => {
+                let initialised = &array.array.initialised;
+                initialised.encode(block, ports.bytes_mut(buffers[0].id()));
+                (device, layout.bitmap_block(block, initialised.slot(block)))
+            }
+            Step::ReadTable(slot) => {
+                let whole = (0u8..).zip(&array.array.map.members).zip(&array.array.superblocks);
+                let mut whole = whole.filter_map(|((at, member), superblock)| {
+                    let member = member.as_ref().filter(|member| member.position.is_none())?;
+                    Some((at, member.device, superblock.as_ref()?.layout))
+                });
+                let (at, source, layout) = whole.next().expect("an array that is written has whole members");
+                (target, op) = (Target::Member(at), DeviceOp::Read);
+                (source, layout.metadata_block(slot))
+            }
+            Step::WriteTable(slot) => (device, layout.metadata_block(slot)),
+            Step::Superblock => {
+                array.epoch += 1;
+                let mut tables = array.tables.clone();
+                tables.members[joining.slot.index()] = entry(joining.spare.uuid);
+                joining.superblock.renew(array.epoch, &tables);
+                joining.superblock.encode(ports.bytes_mut(buffers[0].id()));
+                (device, superblock_block(joining.superblock.update))
+            }
+        };
+        let purpose = Purpose::Coordinator { write: pack(id, target) };
+        operations.start(ports, place, op, buffers.iter().map(Buffer::id), purpose);
+        array.unanswered += 1;
+        array.change = Change::Joining(Box::new(joining));
+    }
+
+    /// A drive did not do what it should while it was prepared: nobody needs it.
+    pub(super) fn give_up(&mut self, id: ArrayId, device: DeviceId, ticket: Option<u64>) {
+        self.tell(Event::DriveRefused { array: id, device });
+        if let Some(ticket) = ticket {
+            self.answer(ticket, Err(Refusal::DriveFailed));
+        }
+    }
+}
+
+/// A drive on its way into all superblocks.
+#[derive(Clone, Debug)]
+pub(super) struct Join {
+    pub(super) slot: Slot,
+    pub(super) uuid: Uuid,
+    pub(super) member: Member,
+    /// What it bears.
+    pub(super) superblock: Superblock,
+    pub(super) ticket: Option<u64>,
+}
+
+/// What tables say of a drive that has just come.
+pub(super) fn entry(uuid: Uuid) -> MemberEntry {
+    MemberEntry { uuid, state: State::Rebuilding { position: 0 } }
+}
+
+const _: () = assert!(JOIN_BLOCKS <= ports::MAX_DEVICE_BLOCKS);

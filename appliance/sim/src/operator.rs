@@ -1,0 +1,244 @@
+//! What happens to drives while somebody looks after them: members are lost or failed, others are added or take their place,
+//! rebuilds are lost, paused and cut. All of it by chance, from a stream of its own.
+//!
+//! Damage stays within what the array promises to survive at that moment: a member goes only while the array is whole, the
+//! drive that is being rebuilt at any time. Nothing is done while the answer to a command is awaited, since it may be a loss.
+
+use base::ids::{DeviceId, Slot};
+
+use crate::random::Random;
+
+/// How an array is, as the appliance itself says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// The devices of the members, by slot.
+    pub members: Vec<Option<DeviceId>>,
+    /// The member that is being rebuilt, or is to be.
+    pub rebuilding: Option<Slot>,
+    /// Drives that are kept.
+    pub spares: Vec<DeviceId>,
+    /// Whether it takes writes.
+    pub writable: bool,
+}
+
+impl Health {
+    /// Whether all members are there and hold what they should.
+    pub fn is_whole(&self) -> bool {
+        self.members.iter().all(Option::is_some) && self.rebuilding.is_none()
+    }
+
+    /// Whether a device takes part or is kept to.
+    pub fn uses(&self, device: DeviceId) -> bool {
+        self.members.contains(&Some(device)) || self.spares.contains(&device)
+    }
+}
+
+/// What is asked of the appliance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Use a member no longer.
+    Fail(Slot),
+    /// Keep a drive.
+    Add(DeviceId),
+    /// Give a place to a drive.
+    Replace(Slot, DeviceId),
+    /// Let the rebuild wait, or go on.
+    Pause(bool),
+}
+
+/// What is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deed {
+    /// Something is asked.
+    Ask(Order),
+    /// A device fails, perhaps only until the next power-on.
+    Lose {
+        /// Which.
+        device: DeviceId,
+        /// Whether it comes back.
+        returns: bool,
+    },
+    /// The power fails.
+    Cut,
+}
+
+/// Whoever looks after the drives.
+#[derive(Clone, Debug)]
+pub struct Operator {
+    random: Random,
+    /// Drives that may still be lost or failed.
+    losses: u32,
+    /// Cuts that may still come.
+    cuts: u32,
+    /// The ticket of the command whose answer is awaited.
+    awaited: Option<u64>,
+    tickets: u64,
+    paused: bool,
+    /// A drive that was lost, which the appliance may not have noticed.
+    lost: Option<DeviceId>,
+}
+
+/// Once in so many steps somebody looks.
+const LOOK_ONCE_IN: u64 = 20;
+
+impl Operator {
+    /// One who does as the stream says.
+    pub fn new(mut random: Random) -> Self {
+        let (losses, cuts) = (random.between(1, 4) as u32, random.below(4) as u32);
+        Self { random, losses, cuts, awaited: None, tickets: 0, paused: false, lost: None }
+    }
+
+    /// Whether nothing is on its way that may be a loss.
+    pub fn is_quiet(&self) -> bool {
+        self.awaited.is_none() && self.lost.is_none()
+    }
+
+    /// Whether it is time to look.
+    pub fn looks(&mut self) -> bool {
+        self.random.once_in(LOOK_ONCE_IN) && self.awaited.is_none()
+    }
+
+    /// Nothing more goes wrong from now on.
+    pub fn calm_down(&mut self) {
+        (self.losses, self.cuts) = (0, 0);
+    }
+
+    /// The power has failed: nobody answers what was asked.
+    pub fn power_cut(&mut self) {
+        self.awaited = None;
+        self.paused = false;
+        self.lost = None;
+    }
+
+    /// A number for a command.
+    pub fn ticket(&mut self) -> u64 {
+        self.tickets += 1;
+        self.awaited = Some(self.tickets);
+        self.tickets
+    }
+
+    /// A command has been answered.
+    pub fn answered(&mut self, ticket: u64) {
+        self.awaited.take_if(|awaited| *awaited == ticket);
+    }
+
+    /// What to do about an array. `works` tells which devices could be members, and work.
+    pub fn decide(&mut self, health: &Health, works: &[DeviceId]) -> Option<Deed> {
+        self.lost.take_if(|device| !health.members.contains(&Some(*device)));
+        if !health.writable || self.lost.is_some() {
+            return None;
+        }
+        let deed = self.deed(health, works);
+        if let Some(Deed::Lose { device, .. }) = deed {
+            self.lost = Some(device);
+        }
+        deed
+    }
+
+    fn deed(&mut self, health: &Health, works: &[DeviceId]) -> Option<Deed> {
+        let empty = health.members.iter().position(Option::is_none).map(|slot| Slot(slot as u8));
+        match (health.rebuilding, empty) {
+            (Some(slot), _) => self.disturb(slot, health.members[slot.index()]?),
+            (None, Some(slot)) => self.mend(slot, health, works),
+            (None, None) => self.harm(health),
+        }
+    }
+
+    // A rebuild is under way.
+    fn disturb(&mut self, slot: Slot, device: DeviceId) -> Option<Deed> {
+        if self.paused {
+            return self.random.once_in(2).then(|| self.pause(false));
+        }
+        match self.random.below(20) {
+            0 if self.losses > 0 => {
+                self.losses -= 1;
+                Some(Deed::Lose { device, returns: self.random.once_in(2) })
+            }
+            1 if self.losses > 0 => {
+                self.losses -= 1;
+                Some(Deed::Ask(Order::Fail(slot)))
+            }
+            2 if self.cuts > 0 => {
+                self.cuts -= 1;
+                Some(Deed::Cut)
+            }
+            3 if self.losses > 0 => Some(self.pause(true)),
+            _ => None,
+        }
+    }
+
+    fn pause(&mut self, paused: bool) -> Deed {
+        self.paused = paused;
+        Deed::Ask(Order::Pause(paused))
+    }
+
+    // A member is out.
+    fn mend(&mut self, slot: Slot, health: &Health, works: &[DeviceId]) -> Option<Deed> {
+        let unused: Vec<DeviceId> = works.iter().copied().filter(|&device| !health.uses(device)).collect();
+        // What is kept comes by itself.
+        if unused.is_empty() || !health.spares.is_empty() {
+            return None;
+        }
+        let device = self.random.choose(&unused);
+        Some(Deed::Ask(if self.random.once_in(2) { Order::Add(device) } else { Order::Replace(slot, device) }))
+    }
+
+    // The array is whole.
+    fn harm(&mut self, health: &Health) -> Option<Deed> {
+        if self.losses == 0 || !self.random.once_in(2) {
+            return None;
+        }
+        self.losses -= 1;
+        let slot = Slot(self.random.below(health.members.len() as u64) as u8);
+        let device = health.members[slot.index()].expect("the array is whole");
+        Some(match self.random.below(3) {
+            0 => Deed::Ask(Order::Fail(slot)),
+            kind => Deed::Lose { device, returns: kind == 1 },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_whole_array_loses_a_member() {
+        let health = |missing: bool, rebuilding: bool| Health {
+            members: vec![Some(DeviceId(0)), (!missing).then_some(DeviceId(1)), Some(DeviceId(2))],
+            rebuilding: rebuilding.then_some(Slot(2)),
+            spares: Vec::new(),
+            writable: true,
+        };
+        let works = [DeviceId(0), DeviceId(1), DeviceId(2), DeviceId(5)];
+        let (mut lost, mut mended, mut disturbed) = (0, 0, 0);
+        for seed in 0..300 {
+            let mut operator = Operator::new(Random::named(seed, "operator"));
+            for _ in 0..40 {
+                // The appliance is started anew each time.
+                operator.power_cut();
+                lost += u32::from(operator.decide(&health(false, false), &works).is_some());
+                operator.power_cut();
+                match operator.decide(&health(true, false), &works) {
+                    Some(Deed::Ask(Order::Add(device) | Order::Replace(Slot(1), device))) => {
+                        assert!([DeviceId(1), DeviceId(5)].contains(&device), "{device} is in use");
+                        mended += 1;
+                    }
+                    other => panic!("{other:?} does not mend anything"),
+                }
+                match operator.decide(&health(false, true), &works) {
+                    Some(Deed::Lose { device, .. }) => assert_eq!(device, DeviceId(2)),
+                    Some(Deed::Ask(order)) => {
+                        assert!(matches!(order, Order::Fail(Slot(2)) | Order::Pause(_)));
+                        disturbed += 1;
+                    }
+                    Some(Deed::Cut) | None => {}
+                }
+            }
+            operator.power_cut();
+            operator.calm_down();
+            assert_eq!(operator.decide(&health(false, false), &works), None);
+        }
+        assert!(lost > 100 && mended > 100 && disturbed > 100);
+    }
+}
