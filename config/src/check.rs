@@ -192,6 +192,13 @@ mod tests {
             ("size: 128MiB", "size: 4097B", "arrays[0].volumes[0].size", "no size of a volume"),
             ("size: 256MiB", "size: 8MiB", "arrays[0].members[0]", "only 8MiB"),
             ("address: 127.0.0.1:9420", "address: 127.0.0.1:4420", "metrics.address", "taken in line"),
+            ("address: 127.0.0.1:4420", "address: 127.0.0.1:4420, silence: 2s", "listeners[0].silence", "silence"),
+            (
+                "address: 127.0.0.1:4420",
+                "address: 127.0.0.1:4420, address_grace: 61s",
+                "listeners[0].address_grace",
+                "hosts would wait",
+            ),
             ("[main]", "[other]", "subsystems[0].listeners[0]", "no such listener"),
             ("[main]", "[main, main]", "subsystems[0].listeners[1]", "named twice"),
             ("a0/v0", "a0/v9", "subsystems[0].namespaces[0].volume", "no such volume"),

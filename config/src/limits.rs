@@ -72,6 +72,12 @@ pub const MIN_EVENTS_BYTES: u64 = 64 << 10;
 /// Highest namespace identifier: FFFFFFFFh means all namespaces, and hosts number them densely.
 pub const MAX_NSID: u32 = 1024;
 
+/// Least and most time that a host may give no sign of life: TCP counts in seconds and asks three times.
+pub const SILENCE: core::ops::RangeInclusive<Span> = Span::from_secs(3)..=Span::from_secs(3600);
+
+/// Most time that a connection's address or route may be gone before it is destroyed.
+pub const MAX_ADDRESS_GRACE: Span = Span::from_secs(60);
+
 /// Least and most fill of the log at which destaging no longer waits for age, in percent.
 pub const HIGH_WATERMARK_PERCENT: core::ops::RangeInclusive<u8> = 10..=90;
 

@@ -336,6 +336,28 @@ pub struct Listener {
     pub protocol: Protocol,
     /// The address and port. NVMe over TCP has port 4420 by custom.
     pub address: SocketAddress,
+    /// How long a host may give no sign of life: from 3s to 1h. TCP asks after half of it and gives up at its end, also on
+    /// what it could not send; a host that takes no replies has as long, one that owes data twice. A Keep Alive Timeout that
+    /// a host asks for holds beside it, as asked.
+    #[serde(default = "default_silence")]
+    pub silence: TimeSpan,
+    /// What becomes of connections whose local address, link or route is gone.
+    #[serde(default)]
+    pub on_address_loss: OnAddressLoss,
+    /// How long it may be gone before that: at most 1min.
+    #[serde(default = "default_address_grace")]
+    pub address_grace: TimeSpan,
+}
+
+/// What becomes of connections whose local address, link or route is gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnAddressLoss {
+    /// They are destroyed, so that hosts move to another path at once.
+    #[default]
+    Destroy,
+    /// They stay until they fall silent.
+    Keep,
 }
 
 /// What is spoken at a listener.
@@ -525,6 +547,14 @@ pub(crate) const fn default_lanes() -> u16 {
 
 const fn default_log_timeout() -> TimeSpan {
     TimeSpan(Span::from_secs(10))
+}
+
+pub(crate) const fn default_silence() -> TimeSpan {
+    TimeSpan(Span::from_secs(30))
+}
+
+const fn default_address_grace() -> TimeSpan {
+    TimeSpan(Span::from_millis(500))
 }
 
 const fn default_age() -> TimeSpan {

@@ -133,6 +133,37 @@ impl Severity {
     }
 }
 
+/// On whose behalf, or for want of what, a connection was killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KillCause {
+    /// Somebody asked for it.
+    Operator,
+    /// The address or route that it relied on is gone.
+    AddressLoss,
+    /// Its socket was destroyed by another process.
+    Outside,
+    /// No command came within the Keep Alive Timeout.
+    KeepAlive,
+    /// The peer was silent for too long.
+    Silence,
+}
+
+impl KillCause {
+    /// All of them, in the order of [`ShardMetrics::connections_killed`].
+    pub const ALL: [Self; 5] = [Self::Operator, Self::AddressLoss, Self::Outside, Self::KeepAlive, Self::Silence];
+
+    /// The value of label `cause`.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Operator => "operator",
+            Self::AddressLoss => "address_loss",
+            Self::Outside => "outside",
+            Self::KeepAlive => "keep_alive",
+            Self::Silence => "silence",
+        }
+    }
+}
+
 /// One operation on one volume or device.
 #[derive(Debug, Default)]
 pub struct OpMetrics {
@@ -263,6 +294,8 @@ pub struct ShardMetrics {
     pub connections_accepted: Counter,
     /// Connections ended since start, by either side.
     pub connections_closed: Counter,
+    /// Connections that were killed since start, by [`KillCause::ALL`].
+    pub connections_killed: [Counter; KillCause::ALL.len()],
     /// Connections turned away since start (bounds reached, host not admitted).
     pub connections_refused: Counter,
     /// Connections ended because the peer broke the protocol.
@@ -287,6 +320,7 @@ impl ShardMetrics {
             connections: Gauge::default(),
             connections_accepted: Counter::default(),
             connections_closed: Counter::default(),
+            connections_killed: Default::default(),
             connections_refused: Counter::default(),
             protocol_errors: Counter::default(),
             requests_forwarded: Counter::default(),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use config::{Size, TimeSpan};
 
+use crate::connections::{End, SortKey};
 use crate::events::{self, Severity};
 
 /// A storage appliance: RAID with a write log, served over NVMe/TCP, from one YAML file.
@@ -32,6 +33,11 @@ pub enum Command {
     Schema,
     /// Ask a serving process how it is.
     Status(StatusOptions),
+    /// Hosts' connections: list them, or end them.
+    #[command(args_conflicts_with_subcommands = true)]
+    Connections(Box<ConnectionsOptions>),
+    /// Watch connections, volumes and reactors.
+    Top(TopOptions),
     /// Drives: members of arrays and log copies.
     #[command(subcommand)]
     Drive(DriveCommand),
@@ -188,6 +194,38 @@ pub struct EventsOptions {
     pub server: Server,
 }
 
+/// Which connections to show and how, or what to do with them.
+#[derive(Debug, Args)]
+pub struct ConnectionsOptions {
+    /// What to do with them.
+    #[command(subcommand)]
+    pub action: Option<ConnectionsAction>,
+    /// Only those of this host.
+    #[arg(long, value_name = "NQN")]
+    pub host: Option<String>,
+    /// Only those whose host's end is this.
+    #[arg(long, value_name = "ADDRESS[:PORT]")]
+    pub peer: Option<End>,
+    /// Only those whose own end is this.
+    #[arg(long, value_name = "ADDRESS[:PORT]")]
+    pub local: Option<End>,
+    /// Only those to this subsystem.
+    #[arg(long, value_name = "NQN")]
+    pub target: Option<String>,
+    /// What they are sorted by.
+    #[arg(long, value_enum, default_value_t, value_name = "KEY")]
+    pub sort: SortKey,
+    /// Those that have ended lately, and why.
+    #[arg(long)]
+    pub ended: bool,
+    /// Show them again and again, at this interval.
+    #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "1s", value_parser = time_span)]
+    pub watch: Option<TimeSpan>,
+    /// Whom to ask.
+    #[command(flatten)]
+    pub server: Server,
+}
+
 /// A time ago or a time, as events have it.
 fn since(text: &str) -> Result<String, String> {
     if events::clock::is_time(text) {
@@ -201,6 +239,73 @@ fn since(text: &str) -> Result<String, String> {
 
 fn severity(text: &str) -> Result<Severity, String> {
     events::severity_of(text).ok_or_else(|| "one of info, notice, warning and error".to_owned())
+}
+
+/// What can be done with connections.
+#[derive(Debug, Subcommand)]
+pub enum ConnectionsAction {
+    /// End connections at once, with the associations that they are part of: their hosts get a reset, commands that are not
+    /// in the log are dropped, and the hosts may come back when nothing of that can happen any more.
+    Kill(Box<KillOptions>),
+}
+
+/// Which connections to end.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("which").required(true).multiple(true))]
+pub struct KillOptions {
+    /// The one of this number.
+    #[arg(group = "which", conflicts_with_all = ["host", "peer", "local", "target", "idle", "all", "pid", "port"])]
+    pub id: Option<u64>,
+    /// Those of this host.
+    #[arg(long, group = "which", value_name = "NQN", conflicts_with_all = ["peer", "local", "target", "idle", "all", "pid", "port"])]
+    pub host: Option<String>,
+    /// Those whose host's end is this.
+    #[arg(long, group = "which", value_name = "ADDRESS[:PORT]", conflicts_with_all = ["local", "target", "idle", "all", "pid", "port"])]
+    pub peer: Option<End>,
+    /// Those whose own end is this.
+    #[arg(long, group = "which", value_name = "ADDRESS[:PORT]", conflicts_with_all = ["target", "idle", "all", "pid", "port"])]
+    pub local: Option<End>,
+    /// Those to this subsystem.
+    #[arg(long, group = "which", value_name = "NQN", conflicts_with_all = ["idle", "all", "pid", "port"])]
+    pub target: Option<String>,
+    /// Those of hosts that have asked for nothing for so long, keep alive apart.
+    #[arg(long, group = "which", value_name = "TIME", value_parser = time_span, conflicts_with_all = ["all", "pid", "port"])]
+    pub idle: Option<TimeSpan>,
+    /// All.
+    #[arg(long, group = "which", conflicts_with_all = ["pid", "port"])]
+    pub all: bool,
+    /// TCP connections of any process of this machine, through the kernel: those of this one.
+    #[arg(long, group = "which", value_name = "PROCESS")]
+    pub pid: Option<u32>,
+    /// The same by local port, of any process or of the one that is named.
+    #[arg(long, group = "which", value_name = "PORT")]
+    pub port: Option<u16>,
+    /// Refuse their hosts for so long, in a way that lets them try again.
+    #[arg(long, value_name = "TIME", value_parser = time_span, conflicts_with_all = ["pid", "port"])]
+    pub block: Option<TimeSpan>,
+    /// Whether to ask.
+    #[command(flatten)]
+    pub consent: Consent,
+    /// Whom to ask.
+    #[command(flatten)]
+    pub server: Server,
+}
+
+/// What to watch and how often.
+#[derive(Debug, Args)]
+pub struct TopOptions {
+    /// Time between two looks.
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = time_span)]
+    pub every: TimeSpan,
+    /// How often to look; left out: until Ctrl-C.
+    #[arg(long, value_name = "COUNT")]
+    pub count: Option<u64>,
+    /// What connections are sorted by.
+    #[arg(long, value_enum, default_value = "in-flight", value_name = "KEY")]
+    pub sort: SortKey,
+    /// Whom to ask.
+    #[command(flatten)]
+    pub server: Server,
 }
 
 /// The serving process that is meant.

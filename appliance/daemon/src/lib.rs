@@ -8,6 +8,7 @@
 //! | [`check`] | reading a configuration and showing what is wrong with it |
 //! | [`budget`], [`capacity`] | how memory is shared out, and what arrays hold |
 //! | [`status`], [`memory_status`] | how the appliance is, as JSON and as tables |
+//! | [`connections`] | connections as people see them |
 //! | [`control`] | the control thread: what it tells, and signals |
 //! | [`control_socket`], [`control_client`] | both ends of the control socket |
 //! | [`events`] | the history of what happened, and of who changed what |
@@ -25,6 +26,7 @@ pub mod budget;
 pub mod capacity;
 pub mod check;
 pub mod cli;
+pub mod connections;
 pub mod control;
 pub mod control_client;
 pub mod control_socket;

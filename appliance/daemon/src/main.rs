@@ -39,6 +39,8 @@ fn run(command: Command) -> Result<(), Box<dyn Error>> {
         Command::Check { file } => say(&check::run(&file)?)?,
         Command::Schema => say(&config::export::json_schema_text())?,
         Command::Status(options) => say(&status_of(&options)?)?,
+        Command::Connections(options) => verbs::connections::run(&options)?,
+        Command::Top(options) => verbs::top::run(&options)?,
         Command::Drive(command) => say(&verbs::drive::run(&command)?)?,
         Command::Volume(command) => say(&verbs::volume::run(&command)?)?,
         Command::Events(options) => verbs::events::run(&options, &mut say)?,

@@ -19,12 +19,13 @@ mod sandbox;
 mod sealing;
 mod shards;
 mod volumes;
+mod ways;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use base::ids::{ShardId, VolumeId};
@@ -144,7 +145,7 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
         exports: Some(exports.clone()),
         metadata: booted.iter().map(|array| Arc::clone(&array.coordinated.metadata)).collect(),
     };
-    let programs = shard_programs(&mut booted, &volumes, &exports, &metrics, &budget, shards);
+    let programs = shard_programs(&config, &mut booted, &volumes, &exports, &metrics, &budget, shards);
     let mut runtime = Runtime::start(&runtime_options, &pool, &devices.set, programs)?;
     for note in runtime.notes() {
         tracing::warn!("{note}");
@@ -171,10 +172,12 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
         events: events.clone(),
         metrics: Arc::clone(&metrics),
         confinement,
+        killing: Mutex::new(()),
     };
     if late.0.set(Running { reporter, stats }).is_err() {
         unreachable!("it is set once");
     }
+    let _ways = ways::watch(&config, &late);
     runtime.accept(listeners)?;
     late.1.ready.store(true, Ordering::Release);
     sealing::note();
@@ -301,7 +304,9 @@ fn count_buffers(metrics: &Metrics, stats: &StatsReader) {
 fn bind(config: &Config) -> Result<Vec<Listener>, ServeError> {
     let bind = |listener: &config::schema::Listener| {
         let name = listener.name.to_string();
-        Listener::bind(listener.address.0).map_err(|error| ServeError::Listen { name, error })
+        let silence = Duration::from_nanos(listener.silence.0.0);
+        let bound = Listener::bind(listener.address.0).map(|bound| bound.with_silence(silence));
+        bound.map_err(|error| ServeError::Listen { name, error })
     };
     config.listeners.iter().map(bind).collect()
 }
@@ -372,6 +377,7 @@ fn health() -> SmartLog {
 
 /// One program for each reactor. Takes the arrays' parts.
 fn shard_programs(
+    config: &Config,
     booted: &mut [BootedArray],
     volumes: &VolumeMap,
     exports: &Snapshot<Exports>,
@@ -379,6 +385,7 @@ fn shard_programs(
     budget: &Budget,
     shards: u16,
 ) -> Vec<Shard> {
+    let silence: Vec<Span> = config.listeners.iter().map(|listener| listener.silence.0).collect();
     let mut parts: Vec<_> = booted.iter_mut().map(|array| core::mem::take(&mut array.parts).into_iter()).collect();
     let mut coordinated = Some(booted.iter().map(|array| array.coordinated.clone()).collect());
     let shard = |shard: u16| {
@@ -401,6 +408,7 @@ fn shard_programs(
                 metrics: Arc::clone(metrics),
                 firmware: env!("CARGO_PKG_VERSION").to_owned(),
                 health: health(),
+                silence: silence.clone(),
             }),
             metrics: Arc::clone(metrics),
         })

@@ -5,6 +5,7 @@ use std::fmt::{self, Write as _};
 
 use serde::{Deserialize, Serialize};
 
+use crate::connections::{self, ConnectionStatus};
 use crate::memory_status::{MemoryStatus, SandboxStatus};
 
 /// The whole appliance.
@@ -38,6 +39,9 @@ pub struct Status {
     /// How the process is confined.
     #[serde(default)]
     pub sandbox: SandboxStatus,
+    /// Those that have ended lately.
+    #[serde(default)]
+    pub ended_connections: Vec<ConnectionStatus>,
 }
 
 /// A reactor.
@@ -187,27 +191,6 @@ pub struct ListenerStatus {
     pub address: String,
 }
 
-/// A connection.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct ConnectionStatus {
-    /// Its number, unique as long as the process lives.
-    pub id: u64,
-    /// The reactor that it lives on.
-    pub reactor: u16,
-    /// The host's name, once it has said it.
-    pub host: String,
-    /// The host's end.
-    pub peer: String,
-    /// What it is connected to.
-    pub subsystem: String,
-    /// 0 for the admin queue.
-    pub queue: u16,
-    /// Commands under way.
-    pub in_flight: u32,
-    /// How long it has been there.
-    pub age_seconds: f64,
-}
-
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ready = if self.ready { "serving" } else { "not serving yet" };
@@ -294,12 +277,7 @@ impl Status {
     }
 
     fn connections(&self) -> String {
-        let rows = self.connections.iter().map(|c| {
-            let queue = if c.queue == 0 { "admin".to_owned() } else { c.queue.to_string() };
-            row([&c.id, &c.reactor, &queue, &c.in_flight, &duration(c.age_seconds), &c.peer, &c.host, &c.subsystem])
-        });
-        let heads = ["#", "reactor", "queue", "in flight", "age", "peer", "host", "subsystem"];
-        table("Connections", &heads, rows)
+        connections::show("Connections", &self.connections)
     }
 }
 
@@ -358,7 +336,7 @@ pub(crate) fn size(bytes: u64) -> String {
     format!("{value:.digits$} {}", UNITS[unit])
 }
 
-fn duration(seconds: f64) -> String {
+pub(crate) fn duration(seconds: f64) -> String {
     // As a cast from float to integer saturates, no number from elsewhere can do harm.
     let seconds = seconds as u64;
     match (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60) {
@@ -424,6 +402,7 @@ pub(crate) mod tests {
             }],
             memory: crate::memory_status::tests::example(),
             sandbox: crate::memory_status::tests::sandbox(),
+            ended_connections: vec![],
         }
     }
 

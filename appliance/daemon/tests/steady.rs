@@ -180,6 +180,7 @@ fn appliance(watch: &Arc<AtomicBool>) -> (Runtime<Message, Watched>, SocketAddr)
             metrics: Arc::clone(&metrics),
             firmware: "1".into(),
             health: nvme::log_page::SmartLog::default(),
+            silence: Vec::new(),
         }),
         metrics,
     });

@@ -4,6 +4,8 @@
 use base::ids::{Lba, VolumeId};
 use ports::BufferList;
 
+use crate::fence::Association;
+
 /// Most blocks of one request: 1 MiB. The transfer size that targets advertise must not exceed it.
 pub const MAX_REQUEST_BLOCKS: u32 = 256;
 
@@ -33,6 +35,8 @@ pub enum IoKind {
 pub struct IoRequest {
     /// Comes back with the answer.
     pub token: u64,
+    /// Whose it is.
+    pub association: Association,
     /// The volume.
     pub volume: VolumeId,
     /// What to do.
@@ -62,6 +66,8 @@ pub enum IoError {
     NotOneUnit,
     /// The appliance is stopping.
     Stopping,
+    /// Its association has ended, or somebody asked for its end: it has or has not happened, in whole or in part.
+    Aborted,
 }
 
 /// The end of a request.

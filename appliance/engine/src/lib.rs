@@ -28,6 +28,7 @@ pub mod boot;
 pub mod command;
 pub mod coordinator;
 pub mod drives;
+pub mod fence;
 pub mod front;
 pub mod io;
 mod jobs;

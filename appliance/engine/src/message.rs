@@ -10,7 +10,8 @@ use ports::{BufferList, DeviceError};
 
 use crate::array::{MemberErrors, Order};
 use crate::command::{Answer, Command, Event};
-use crate::front::FrontMessage;
+use crate::fence::Association;
+use crate::front::{Cause, FrontMessage};
 use crate::io::IoError;
 use crate::map::{ArrayMap, VolumeTables};
 use crate::status::ShardStatus;
@@ -22,6 +23,8 @@ pub struct Fragment {
     pub request: u64,
     /// When it was sent, for measuring how long hosts wait.
     pub since: Time,
+    /// Whose it is.
+    pub association: Association,
     /// Blocks of the request before this part.
     pub offset: u32,
     /// How many blocks, at most [`crate::limits::MAX_FRAGMENT_BLOCKS`].
@@ -75,6 +78,15 @@ pub enum Message {
     FragmentDone(FragmentDone),
     /// Between front ends.
     Front(FrontMessage),
+    /// From an association's home, to every shard: requests of an older epoch are dropped from now on.
+    Raise {
+        /// Its next epoch.
+        association: Association,
+        /// Why.
+        cause: Cause,
+    },
+    /// Back from there: none of them is under way any more.
+    Raised(Association),
     /// To the coordinator: a member does not answer as it should.
     MemberFailed {
         /// Whose member.

@@ -14,6 +14,7 @@ use base::snapshot::Snapshot;
 use nvme::dataset::MAX_RANGES;
 use ports::{BufferId, BufferList, Buffers, Ports};
 
+use crate::fence::{ASSOCIATIONS, Association, Fences};
 use crate::io::{IoDone, IoError, IoKind, IoRequest, MAX_REQUEST_BLOCKS};
 use crate::limits::{FRAGMENT_CREDITS, LOCAL_FRAGMENTS, MAX_REQUESTS, ZERO_FRAGMENTS, atomic_blocks};
 use crate::map::{ArrayMap, Volume, VolumeMap};
@@ -42,6 +43,9 @@ pub(crate) struct JobRequest {
 #[derive(Debug)]
 struct Request {
     token: u64,
+    association: Association,
+    /// Its association has ended, and its end is waited for.
+    fenced: bool,
     target: Target,
     /// Whether a job waits for it, and not a host.
     for_job: bool,
@@ -83,6 +87,10 @@ pub(crate) struct Router {
     /// Buffer names of reads in more than one fragment, one row a request.
     ids: Vec<[BufferId; MAX_REQUEST_BLOCKS as usize]>,
     free_ids: Vec<usize>,
+    /// Requests under way, by the identifier of their association.
+    under_way: Vec<u16>,
+    /// Fenced requests that have ended since the shard last looked.
+    fenced_ended: Vec<Association>,
     stopping: bool,
 }
 
@@ -109,6 +117,8 @@ impl Router {
             draining: None,
             ids: vec![[BufferId(0); MAX_REQUEST_BLOCKS as usize]; SPLIT_READS],
             free_ids: (0..SPLIT_READS).rev().collect(),
+            under_way: vec![0; ASSOCIATIONS],
+            fenced_ended: Vec::with_capacity(MAX_REQUESTS),
             stopping: false,
         }
     }
@@ -117,12 +127,14 @@ impl Router {
     pub(crate) fn begin<P: Ports<Message = Message>>(
         &mut self,
         ports: &mut P,
+        fences: &Fences,
         request: IoRequest,
     ) -> Result<(), IoRequest> {
         if self.done.len() >= MAX_REQUESTS || self.requests.is_full() {
             return Err(request);
         }
-        let refusal = self.refusal(ports, &request);
+        let is_stale = fences.is_stale(request.association);
+        let refusal = if is_stale { Some(IoError::Aborted) } else { self.refusal(ports, &request) };
         if refusal.is_some() || request.kind == IoKind::Flush || request.blocks == 0 {
             // A flush has nothing to wait for: what was acknowledged is durable in the log or on the members.
             request.buffers.free(ports);
@@ -141,7 +153,7 @@ impl Router {
         let IoRequest { token, lba, blocks, .. } = request;
         let target = Target::Volume(request.volume.index());
         let own = JobRequest { token, target, lba, kind, blocks, buffers: request.buffers };
-        let started = self.start(ports, own, ranges, false);
+        let started = self.start(ports, own, ranges, Some(request.association));
         started.map_err(|refused| IoRequest { buffers: refused.buffers, ..request })
     }
 
@@ -165,7 +177,7 @@ impl Router {
             self.jobs_done.push_back(done);
             return Ok(());
         }
-        self.start(ports, request, 0, true)
+        self.start(ports, request, 0, None)
     }
 
     fn start<P: Ports<Message = Message>>(
@@ -173,8 +185,10 @@ impl Router {
         ports: &mut P,
         request: JobRequest,
         ranges: u32,
-        for_job: bool,
+        host: Option<Association>,
     ) -> Result<(), JobRequest> {
+        // Nobody's association ends while a job needs it.
+        let (association, for_job) = (host.unwrap_or(Association::NONE), host.is_none());
         let JobRequest { token, target, lba, kind, blocks, .. } = request;
         let expected = match kind {
             FragmentKind::Zero => usize::from(ranges > 0),
@@ -192,6 +206,8 @@ impl Router {
         }
         let entry = Request {
             token,
+            association,
+            fenced: false,
             target,
             for_job,
             kind,
@@ -205,6 +221,7 @@ impl Router {
             range: 0,
             ids,
         };
+        self.under_way[usize::from(entry.association.id)] += 1;
         let Ok(key) = self.requests.insert(entry) else { unreachable!("there was room above") };
         if kind == FragmentKind::Zero {
             self.begin_zeros(ports, key);
@@ -316,6 +333,7 @@ impl Router {
         let fragment = Fragment {
             request: key.to_bits(),
             since: ports.now(),
+            association: request.association,
             offset: request.sent,
             count: count as u16,
             array,
@@ -370,8 +388,16 @@ impl Router {
             // The buffers of a read in several fragments come together by name at its end.
             return;
         }
+        self.end(ports, key, answer.buffers);
+    }
+
+    /// Ends a request whose fragments have all been answered; `buffers` are a read's that was one fragment.
+    fn end<P: Ports>(&mut self, ports: &mut P, key: Key<Request>, mut buffers: BufferList) {
         let request = self.requests.remove(key).expect("it was there just now");
-        let mut buffers = answer.buffers;
+        self.under_way[usize::from(request.association.id)] -= 1;
+        if request.fenced {
+            self.fenced_ended.push(request.association);
+        }
         // A list of ranges.
         request.buffers.free(ports);
         if request.ids != NO_IDS {
@@ -394,6 +420,41 @@ impl Router {
     /// The next request of a job that has ended.
     pub(crate) fn job_done(&mut self) -> Option<IoDone> {
         self.jobs_done.pop_front()
+    }
+
+    /// Drops what was not sent of requests of older epochs, and says how many of them are still under way.
+    pub(crate) fn fence<P: Ports>(&mut self, ports: &mut P, association: Association) -> usize {
+        if self.under_way[usize::from(association.id)] == 0 {
+            return 0;
+        }
+        let mut waiting = 0;
+        let mut ended = Vec::new();
+        for (key, request) in self.requests.iter_mut().filter(|(_, one)| one.association.is_before(association)) {
+            if request.sent < request.blocks || request.range < request.ranges {
+                request.result = Err(IoError::Aborted);
+                request.range = request.ranges;
+                request.blocks = request.sent;
+                core::mem::take(&mut request.buffers).free(ports);
+            }
+            if request.unanswered > 0 {
+                request.fenced = true;
+                waiting += 1;
+            } else {
+                ended.push(key);
+            }
+        }
+        let requests = &self.requests;
+        self.sending.retain(|&key| requests[key].sent < requests[key].blocks);
+        self.zeroing.retain(|&key| requests[key].sent < requests[key].blocks);
+        for key in ended {
+            self.end(ports, key, BufferList::EMPTY);
+        }
+        waiting
+    }
+
+    /// A fenced request that has ended.
+    pub(crate) fn fenced_ended(&mut self) -> Option<Association> {
+        self.fenced_ended.pop()
     }
 
     /// The next request that has ended.

@@ -1,5 +1,7 @@
 //! The loop of one core: select, apply, maintain.
 
+mod fencing;
+
 use std::sync::Arc;
 
 use base::ids::{ArrayId, DeviceId, ShardId, Slot};
@@ -9,6 +11,7 @@ use ports::{DeviceError, DeviceOp, Ports, Program, Turn};
 
 use crate::array::{ArrayPart, ArrayShard, Purpose, Work};
 use crate::coordinator::{Coordinator, CoordinatorSetup};
+use crate::fence::Fences;
 use crate::front::{Front, FrontSetup, VolumeIo};
 use crate::io::{IoDone, IoRequest};
 use crate::limits::{COMPLETIONS_A_TURN, MAX_OPERATIONS, MESSAGES_A_TURN};
@@ -57,6 +60,7 @@ enum Stopping {
 pub struct Shard {
     shard: ShardId,
     router: Router,
+    fences: Fences,
     arrays: Vec<ArrayShard>,
     coordinator: Option<Coordinator>,
     front: Option<Front>,
@@ -69,11 +73,14 @@ pub struct Shard {
 }
 
 /// What the front sees of the rest.
-struct Requests<'a>(&'a mut Router);
+struct Requests<'a> {
+    router: &'a mut Router,
+    fences: &'a Fences,
+}
 
 impl<P: Ports<Message = Message>> VolumeIo<P> for Requests<'_> {
     fn begin(&mut self, ports: &mut P, request: IoRequest) -> Result<(), IoRequest> {
-        self.0.begin(ports, request)
+        self.router.begin(ports, self.fences, request)
     }
 }
 
@@ -85,6 +92,7 @@ impl Shard {
         Self {
             shard: setup.shard,
             router: Router::new(setup.shard, setup.shards, setup.volumes, maps),
+            fences: Fences::new(),
             arrays,
             coordinator: setup.coordinator.map(Coordinator::new),
             front: setup.front.map(Front::new),
@@ -98,7 +106,7 @@ impl Shard {
 
     /// Takes a request to a volume, or gives it back if there is no room now.
     pub fn begin<P: Ports<Message = Message>>(&mut self, ports: &mut P, request: IoRequest) -> Result<(), IoRequest> {
-        self.router.begin(ports, request)
+        self.router.begin(ports, &self.fences, request)
     }
 
     /// The next request that has ended; only where there is no front.
@@ -157,15 +165,17 @@ impl Shard {
 
     fn message<P: Ports<Message = Message>>(&mut self, ports: &mut P, from: ShardId, message: Message) {
         match message {
-            Message::Fragment(fragment) => {
-                let array = fragment.array;
-                self.with_array(ports, array, |array, work| array.fragment(work, from, fragment));
-            }
+            Message::Fragment(fragment) => self.fragment(ports, from, fragment),
             Message::FragmentDone(done) => self.router.answered(ports, from, done),
             Message::Front(message) => {
                 if let Some(front) = &mut self.front {
                     front.message(ports, from, message);
                 }
+            }
+            Message::Raise { association, cause } => self.raise(ports, from, association, cause),
+            Message::Raised(association) => {
+                let front = self.front.as_mut().expect("only who raised an epoch is told");
+                front.raised(ports, from, association);
             }
             Message::MemberFailed { .. }
             | Message::MemberErrors { .. }
@@ -308,8 +318,7 @@ impl Shard {
         let mut worked = false;
         while let Some(fragment) = self.router.local() {
             worked = true;
-            let (array, shard) = (fragment.array, self.shard);
-            self.with_array(ports, array, |array, work| array.fragment(work, shard, fragment));
+            self.fragment(ports, self.shard, fragment);
         }
         for index in 0..self.arrays.len() {
             while let Some((to, done)) = self.arrays[index].answer(ports.now()) {
@@ -451,6 +460,7 @@ impl Shard {
             arrays: arrays.collect(),
             connections: self.front.as_ref().map_or_else(Vec::new, |front| front.connections(now)),
             jobs: self.coordinator.as_ref().map_or_else(Vec::new, Coordinator::job_status),
+            ended: self.front.as_ref().map_or_else(Vec::new, |front| front.ended(now)),
         }
     }
 
@@ -489,8 +499,10 @@ impl<P: Ports<Message = Message>> Program<P> for Shard {
         worked |= self.completions(ports);
         worked |= self.watch(ports);
         if let Some(front) = &mut self.front {
-            worked |= front.turn(ports, &mut Requests(&mut self.router));
+            let (router, fences) = (&mut self.router, &self.fences);
+            worked |= front.turn(ports, &mut Requests { router, fences });
         }
+        worked |= self.raise_everywhere(ports);
         self.router.maintain(ports);
         worked |= self.exchange(ports);
         for index in 0..self.arrays.len() {
@@ -499,6 +511,7 @@ impl<P: Ports<Message = Message>> Program<P> for Shard {
         self.operations.retry(ports);
         worked |= self.exchange(ports);
         worked |= self.deliver(ports);
+        worked |= self.confirm(ports);
         worked |= self.coordinate(ports);
         self.drain(ports);
         // Gauges are for people: they follow when there is time, or now and then.

@@ -1,6 +1,7 @@
 //! What one shard has to tell, for `status` and for people. Plain values, put together when asked.
 
 use base::ids::{ArrayId, DeviceId, ShardId};
+use ports::Address;
 use serde::Serialize;
 
 use crate::array::Usage;
@@ -17,6 +18,8 @@ pub struct ShardStatus {
     pub arrays: Vec<ArrayStatus>,
     /// Its connections.
     pub connections: Vec<ConnectionStatus>,
+    /// Those that have ended lately.
+    pub ended: Vec<ConnectionStatus>,
     /// Long work on volumes.
     pub jobs: Vec<JobStatus>,
 }
@@ -94,18 +97,38 @@ pub struct RebuildStatus {
 pub struct ConnectionStatus {
     /// Its number, unique as long as the process lives.
     pub id: u64,
+    /// What is spoken.
+    pub protocol: &'static str,
     /// The host's name, once it has said it.
     pub host: String,
     /// What it is connected to.
     pub subsystem: String,
     /// The host's end.
-    pub peer: String,
+    pub peer: Address,
+    /// Our end.
+    pub local: Address,
+    /// The listener that it came in by, by its place in the configuration.
+    pub listener: u16,
+    /// Its controller; 0 before Connect.
+    pub controller: u16,
     /// 0 for admin, else the I/O queue's number.
     pub queue: u16,
+    /// How it is encrypted.
+    pub tls: &'static str,
     /// Commands under way.
     pub in_flight: u32,
+    /// Bytes that came.
+    pub received_bytes: u64,
+    /// Bytes that went.
+    pub sent_bytes: u64,
     /// How long it has been there.
     pub age_ms: u64,
+    /// How long no command has come, keep alive apart.
+    pub idle_ms: u64,
+    /// The last status that was not success; of one that has ended, why.
+    pub last_error: Option<String>,
+    /// How long ago it ended, if it did.
+    pub ended_ms: Option<u64>,
 }
 
 fn number<S: serde::Serializer>(shard: &ShardId, to: S) -> Result<S::Ok, S::Error> {

@@ -91,7 +91,7 @@ pub enum Effect {
     /// Nothing.
     None,
     /// All I/O queues end, and the requests of [`Controller::take_requests`] are completed as aborted: the controller was
-    /// reset or shut down.
+    /// reset or shut down. [`Controller::drained`] is to follow once nothing of the queues is under way.
     Reset,
 }
 
@@ -130,6 +130,8 @@ pub struct Controller {
     configuration: Configuration,
     ready: bool,
     shut_down: bool,
+    /// It was reset or shut down, and what its I/O queues had under way has not come to its end.
+    draining: bool,
     keep_alive_ms: u32,
     last_seen: Time,
     features: Features,
@@ -155,6 +157,7 @@ impl Controller {
             configuration: Configuration::default(),
             ready: false,
             shut_down: false,
+            draining: false,
             keep_alive_ms: granted_keep_alive_ms(connect.keep_alive_ms),
             last_seen: now,
             features: Features::new(now),
@@ -186,7 +189,7 @@ impl Controller {
 
     /// Whether I/O commands may come: enabled and not shut down.
     pub const fn is_ready(&self) -> bool {
-        self.ready && !self.shut_down
+        self.ready && !self.shut_down && !self.draining
     }
 
     /// Any command came, on any of its queues: the timer starts again (traffic based keep alive, Base, section 3.9.2).
@@ -223,6 +226,12 @@ impl Controller {
         }
         self.queues |= 1 << claim.queue_id;
         Ok(())
+    }
+
+    /// After a reset or a shutdown: nothing of the I/O queues is under way any more. Only now its host is told that it is
+    /// complete (Base, sections 3.6 and 3.7.2).
+    pub const fn drained(&mut self) {
+        self.draining = false;
     }
 
     /// An I/O queue has ended.
@@ -342,8 +351,12 @@ impl Controller {
     }
 
     fn status(&self) -> ControllerStatus {
-        let ready = if self.ready { ControllerStatus::READY } else { 0 };
-        let shutdown = if self.shut_down { ControllerStatus::SHUTDOWN_DONE } else { ControllerStatus::SHUTDOWN_NONE };
+        let ready = if self.ready || self.draining { ControllerStatus::READY } else { 0 };
+        let shutdown = match (self.shut_down, self.draining) {
+            (false, _) => ControllerStatus::SHUTDOWN_NONE,
+            (true, true) => ControllerStatus::SHUTDOWN_BUSY,
+            (true, false) => ControllerStatus::SHUTDOWN_DONE,
+        };
         ControllerStatus(ready | shutdown)
     }
 
@@ -373,11 +386,13 @@ impl Controller {
             self.shut_down = false;
             self.features = Features::new(self.last_seen);
             self.events.reset();
+            self.draining = true;
             effect = Effect::Reset;
         }
         if new.shutdown() != 0 && old.shutdown() == 0 {
-            // Acknowledged means durable, so that a shutdown, normal or abrupt, has nothing to wait for.
+            // Acknowledged means durable: a shutdown, normal or abrupt, waits only for what was not.
             self.shut_down = true;
+            self.draining = true;
             effect = Effect::Reset;
         }
         Answer { outcome: Outcome::Complete(Status::SUCCESS, 0), effect }

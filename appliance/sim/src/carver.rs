@@ -184,7 +184,8 @@ impl Carver {
         };
         self.next_token += 1;
         self.io.insert(self.next_token, Io { record, kind, lba, blocks, version, began });
-        Some(Wish::Io(IoRequest { token: self.next_token, volume: place, kind, lba, blocks, buffers }))
+        let association = engine::fence::Association::NONE;
+        Some(Wish::Io(IoRequest { token: self.next_token, association, volume: place, kind, lba, blocks, buffers }))
     }
 
     /// There was no room for a request: it has not begun.

@@ -101,6 +101,16 @@ pub enum Failure {
         /// What there is.
         detail: String,
     },
+    /// All shards had confirmed the end of a host's association, and one of its requests was under way.
+    #[error(
+        "all shards had confirmed that nothing of a killed host is under way, but its request of {blocks} blocks at {lba} was"
+    )]
+    ConfirmedEarly {
+        /// The first block.
+        lba: Lba,
+        /// How many.
+        blocks: u32,
+    },
     /// Buffers did not come home.
     #[error("{count} buffers did not come home")]
     Buffers {

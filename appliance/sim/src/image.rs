@@ -176,7 +176,9 @@ impl Image {
 
 fn read<S: Subject>(machine: &mut Machine<S>, lba: Lba) -> Result<Found, Failure> {
     let buffers = BufferList::alloc(&mut machine.ports.pool, 1).expect("the pool is ample");
-    let request = IoRequest { token: lba.0, volume: VolumeId(0), kind: IoKind::Read, lba, blocks: 1, buffers };
+    let association = engine::fence::Association::NONE;
+    let request =
+        IoRequest { token: lba.0, association, volume: VolumeId(0), kind: IoKind::Read, lba, blocks: 1, buffers };
     if machine.begin(request).is_err() {
         return Err(Failure::Stuck { what: "a read", detail: format!("of {lba} was not taken") });
     }

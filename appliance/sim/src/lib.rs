@@ -16,6 +16,7 @@
 //! | [`ports`] | the seam, over all of these |
 //! | [`stamp`] | contents that say what they are |
 //! | [`oracle`] | which contents a block may have |
+//! | [`killing`] | hosts that are killed |
 //! | [`workload`] | hosts: what they ask and what they may expect |
 //! | [`scenario`] | what a run is about, drawn from its seed |
 //! | [`ailing`] | scenarios whose drives ail |
@@ -47,6 +48,7 @@ pub mod exposed;
 pub mod failure;
 pub mod fault;
 pub mod image;
+pub mod killing;
 pub mod machine;
 pub mod mesh;
 pub mod operator;

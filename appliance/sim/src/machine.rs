@@ -11,6 +11,7 @@ use base::ids::{DeviceId, ShardId};
 use base::time::{Span, Time};
 use base::uuid::Uuid;
 use engine::command::{Answer, Command};
+use engine::fence::Association;
 use engine::io::{IoDone, IoRequest};
 use engine::map::VolumeTables;
 use ports::Ports;
@@ -66,6 +67,7 @@ pub struct Machine<S: Subject> {
     pub ports: SimPorts<S::Message>,
     shards: Vec<S>,
     places: Vec<Place>,
+    raised: VecDeque<(ShardId, Association)>,
     random: Random,
     answers: VecDeque<Answer>,
     /// Members that were rebuilt.
@@ -109,6 +111,7 @@ impl<S: Subject> Machine<S> {
             ports: SimPorts::new(Rc::clone(rack), options, Random::named(seed, "ports")),
             places: vec![place; shards.len()],
             shards,
+            raised: VecDeque::new(),
             random: Random::named(seed, "machine"),
             answers: VecDeque::new(),
             rebuilt: 0,
@@ -167,6 +170,17 @@ impl<S: Subject> Machine<S> {
         core::mem::take(&mut self.rebuilt)
     }
 
+    /// Tells every shard that a host's association has ended.
+    pub fn raise(&mut self, association: Association) {
+        S::raise(&mut self.ports, self.shards.len() as u16, association);
+        self.wake();
+    }
+
+    /// Takes a shard's word that nothing of an ended association is under way at it.
+    pub fn raised(&mut self) -> Option<(ShardId, Association)> {
+        self.raised.pop_front()
+    }
+
     /// Asks for a clean stop.
     pub fn stop(&mut self) {
         S::stop(&mut self.shards, &mut self.ports);
@@ -200,7 +214,8 @@ impl<S: Subject> Machine<S> {
             // It may have sent a message that arrives at once.
             self.wake();
         }
-        while let Some((_, message)) = self.ports.control_message() {
+        while let Some((from, message)) = self.ports.control_message() {
+            self.raised.extend(S::raised(&message).map(|association| (from, association)));
             self.rebuilt += u64::from(S::tells_of_rebuild(&message));
             self.answers.extend(S::answer(message));
         }

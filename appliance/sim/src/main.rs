@@ -146,7 +146,8 @@ fn command(mut arguments: Arguments) -> Result<(), String> {
 
 fn run_seeds(seeds: impl Iterator<Item = u64>, end: Option<Instant>, aloud: bool) -> Result<(), String> {
     let started = Instant::now();
-    let (mut runs, mut events, mut cuts, mut probes, mut rebuilds) = (0u64, 0u64, 0u64, 0u64, 0u64);
+    let (mut runs, mut events, mut cuts) = (0u64, 0u64, 0u64);
+    let (mut kills, mut probes, mut rebuilds) = (0u64, 0u64, 0u64);
     for seed in seeds {
         if end.is_some_and(|end| Instant::now() >= end) {
             break;
@@ -157,12 +158,13 @@ fn run_seeds(seeds: impl Iterator<Item = u64>, end: Option<Instant>, aloud: bool
         runs += 1;
         events += report.events;
         cuts += report.cuts;
+        kills += report.kills;
         probes += report.probes;
         rebuilds += report.rebuilds;
     }
     let minutes = started.elapsed().as_secs_f64() / 60.0;
     println!(
-        "{runs} seeds passed: {events} events ({:.0} a minute), {cuts} power cuts, {probes} losses tried, {rebuilds} rebuilds",
+        "{runs} seeds passed: {events} events ({:.0} a minute), {cuts} power cuts, {kills} hosts killed, {probes} losses tried, {rebuilds} rebuilds",
         events as f64 / minutes.max(1e-9)
     );
     Ok(())

@@ -13,6 +13,8 @@ use engine::boot::{AssembleOptions, CreateArray, CreateVolume, assemble, create_
 use engine::command::{Answer, Command, Event, Verb};
 use engine::coordinator::{CoordinatorSetup, Spare};
 use engine::drives::DriveSettings;
+use engine::fence::Association;
+use engine::front::Cause;
 use engine::io::{IoDone, IoRequest};
 use engine::limits::MESH_CAPACITY;
 use engine::map::VolumeTables;
@@ -193,6 +195,20 @@ impl Subject for Production {
 
     fn tells_of_rebuild(message: &Message) -> bool {
         matches!(message, Message::Event(event) if matches!(**event, Event::Rebuilt { .. }))
+    }
+
+    fn raise(ports: &mut SimPorts<Message>, shards: u16, association: Association) {
+        for shard in (0..shards).map(ShardId) {
+            let posted = ports.control_post(shard, Message::Raise { association, cause: Cause::Operator });
+            assert!(posted.is_ok(), "the control side has little to say");
+        }
+    }
+
+    fn raised(message: &Message) -> Option<Association> {
+        match message {
+            Message::Raised(association) => Some(*association),
+            _ => None,
+        }
     }
 
     fn audit(scenario: &Scenario, rack: &Rack) -> Result<(), Failure> {

@@ -13,6 +13,7 @@ use engine::limits::atomic_blocks;
 
 use crate::carver::CarvingOptions;
 use crate::fault::{Fault, Landmark, PlannedFault};
+use crate::killing::KillOptions;
 use crate::rack::DeviceOptions;
 use crate::random::Random;
 
@@ -116,6 +117,8 @@ pub struct Scenario {
     pub workload: WorkloadOptions,
     /// What an operator does with volumes beside theirs.
     pub carving: Option<CarvingOptions>,
+    /// Whether hosts are killed, and how often.
+    pub kills: Option<KillOptions>,
     /// Requests that a device takes from each shard at a time.
     pub queue_depth: usize,
     /// A member is slow once in so many requests.
@@ -151,6 +154,9 @@ const HEALING_OF: u64 = 16;
 
 /// Buffers that preparing a drive takes.
 const JOIN_BLOCKS: usize = 64;
+/// Seeds with these remainders kill hosts. The others keep the runs that they had before anybody was killed.
+const KILLING: [u64; 5] = [1, 3, 5, 8, 10];
+const KILLING_OF: u64 = 12;
 
 /// Stripes of a zone.
 pub const ZONE_STRIPES: u64 = 1024;
@@ -210,6 +216,7 @@ impl Scenario {
                 compares_once_in: 0,
             },
             carving: None,
+            kills: None,
             queue_depth: random.choose(&[2, 8, 64]),
             slow_members_once_in: SLOW_ONCE_IN,
             slow_log_once_in: SLOW_ONCE_IN,
@@ -235,6 +242,9 @@ impl Scenario {
         }
         if seed % AILING_OF == AILING {
             scenario.ail(&mut Random::named(seed, "ailing"));
+        }
+        if KILLING.contains(&(seed % KILLING_OF)) {
+            scenario.kills = Some(KillOptions::draw(&mut Random::named(seed, "kills")));
         }
         scenario.workload.write_through = scenario.write_through;
         scenario

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use base::ids::DeviceId;
 use base::uuid::Uuid;
 use engine::command::{Answer, Command};
+use engine::fence::Association;
 use engine::io::{IoDone, IoRequest};
 use engine::map::VolumeTables;
 use ports::Turn;
@@ -83,6 +84,12 @@ pub trait Subject: Sized {
     fn tells_of_rebuild(_: &Self::Message) -> bool {
         false
     }
+
+    /// Tells every shard that a host's association has ended: this is its next epoch.
+    fn raise(ports: &mut SimPorts<Self::Message>, shards: u16, association: Association);
+
+    /// Whether a message to the control side confirms that.
+    fn raised(message: &Self::Message) -> Option<Association>;
 
     /// Looks at the devices after a clean stop: whatever must hold between their contents.
     ///

@@ -127,6 +127,7 @@ pub fn script(number: usize, case: Case, requests: u64) -> Scenario {
             compares_once_in: 0,
         },
         carving: None,
+        kills: None,
         queue_depth: 16,
         slow_members_once_in: SLOW_ONCE_IN,
         slow_log_once_in: SLOW_ONCE_IN,

@@ -5,13 +5,15 @@
 use std::collections::VecDeque;
 
 use base::BLOCK;
-use base::ids::{DeviceBlock, DeviceId, Lba};
+use base::ids::{DeviceBlock, DeviceId, Lba, ShardId};
 use base::time::Time;
-use engine::io::{IoDone, IoKind, IoRequest};
-use ports::{BufferId, BufferList, Buffers, DeviceError, DeviceOp, DeviceRequest, Devices, SyncDevice, Turn};
+use engine::fence::Association;
+use engine::io::{IoDone, IoError, IoKind, IoRequest};
+use ports::{BufferId, BufferList, Buffers, DeviceError, DeviceOp, DeviceRequest, Devices, Mesh, SyncDevice, Turn};
 
 use crate::boot_device::BootDevice;
 use crate::failure::Failure;
+use crate::killing::KillOptions;
 use crate::oracle::Oracle;
 use crate::ports::SimPorts;
 use crate::rack::Rack;
@@ -36,6 +38,10 @@ pub(crate) const SILENCE: u8 = 4;
 pub(crate) const STRAY_WRITE: u8 = 5;
 /// Content is overwritten in place.
 pub(crate) const IN_PLACE: u8 = 6;
+/// What a killed host asked for is done after its end was confirmed, and answered as aborted.
+pub(crate) const LATE_WRITE: u8 = 7;
+/// The end of a host is confirmed while something of it is under way.
+pub(crate) const EARLY_CONFIRMATION: u8 = 8;
 
 /// A read that found nothing is taken for one that did.
 pub(crate) const TRUST_UNREADABLE: u8 = 7;
@@ -64,6 +70,8 @@ pub(crate) struct Toy<const MISTAKE: u8> {
     current: Option<Current>,
     done: VecDeque<IoDone>,
     answered: u64,
+    epochs: Vec<u32>,
+    ending: Vec<Association>,
     stopping: bool,
 }
 
@@ -77,6 +85,7 @@ pub(crate) fn scenario(seed: u64) -> Scenario {
     scenario.member_cache = true;
     scenario.members_are_zero = true;
     scenario.probe_losses = false;
+    scenario.kills = Some(KillOptions { hosts: 2, once_in: 40, kills: 20, late_once_in: 8, late: 99 });
     scenario.workload.windows = vec![Window { start: Lba(0), blocks: BLOCKS as u32 - 8 }];
     scenario.workload.atomic_blocks = 1;
     scenario.workload.row_blocks = 8;
@@ -91,7 +100,7 @@ fn place(lba: u64, counter: u64) -> DeviceBlock {
 }
 
 impl<const MISTAKE: u8> Toy<MISTAKE> {
-    fn submit(&mut self, ports: &mut SimPorts<()>) {
+    fn submit(&mut self, ports: &mut SimPorts<Association>) {
         let current = self.current.as_mut().expect("a request under way");
         let lba = current.request.lba.0 + current.at as u64;
         let counter = self.counters[lba as usize];
@@ -113,7 +122,7 @@ impl<const MISTAKE: u8> Toy<MISTAKE> {
         ports.submit(request).expect("one request at a time finds room");
     }
 
-    fn advance(&mut self, ports: &mut SimPorts<()>) {
+    fn advance(&mut self, ports: &mut SimPorts<Association>) {
         let current = self.current.as_mut().expect("a request under way");
         let lba = (current.request.lba.0 + current.at as u64) as usize;
         current.stage = match (current.stage, current.request.kind) {
@@ -151,7 +160,45 @@ impl<const MISTAKE: u8> Toy<MISTAKE> {
         }
     }
 
-    fn answer(&mut self, ports: &mut SimPorts<()>, token: u64, buffers: BufferList) {
+    fn abort(&mut self, ports: &mut SimPorts<Association>, request: IoRequest) {
+        self.done.push_back(IoDone { token: request.token, result: Err(IoError::Aborted), buffers: BufferList::EMPTY });
+        if MISTAKE == LATE_WRITE && request.kind == IoKind::Write {
+            let forgotten = Association { id: request.association.id, epoch: u32::MAX };
+            return self.waiting.push_back(IoRequest { association: forgotten, token: u64::MAX, ..request });
+        }
+        request.buffers.free(ports);
+    }
+
+    fn end_association(&mut self, ports: &mut SimPorts<Association>, association: Association) {
+        self.epochs[usize::from(association.id)] = association.epoch;
+        for _ in 0..self.waiting.len() {
+            let request = self.waiting.pop_front().expect("as many as there were");
+            if request.association.is_before(association) {
+                self.abort(ports, request);
+            } else {
+                self.waiting.push_back(request);
+            }
+        }
+        self.ending.push(association);
+    }
+
+    fn confirm(&mut self, ports: &mut SimPorts<Association>) {
+        let current = self.current.as_ref().map(|current| current.request.association);
+        for _ in 0..self.ending.len() {
+            let association = self.ending.remove(0);
+            let under_way = current.is_some_and(|current| current.is_before(association));
+            if under_way && MISTAKE != EARLY_CONFIRMATION {
+                self.ending.push(association);
+            } else {
+                ports.post(ports.control(), association).expect("room");
+            }
+        }
+    }
+
+    fn answer(&mut self, ports: &mut SimPorts<Association>, token: u64, buffers: BufferList) {
+        if token == u64::MAX {
+            return buffers.free(ports);
+        }
         self.answered += 1;
         if MISTAKE == SILENCE && self.answered == 40 {
             return buffers.free(ports);
@@ -164,8 +211,8 @@ impl<const MISTAKE: u8> Toy<MISTAKE> {
 }
 
 impl<const MISTAKE: u8> Subject for Toy<MISTAKE> {
-    type Message = ();
-    const MESH_CAPACITY: usize = 1;
+    type Message = Association;
+    const MESH_CAPACITY: usize = 8;
 
     fn create(_: &Scenario, _: &mut [Option<BootDevice>], _: &mut Random) -> Result<(), String> {
         Ok(())
@@ -185,23 +232,33 @@ impl<const MISTAKE: u8> Subject for Toy<MISTAKE> {
             current: None,
             done: VecDeque::new(),
             answered: 0,
+            epochs: vec![0; 8],
+            ending: Vec::new(),
             stopping: false,
         }])
     }
 
-    fn begin(&mut self, ports: &mut SimPorts<()>, request: IoRequest) -> Result<(), IoRequest> {
+    fn begin(&mut self, ports: &mut SimPorts<Association>, request: IoRequest) -> Result<(), IoRequest> {
         if self.waiting.len() == 4 {
             return Err(request);
         }
         if MISTAKE == EARLY_ANSWER && request.kind != IoKind::Read {
             self.answer(ports, request.token, BufferList::EMPTY);
         }
+        if request.association.epoch < self.epochs[usize::from(request.association.id)] {
+            self.abort(ports, request);
+            return Ok(());
+        }
         self.waiting.push_back(request);
         Ok(())
     }
 
-    fn turn(&mut self, ports: &mut SimPorts<()>) -> Turn {
+    fn turn(&mut self, ports: &mut SimPorts<Association>) -> Turn {
         let mut worked = false;
+        while let Some((_, association)) = ports.message() {
+            worked = true;
+            self.end_association(ports, association);
+        }
         while let Some(completion) = ports.completion() {
             worked = true;
             match completion.result {
@@ -226,6 +283,7 @@ impl<const MISTAKE: u8> Subject for Toy<MISTAKE> {
                 self.submit(ports);
             }
         }
+        self.confirm(ports);
         let ended = self.stopping && self.current.is_none() && self.waiting.is_empty();
         Turn { worked, deadline: Time::NEVER, ended }
     }
@@ -234,8 +292,16 @@ impl<const MISTAKE: u8> Subject for Toy<MISTAKE> {
         self.done.pop_front()
     }
 
-    fn stop(shards: &mut [Self], _: &mut SimPorts<()>) {
+    fn stop(shards: &mut [Self], _: &mut SimPorts<Association>) {
         shards[0].stopping = true;
+    }
+
+    fn raise(ports: &mut SimPorts<Association>, _: u16, association: Association) {
+        ports.control_post(ShardId(0), association).expect("room");
+    }
+
+    fn raised(message: &Association) -> Option<Association> {
+        Some(*message)
     }
 
     fn audit(_: &Scenario, _: &Rack) -> Result<(), Failure> {
@@ -257,7 +323,11 @@ mod tests {
     use crate::world::{Report, World};
 
     fn run<const MISTAKE: u8>(seed: u64) -> Result<Report, Failure> {
-        World::create::<Toy<MISTAKE>>(scenario(seed), false)?.run::<Toy<MISTAKE>>()
+        let mut scenario = scenario(seed);
+        if !matches!(MISTAKE, NOTHING | LATE_WRITE | EARLY_CONFIRMATION) {
+            scenario.kills = None;
+        }
+        World::create::<Toy<MISTAKE>>(scenario, false)?.run::<Toy<MISTAKE>>()
     }
 
     fn findings<const MISTAKE: u8>() -> Vec<Failure> {
@@ -312,6 +382,10 @@ mod tests {
         {
             assert!(!found.is_empty() && found.iter().all(content), "{found:?}");
         }
+        let late = findings::<LATE_WRITE>();
+        assert!(!late.is_empty() && late.iter().all(content), "{late:?}");
+        let early = findings::<EARLY_CONFIRMATION>();
+        assert!(!early.is_empty() && early.iter().all(|failure| matches!(failure, Failure::ConfirmedEarly { .. })));
         let leaks = findings::<LEAK>();
         assert!(!leaks.is_empty() && leaks.iter().all(|failure| matches!(failure, Failure::Buffers { count: 1.. })));
         let silence = findings::<SILENCE>();

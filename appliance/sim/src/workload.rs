@@ -1,14 +1,18 @@
 //! The hosts: draws requests, remembers those under way, and tells the oracle what began and how it ended. It never decides
 //! when something moves; that is the world's.
 
-use std::collections::{BTreeMap, VecDeque};
+mod killed;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use base::ids::{Lba, VolumeId};
+use engine::fence::Association;
 use engine::io::{IoDone, IoError, IoKind, IoRequest};
 use nvme::dataset::DatasetRange;
 use ports::{BufferList, Buffers};
 
 use crate::failure::Failure;
+use crate::killing::{Asker, Hosts};
 use crate::oracle::{Moment, Oracle};
 use crate::pool::SimPool;
 use crate::random::Random;
@@ -23,6 +27,7 @@ const VERIFY_BLOCKS: u32 = 32;
 
 #[derive(Clone, Debug)]
 struct Asked {
+    association: Association,
     kind: IoKind,
     /// The blocks; several runs of a discard alone, and each with a version of its own: they are not one write.
     runs: Vec<(Lba, u32)>,
@@ -49,11 +54,20 @@ pub struct Workload {
     oracle: Oracle,
     /// Of write-through: an oracle that hears of no read.
     told: Option<Oracle>,
+    hosts: Hosts,
     under_way: BTreeMap<u64, Asked>,
     /// The runs of the request that [`Workload::next`] gave last.
     drawn: Vec<(Lba, u32)>,
     /// What it compares with.
     guessed: Vec<Found>,
+    /// Of killed hosts, whose end is not confirmed: nobody hears how these end.
+    killed: BTreeMap<u64, Asked>,
+    /// Writes of killed hosts that have ended somehow.
+    orphaned: Vec<Asked>,
+    /// Of killed hosts, begun after their end was confirmed: each must be aborted.
+    late: BTreeSet<u64>,
+    /// What a host that came back reads before anything else.
+    again: VecDeque<(Lba, u32)>,
     verify: VecDeque<(Lba, u32)>,
     verifying: bool,
     crashed: Vec<Part>,
@@ -64,16 +78,21 @@ pub struct Workload {
 
 impl Workload {
     /// Hosts that will ask for what the options say.
-    pub fn new(options: WorkloadOptions, random: Random) -> Self {
+    pub fn new(options: WorkloadOptions, random: Random, hosts: Hosts) -> Self {
         Self {
             left: options.requests,
             told: options.write_through.then(Oracle::default),
             options,
             random,
             oracle: Oracle::default(),
+            hosts,
             under_way: BTreeMap::new(),
             drawn: Vec::new(),
             guessed: Vec::new(),
+            killed: BTreeMap::new(),
+            orphaned: Vec::new(),
+            late: BTreeSet::new(),
+            again: VecDeque::new(),
             verify: VecDeque::new(),
             verifying: false,
             crashed: Vec::new(),
@@ -83,14 +102,20 @@ impl Workload {
     }
 
     /// The next request, filled and ready to be begun, unless hosts have enough under way or nothing left to ask.
-    pub fn next(&mut self, pool: &mut SimPool) -> Option<IoRequest> {
-        if self.under_way.len() >= self.options.depth || pool.available() < SPARE_BUFFERS {
+    pub fn next(&mut self, pool: &mut SimPool) -> Option<(Asker, IoRequest)> {
+        let depth = self.under_way.len() + self.killed.len() + self.late.len();
+        if depth >= self.options.depth || pool.available() < SPARE_BUFFERS {
             return None;
         }
-        let (kind, lba, blocks) = match self.verify.front() {
-            Some(&(lba, blocks)) => (IoKind::Read, lba, blocks),
-            None if self.left == 0 || self.verifying => return None,
-            None => self.draw(),
+        let wanted = self.verify.front().or(self.again.front()).copied();
+        if wanted.is_none() && (self.left == 0 || self.verifying) {
+            return None;
+        }
+        let asker = self.hosts.draw()?;
+        let (kind, lba, blocks) = match wanted {
+            Some((lba, blocks)) if matches!(asker, Asker::Living(_)) => (IoKind::Read, lba, blocks),
+            Some(_) if self.left == 0 || self.verifying => return None,
+            _ => self.draw(),
         };
         let mut buffers = BufferList::EMPTY;
         if matches!(kind, IoKind::Read | IoKind::Write) {
@@ -103,10 +128,11 @@ impl Workload {
             }
         }
         self.guessed.clear();
-        let compares = self.verify.is_empty() && matches!(kind, IoKind::Read | IoKind::Write);
+        let compares = wanted.is_none() && matches!(kind, IoKind::Read | IoKind::Write);
         if compares && self.options.compares_once_in > 0 && self.random.once_in(self.options.compares_once_in) {
             buffers.free(pool);
-            return self.next_compare(pool, kind == IoKind::Write, lba, blocks);
+            let request = self.next_compare(pool, asker.association(), kind == IoKind::Write, lba, blocks)?;
+            return Some((asker, request));
         }
         self.drawn = vec![(lba, blocks)];
         let discards = self.options.discards.filter(|_| kind == IoKind::WriteZeroes);
@@ -122,11 +148,19 @@ impl Workload {
             }
             _ => (kind, blocks),
         };
-        Some(IoRequest { token: self.next_token, volume: VolumeId(0), kind, lba, blocks, buffers })
+        let (token, association) = (self.next_token, asker.association());
+        Some((asker, IoRequest { token, association, volume: VolumeId(0), kind, lba, blocks, buffers }))
     }
 
     // A compare, or one with a write, which must lie within one atomic unit.
-    fn next_compare(&mut self, pool: &mut SimPool, writes: bool, lba: Lba, blocks: u32) -> Option<IoRequest> {
+    fn next_compare(
+        &mut self,
+        pool: &mut SimPool,
+        association: Association,
+        writes: bool,
+        lba: Lba,
+        blocks: u32,
+    ) -> Option<IoRequest> {
         let unit = u64::from(self.options.atomic_blocks);
         let blocks = if writes { blocks.min((unit - lba.0 % unit) as u32) } else { blocks };
         let mut buffers = BufferList::alloc(pool, if writes { 2 } else { 1 } * blocks as usize)?;
@@ -151,7 +185,7 @@ impl Workload {
         self.drawn = vec![(lba, blocks)];
         let kind = if writes { IoKind::CompareAndWrite } else { IoKind::Compare };
         let buffers = core::mem::take(&mut buffers);
-        Some(IoRequest { token: self.next_token, volume: VolumeId(0), kind, lba, blocks, buffers })
+        Some(IoRequest { token: self.next_token, association, volume: VolumeId(0), kind, lba, blocks, buffers })
     }
 
     // Ranges that do not overlap, around the one that was drawn: now and then an empty one, now and then one that is long.
@@ -173,9 +207,17 @@ impl Workload {
     }
 
     /// The request that [`Workload::next`] gave has been taken.
-    pub fn begun(&mut self, kind: IoKind) {
+    pub fn begun(&mut self, asker: Asker, kind: IoKind) {
         let version = Version(self.next_version);
         let runs = core::mem::take(&mut self.drawn);
+        let token = self.next_token;
+        self.next_token += 1;
+        if matches!(asker, Asker::Late(_)) {
+            // The oracle never hears of its versions: wherever they turned up, they would be wrong.
+            self.next_version += runs.len() as u64;
+            self.late.insert(token);
+            return;
+        }
         let began = match kind {
             IoKind::Read | IoKind::Compare => self.oracle.begin_read(),
             IoKind::Write | IoKind::WriteZeroes | IoKind::Deallocate | IoKind::CompareAndWrite => {
@@ -195,12 +237,17 @@ impl Workload {
             }
             IoKind::Flush => self.oracle.moment(),
         };
-        if self.verify.pop_front().is_none() {
+        let expected = core::mem::take(&mut self.guessed);
+        let association = asker.association();
+        let asked = Asked { association, kind, runs, version, began, expected };
+        if matches!(asker, Asker::Ending(_)) {
+            self.killed.insert(token, asked);
+            return;
+        }
+        if self.verify.pop_front().is_none() && self.again.pop_front().is_none() {
             self.left -= 1;
         }
-        let expected = core::mem::take(&mut self.guessed);
-        self.under_way.insert(self.next_token, Asked { kind, runs, version, began, expected });
-        self.next_token += 1;
+        self.under_way.insert(token, asked);
     }
 
     /// A request has ended.
@@ -208,6 +255,23 @@ impl Workload {
     /// # Panics
     /// If there is no such request: then it was answered twice.
     pub fn done(&mut self, pool: &mut SimPool, done: IoDone) -> Result<(), Failure> {
+        if self.late.remove(&done.token) {
+            assert_eq!(done.result, Err(IoError::Aborted), "what comes after the end was confirmed is aborted");
+            return Ok(());
+        }
+        if let Some(asked) = self.killed.remove(&done.token) {
+            match asked.kind {
+                IoKind::Read | IoKind::Compare => self.oracle.abandon_read(asked.began),
+                IoKind::CompareAndWrite => {
+                    self.oracle.abandon_read(asked.began);
+                    self.orphaned.push(asked);
+                }
+                IoKind::Write | IoKind::WriteZeroes | IoKind::Deallocate => self.orphaned.push(asked),
+                IoKind::Flush => {}
+            }
+            done.buffers.free(pool);
+            return Ok(());
+        }
         let asked = self.under_way.remove(&done.token).expect("an answer to a request under way, once");
         if let Err(error) = done.result {
             assert!(done.buffers.is_empty(), "a failed request gives no buffers back");
@@ -217,7 +281,7 @@ impl Workload {
             }
             return Err(self.refused(asked, error));
         }
-        let Asked { kind, runs, version, began, expected } = asked;
+        let Asked { kind, runs, version, began, expected, .. } = asked;
         let (lba, blocks) = runs[0];
         if matches!(kind, IoKind::Compare | IoKind::CompareAndWrite) {
             // As good as read.
@@ -298,10 +362,15 @@ impl Workload {
             told.power_cut();
         }
         self.verify.clear();
+        self.again.clear();
+        self.late.clear();
+        self.orphaned.clear();
+        self.hosts.power_cut();
         self.verifying = false;
         self.crashed.clear();
         let unit = u64::from(self.options.atomic_blocks);
-        for asked in core::mem::take(&mut self.under_way).into_values() {
+        let killed = core::mem::take(&mut self.killed);
+        for asked in core::mem::take(&mut self.under_way).into_values().chain(killed.into_values()) {
             if !matches!(asked.kind, IoKind::Write | IoKind::CompareAndWrite) {
                 continue;
             }
@@ -366,17 +435,22 @@ impl Workload {
 
     /// Whether nothing is under way and nothing is left to ask.
     pub fn is_finished(&self) -> bool {
-        self.under_way.is_empty() && !self.verifying && self.left == 0
+        let all_ended = self.under_way.is_empty() && self.killed.is_empty() && self.late.is_empty();
+        let all_read = self.again.is_empty() && !self.verifying;
+        all_ended && all_read && self.left == 0 && !self.hosts.is_any_ending()
     }
 
-    /// Requests under way.
-    pub fn under_way(&self) -> usize {
-        self.under_way.len()
+    /// What is under way, for people.
+    pub fn under_way(&self) -> String {
+        let (living, killed, late) = (self.under_way.len(), self.killed.len(), self.late.len());
+        let ending = if self.hosts.is_any_ending() { ", and the end of a host is not confirmed" } else { "" };
+        format!("{living} are under way, {killed} of killed hosts, {late} late ones{ending}")
     }
 
     /// Asks nothing more of its own.
     pub fn retire(&mut self) {
         self.left = 0;
+        self.hosts.retire();
     }
 
     fn draw(&mut self) -> (IoKind, Lba, u32) {
@@ -432,7 +506,7 @@ mod tests {
             discards: None,
             compares_once_in: 0,
         };
-        Workload::new(options, Random::named(1, "workload"))
+        Workload::new(options, Random::named(1, "workload"), Hosts::new(None, Random::named(1, "hosts")))
     }
 
     #[test]
@@ -440,15 +514,15 @@ mod tests {
         let (mut workload, mut pool) = (workload(), SimPool::new(1024));
         let mut rows = 0;
         for _ in 0..200 {
-            let request = workload.next(&mut pool).expect("something is left to ask");
+            let (asker, request) = workload.next(&mut pool).expect("something is left to ask");
             let (kind, lba, blocks) = (request.kind, request.lba, request.blocks);
             if kind != IoKind::Flush {
                 assert!(lba.0 >= 8 && lba.0 + u64::from(blocks) <= 48 && blocks > 0, "{lba:?} {blocks}");
                 rows += u32::from(lba.0 % 8 == 0 && blocks == 8);
             }
-            workload.begun(kind);
+            workload.begun(asker, kind);
             request.buffers.free(&mut pool);
-            if workload.under_way() == 8 {
+            if workload.under_way.len() == 8 {
                 assert!(workload.next(&mut pool).is_none());
                 workload.power_cut();
                 workload.crashed.clear();
@@ -472,7 +546,7 @@ mod tests {
             let mut workload = workload();
             // Blocks 10 to 13: two in the unit from 8, two in the one from 12.
             workload.drawn = vec![(Lba(10), 4)];
-            workload.begun(IoKind::Write);
+            workload.begun(Asker::Living(Association { id: 1, epoch: 0 }), IoKind::Write);
             workload.power_cut();
             for (lba, happened) in (10..).map(Lba).zip(happened) {
                 let began = workload.oracle.begin_read();

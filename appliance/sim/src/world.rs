@@ -10,12 +10,14 @@ use std::rc::Rc;
 
 use base::ids::DeviceId;
 use base::time::Span;
+use engine::fence::Association;
 use ports::Ports;
 
 use crate::audit::describe_log;
 use crate::carver::{self, Carver, Wish};
 use crate::failure::Failure;
 use crate::fault::PlannedFault;
+use crate::killing::Hosts;
 use crate::machine::{Machine, Started, Step, boot_devices};
 use crate::operator::{Deed, Health, Operator};
 use crate::rack::Rack;
@@ -51,6 +53,8 @@ pub struct Report {
     pub effects: u64,
     /// Power cuts.
     pub cuts: u64,
+    /// Hosts killed.
+    pub kills: u64,
     /// Further devices whose loss was tried.
     pub probes: u64,
     /// Members that were rebuilt.
@@ -68,6 +72,7 @@ pub struct World {
     random: Random,
     aloud: bool,
     cuts: u64,
+    kills: u64,
     probes: u64,
     rebuilds: u64,
     operator: Option<Operator>,
@@ -105,10 +110,23 @@ impl World {
         if let Some(device) = scenario.degraded {
             rack.borrow_mut().lose(device, false);
         }
-        let workload = Workload::new(scenario.workload.clone(), Random::named(scenario.seed, "workload"));
+        let hosts = Hosts::new(scenario.kills, Random::named(scenario.seed, "hosts"));
+        let workload = Workload::new(scenario.workload.clone(), Random::named(scenario.seed, "workload"), hosts);
         let carver = scenario.carving.map(|carving| Carver::new(carving, Random::named(scenario.seed, "carver")));
         let operator = scenario.operated.then(|| Operator::new(Random::named(scenario.seed, "operator")));
-        Ok(Self { scenario, rack, workload, carver, random, aloud, cuts: 0, probes: 0, rebuilds: 0, operator })
+        Ok(Self {
+            scenario,
+            rack,
+            workload,
+            carver,
+            random,
+            aloud,
+            cuts: 0,
+            kills: 0,
+            probes: 0,
+            rebuilds: 0,
+            operator,
+        })
     }
 
     /// The same world, apart from this one, with other faults before it.
@@ -124,6 +142,7 @@ impl World {
             random: self.random.clone(),
             aloud: self.aloud,
             cuts: self.cuts,
+            kills: self.kills,
             probes: self.probes,
             rebuilds: self.rebuilds,
             operator: None,
@@ -173,6 +192,7 @@ impl World {
             events: rack.trace.events(),
             effects,
             cuts: self.cuts,
+            kills: self.kills,
             probes: self.probes,
             rebuilds: self.rebuilds,
         })
@@ -317,6 +337,12 @@ impl World {
             }
             if self.random.once_in(ASK_ONCE_IN) {
                 self.ask(machine);
+                if let Some(association) = self.workload.kill(self.scenario.shards) {
+                    let Association { id, epoch } = association;
+                    self.rack.borrow_mut().trace.note("kill", &[u64::from(id), u64::from(epoch)]);
+                    self.kills += 1;
+                    machine.raise(association);
+                }
                 if !self.rack.borrow().powered() {
                     return Ok(Served::Cut);
                 }
@@ -344,7 +370,12 @@ impl World {
                     operator.answered(answer.ticket);
                 }
             }
-            patience.wait(machine, "the requests", || format!("{} are under way", self.workload.under_way()))?;
+            while let Some((shard, association)) = machine.raised() {
+                self.rack.borrow_mut().trace.note("confirmed", &[u64::from(association.id), u64::from(shard.0)]);
+                self.workload.confirmed(shard, association)?;
+                patience = Patience::new(machine);
+            }
+            patience.wait(machine, "the requests", || self.workload.under_way())?;
         }
     }
 
@@ -385,13 +416,13 @@ impl World {
         if !self.rack.borrow().powered() {
             return;
         }
-        let Some(request) = self.workload.next(&mut machine.ports.pool) else { return };
+        let Some((asker, request)) = self.workload.next(&mut machine.ports.pool) else { return };
         let (kind, lba, blocks) = (request.kind, request.lba, request.blocks);
         let numbers = [request.token, kind as u64, lba.0, u64::from(blocks)];
         match machine.begin(request) {
             Ok(()) => {
                 self.rack.borrow_mut().trace.note("request", &numbers);
-                self.workload.begun(kind);
+                self.workload.begun(asker, kind);
             }
             Err(request) => request.buffers.free(&mut machine.ports.pool),
         }

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Checker, names};
+use crate::limits::{MAX_ADDRESS_GRACE, SILENCE};
 use crate::tree::Node;
-use crate::values::{SocketAddress, VolumePath};
+use crate::values::{SocketAddress, TimeSpan, VolumePath};
 
 /// The NQN of discovery subsystems (NVM Express Base Specification, "NVMe Qualified Names").
 pub(super) const DISCOVERY_NQN: &str = "nqn.2014-08.org.nvmexpress.discovery";
@@ -13,6 +14,9 @@ impl<'a> Checker<'a, '_, '_> {
     pub(super) fn listeners(&mut self) {
         let listeners = self.root.list("listeners");
         self.unique_names(listeners, "listeners", "name");
+        for (i, listener) in listeners.iter().enumerate() {
+            self.patience(listener, &format!("listeners[{i}]"));
+        }
         let mut taken = BTreeMap::new();
         let places = listeners.iter().enumerate().map(|(i, node)| (node, format!("listeners[{i}].address")));
         let metrics = self.root.get("metrics").map(|node| (node, "metrics.address".to_owned()));
@@ -26,6 +30,23 @@ impl<'a> Checker<'a, '_, '_> {
                 let message = format!("this address is taken in line {first}");
                 self.error(node, &path, message, "an address and port of its own");
             }
+        }
+    }
+
+    fn patience(&mut self, listener: &Node, path: &str) {
+        if let (Some(node), Some(silence)) = (listener.get("silence"), listener.meaning_of::<TimeSpan>("silence"))
+            && !SILENCE.contains(&silence.0)
+        {
+            let (least, most) = SILENCE.into_inner();
+            let expected = format!("from {} to {}", TimeSpan(least), TimeSpan(most));
+            self.error(node, &format!("{path}.silence"), "so long a silence cannot be told from life", expected);
+        }
+        let grace = listener.meaning_of::<TimeSpan>("address_grace");
+        if let (Some(node), Some(grace)) = (listener.get("address_grace"), grace)
+            && grace.0 > MAX_ADDRESS_GRACE
+        {
+            let expected = format!("at most {}", TimeSpan(MAX_ADDRESS_GRACE));
+            self.error(node, &format!("{path}.address_grace"), "hosts would wait for so long", expected);
         }
     }
 

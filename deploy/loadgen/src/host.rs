@@ -66,6 +66,8 @@ pub struct HostOptions {
     pub keep_alive: Duration,
     /// I/O queues that will be opened.
     pub queues: u16,
+    /// The own end of the admin queue, if the system is not to choose it; I/O queues have the ports that follow.
+    pub source: Option<SocketAddr>,
 }
 
 impl HostOptions {
@@ -79,6 +81,7 @@ impl HostOptions {
             digests: Digests::default(),
             keep_alive: Duration::from_secs(15),
             queues: 1,
+            source: None,
         }
     }
 }
@@ -154,6 +157,7 @@ impl Host {
             buffer_bytes: ADMIN_BUFFER_BYTES,
             in_capsule_bytes: ADMIN_IN_CAPSULE_BYTES,
             digests,
+            source: options.source,
         };
         let keep_alive_ms = u32::try_from(options.keep_alive.as_millis()).unwrap_or(u32::MAX);
         let mut admin = Queue::open(options.address, &admin)?;
@@ -257,7 +261,9 @@ impl Host {
             return Err(HostError::Senseless("queue 0 is the admin queue"));
         }
         let in_capsule_bytes = self.controller.in_capsule_bytes_max;
-        let options = QueueOptions { depth, buffer_bytes, in_capsule_bytes, digests: self.options.digests };
+        let follows = |source: SocketAddr| SocketAddr::new(source.ip(), source.port().wrapping_add(queue_id));
+        let source = self.options.source.map(follows);
+        let options = QueueOptions { depth, buffer_bytes, in_capsule_bytes, digests: self.options.digests, source };
         let mut queue = Queue::open(self.options.address, &options)?;
         // A Linux host has as many requests in flight as the queue has entries; one is no queue (Base, 6.3).
         let entries = depth.max(2);

@@ -44,6 +44,22 @@ pub struct QueueOptions {
     pub in_capsule_bytes: u32,
     /// Digests to ask for.
     pub digests: Digests,
+    /// The own end, if the system is not to choose it: the same one can be had again at once after a reset.
+    pub source: Option<SocketAddr>,
+}
+
+/// Connects from an address and port of the caller's choice.
+fn connect_from(source: SocketAddr, address: SocketAddr) -> std::io::Result<TcpStream> {
+    use rustix::net::sockopt::{Timeout, set_socket_reuseaddr, set_socket_timeout};
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    set_socket_reuseaddr(&socket, true)?;
+    bind(&socket, &source)?;
+    set_socket_timeout(&socket, Timeout::Send, Some(ANSWER_TIMEOUT))?;
+    connect(&socket, &address)?;
+    set_socket_timeout(&socket, Timeout::Send, None)?;
+    Ok(socket.into())
 }
 
 /// Data of a C2HData PDU that is still coming.
@@ -89,7 +105,11 @@ impl Queue {
         at_most("requests in flight", options.depth.into(), DEPTH_MAX.into())?;
         at_most("bytes of a request", options.buffer_bytes.into(), TRANSFER_MAX_BYTES.into())?;
         let unreachable = |source| HostError::Unreachable { address, source };
-        let stream = TcpStream::connect_timeout(&address, ANSWER_TIMEOUT).map_err(unreachable)?;
+        let stream = match options.source {
+            None => TcpStream::connect_timeout(&address, ANSWER_TIMEOUT),
+            Some(source) => connect_from(source, address),
+        };
+        let stream = stream.map_err(unreachable)?;
         prepare(&stream).map_err(HostError::Lost)?;
         let mut queue = Self::unconnected(stream, options);
         queue.initialize(options)?;

@@ -178,6 +178,10 @@ pub enum StreamError {
     EndOfStream,
     /// The connection broke.
     Reset,
+    /// It was destroyed on this machine, from outside.
+    Aborted,
+    /// The system had no sign of life from the peer for too long.
+    TimedOut,
     /// It was closed by us, or never was.
     Unknown,
 }

@@ -17,6 +17,9 @@
 //! | `ram`, `volatile` | a device in memory, an emulated volatile cache |
 //! | [`device_error`] | how devices fail, at opening and at a request |
 //! | `holder` | who holds a device |
+//! | [`sock_diag`] | the kernel's table of connections, and their destruction |
+//! | [`routes`] | whether a connection still has its way |
+//! | `netlink` | the framing of both |
 //! | [`listener`] | listening sockets and the thread that accepts |
 //! | `stream`, `socket_sys` | a reactor's streams by readiness |
 //! | `event_sys`, `map_sys` | epoll, eventfd, anonymous memory |
@@ -66,14 +69,17 @@ mod line;
 pub mod listener;
 mod map_sys;
 pub mod mesh;
+mod netlink;
 pub mod pool;
 pub mod queues;
 mod ram;
 pub mod reactor;
+pub mod routes;
 pub mod runtime;
 pub mod sealed;
 mod secret_sys;
 mod signal_sys;
+pub mod sock_diag;
 mod socket_sys;
 mod stream;
 pub mod sync_device;

@@ -62,6 +62,19 @@ impl Default for StreamOptions {
     }
 }
 
+impl StreamOptions {
+    /// Options by which a peer without a sign of life is given up after so long: it is asked after half of that, three
+    /// times, and what was sent may stay unacknowledged for all of it. TCP counts in seconds.
+    #[must_use]
+    pub fn with_silence(self, silence: Duration) -> Self {
+        let whole = |time: Duration| Duration::from_secs(time.as_secs().max(1));
+        let keepalive_idle = whole(silence / 2);
+        let keepalive_count = 3;
+        let keepalive_interval = whole(silence.saturating_sub(keepalive_idle) / keepalive_count);
+        Self { keepalive_idle, keepalive_interval, keepalive_count, user_timeout: silence, ..self }
+    }
+}
+
 /// Why an address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
@@ -88,6 +101,7 @@ pub enum ListenError {
 pub struct Listener {
     socket: Socket,
     address: SocketAddr,
+    silence: Option<Duration>,
 }
 
 impl Listener {
@@ -106,6 +120,12 @@ impl Listener {
         self.address
     }
 
+    /// Sets how long a peer of this listener's connections may give no sign of life, instead of what all are set to.
+    #[must_use]
+    pub fn with_silence(self, silence: Duration) -> Self {
+        Self { silence: Some(silence), ..self }
+    }
+
     fn try_bind(address: SocketAddr) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         // A restart must not wait for old connections to leave TIME-WAIT (RFC 9293, section 3.6.1).
@@ -117,7 +137,7 @@ impl Listener {
         socket.listen(BACKLOG)?;
         socket.set_nonblocking(true)?;
         let address = socket.local_addr()?.as_socket().unwrap_or(address);
-        Ok(Self { socket, address })
+        Ok(Self { socket, address, silence: None })
     }
 }
 
@@ -217,7 +237,7 @@ impl Acceptance {
             match listener.socket.accept() {
                 Ok((socket, peer)) => {
                     // A connection that broke meanwhile fails here, and is closed by being dropped.
-                    if self.hand_over(index, socket, &peer).is_err() {
+                    if self.hand_over(index, listener.silence, socket, &peer).is_err() {
                         self.counts.failed.fetch_add(1, Ordering::Relaxed);
                     }
                 }
@@ -234,7 +254,13 @@ impl Acceptance {
         true
     }
 
-    fn hand_over(&self, listener: u16, socket: Socket, peer: &socket2::SockAddr) -> io::Result<()> {
+    fn hand_over(
+        &self,
+        listener: u16,
+        silence: Option<Duration>,
+        socket: Socket,
+        peer: &socket2::SockAddr,
+    ) -> io::Result<()> {
         let fewest = self.inboxes.iter().min_by_key(|inbox| inbox.streams.load(Ordering::Relaxed));
         let inbox = fewest.expect("a runtime has reactors");
         let total: usize = self.inboxes.iter().map(|inbox| inbox.streams.load(Ordering::Relaxed)).sum();
@@ -242,7 +268,10 @@ impl Acceptance {
             self.refuse(&socket);
             return Ok(());
         }
-        set_options(&socket, &self.options)?;
+        match silence {
+            Some(silence) => set_options(&socket, &self.options.clone().with_silence(silence))?,
+            None => set_options(&socket, &self.options)?,
+        }
         let (Some(peer), Some(local)) = (peer.as_socket(), socket.local_addr()?.as_socket()) else {
             return Err(io::Error::from(io::ErrorKind::AddrNotAvailable));
         };
@@ -322,6 +351,28 @@ mod tests {
         assert!(beyond.read(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionReset));
         wait_for(|| counts.refused.load(Ordering::Relaxed) == 1);
         assert_eq!(counts.accepted.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn one_silence_sets_what_tcp_asks_and_when_it_gives_up() {
+        for seconds in [3, 4, 10, 30, 3600] {
+            let silence = Duration::from_secs(seconds);
+            let options = StreamOptions::default().with_silence(silence);
+            let asked = options.keepalive_idle + options.keepalive_interval * options.keepalive_count;
+            assert!(asked <= silence + Duration::from_secs(1) && asked >= silence / 2, "{seconds}: {options:?}");
+            assert_eq!(options.user_timeout, silence);
+        }
+        let listener = Listener::bind("127.0.0.1:0".parse().expect("an address")).expect("bound");
+        let listener = listener.with_silence(Duration::from_secs(8));
+        let (address, doorbell) = (listener.address(), Arc::new(Doorbell::new().expect("a descriptor")));
+        let inboxes = vec![Inbox::new(doorbell)];
+        let (options, counts) = (StreamOptions::default(), Arc::new(AcceptCounts::default()));
+        let _acceptor = Acceptor::start(vec![listener], inboxes.clone(), options, counts).expect("a thread");
+        let _connected = TcpStream::connect(address).expect("connected");
+        wait_for(|| !inboxes[0].waiting.is_empty());
+        let accepted = Socket::from(inboxes[0].waiting.pop().expect("one waits").socket);
+        assert_eq!(accepted.tcp_user_timeout().expect("it is set"), Some(Duration::from_secs(8)));
+        assert_eq!(accepted.tcp_keepalive_time().expect("it is set"), Duration::from_secs(4));
     }
 
     #[test]

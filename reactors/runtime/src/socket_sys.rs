@@ -8,7 +8,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use ports::{MAX_STREAM_PIECES, Piece, Segment};
+use ports::{MAX_STREAM_PIECES, Piece, Segment, StreamError};
 
 use crate::pool::Pool;
 
@@ -22,7 +22,7 @@ pub(crate) enum Outcome {
     /// The peer has closed its end.
     Ended,
     /// The connection broke.
-    Broken,
+    Broken(StreamError),
 }
 
 /// The table of vectors.
@@ -142,6 +142,8 @@ fn failed(asked: usize) -> Outcome {
     match io::Error::last_os_error().raw_os_error() {
         // A call that does not wait is not interrupted; anything else would leave the stream without a further edge.
         Some(libc::EAGAIN) => Outcome::Bytes(0, asked),
-        _ => Outcome::Broken,
+        Some(libc::ECONNABORTED) => Outcome::Broken(StreamError::Aborted),
+        Some(libc::ETIMEDOUT) => Outcome::Broken(StreamError::TimedOut),
+        _ => Outcome::Broken(StreamError::Reset),
     }
 }

@@ -199,9 +199,9 @@ impl StreamTable {
                 self.over(id);
                 Err(StreamError::EndOfStream)
             }
-            Outcome::Broken => {
+            Outcome::Broken(error) => {
                 self.over(id);
-                Err(StreamError::Reset)
+                Err(error)
             }
         }
     }
@@ -218,7 +218,8 @@ impl StreamTable {
                 }
                 Ok(count)
             }
-            Outcome::Ended | Outcome::Broken => Err(StreamError::Reset),
+            Outcome::Ended => Err(StreamError::Reset),
+            Outcome::Broken(error) => Err(error),
         }
     }
 
@@ -374,7 +375,7 @@ impl StreamTable {
             match outcome {
                 Outcome::Bytes(0, _) => return,
                 Outcome::Bytes(..) => {}
-                Outcome::Ended | Outcome::Broken => return self.remove(key),
+                Outcome::Ended | Outcome::Broken(_) => return self.remove(key),
             }
         }
         // It sends faster than is worth waiting for.

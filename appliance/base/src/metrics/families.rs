@@ -128,6 +128,8 @@ families! {
         "Memory of the buffer pool.";
     BUFFERS_FREE, "buffer_pool_free_bytes", Gauge, Bytes, ["reactor"],
         "Memory of the buffer pool that nobody holds.";
+    CONNECTIONS_KILLED, "connections_killed_total", Counter, None, ["reactor", "cause"],
+        "Host connections killed, by who or what wanted it.";
     REACTOR_SECONDS, "reactor_seconds_total", Counter, Seconds, ["reactor", "mode"],
         "Time of a reactor in turns that did something (busy) and in the others or asleep (idle).";
     REACTOR_TURNS, "reactor_turns_total", Counter, None, ["reactor"],

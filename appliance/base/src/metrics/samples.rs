@@ -3,8 +3,8 @@
 
 use super::families::*;
 use super::{
-    ArrayMetrics, Counter, DeviceMetrics, DeviceOp, Gauge, Histogram, Metrics, OpMetrics, ReactorTimes, Severity,
-    ShardMetrics, StripeWrite, VolumeOp,
+    ArrayMetrics, Counter, DeviceMetrics, DeviceOp, Gauge, Histogram, KillCause, Metrics, OpMetrics, ReactorTimes,
+    Severity, ShardMetrics, StripeWrite, VolumeOp,
 };
 use crate::BLOCK;
 
@@ -181,6 +181,12 @@ impl Metrics {
         for (family, cell, scale) in cells {
             for (i, shard) in self.shards().iter().enumerate() {
                 visit(family, &[&i.to_string()], Value::Number(scale(cell(shard))));
+            }
+        }
+        for (i, shard) in self.shards().iter().enumerate() {
+            for cause in KillCause::ALL {
+                let killed = shard.connections_killed[cause as usize].get();
+                visit(&CONNECTIONS_KILLED, &[&i.to_string(), cause.label()], Value::Number(count(killed)));
             }
         }
     }

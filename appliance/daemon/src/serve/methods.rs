@@ -1,15 +1,20 @@
 //! What can be asked for over the control socket beside the status: each method names things as the configuration does;
 //! here they become commands of the engine.
 
+use std::sync::PoisonError;
 use std::time::Duration;
 
+use base::metrics::{KillCause, OpMetrics, ShardMetrics, VolumeOp};
+use base::time::Span;
 use engine::command::Verb;
+use engine::front::{Cause, Selector};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::fixed::{Place, Placed};
 use super::report::Reporter;
+use crate::connections::End;
 use crate::events::{Filter, Record, book};
 
 /// A device by its name.
@@ -48,6 +53,9 @@ pub(super) fn call(reporter: &Reporter, method: &str, params: Value) -> Option<R
     Some(match method {
         "drive.fail" => fail_drive(reporter, params),
         "events.list" => list_events(reporter, params),
+        "connections.list" => Ok(connections(reporter)),
+        "connections.kill" => kill(reporter, params),
+        "counters.show" => Ok(counters(reporter)),
         _ => return super::volumes::call(reporter, method, params),
     })
 }
@@ -76,6 +84,88 @@ fn fail_drive(reporter: &Reporter, params: Value) -> Result<Value, String> {
     };
     reporter.shards.command(verb).map_err(|error| format!("drive {name}: {error}"))?;
     Ok(json!({ "drive": name }))
+}
+
+/// Living connections, and those that have ended lately.
+fn connections(reporter: &Reporter) -> Value {
+    let status = reporter.status();
+    json!({ "connections": status.connections, "ended": status.ended_connections })
+}
+
+/// Which connections to kill: one of these; and for how long their hosts are refused.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KillParams {
+    id: Option<u64>,
+    host: Option<String>,
+    peer: Option<String>,
+    local: Option<String>,
+    target: Option<String>,
+    idle_seconds: Option<f64>,
+    #[serde(default)]
+    all: bool,
+    block_seconds: Option<f64>,
+}
+
+fn kill(reporter: &Reporter, params: Value) -> Result<Value, String> {
+    let params: KillParams = take(params)?;
+    let block = params.block_seconds.map(span).transpose()?;
+    let selector = selector(params)?;
+    // One at a time, so that what is counted is this one's.
+    let _one_at_a_time = reporter.killing.lock().unwrap_or_else(PoisonError::into_inner);
+    let killed = || -> u64 {
+        let of_operators = |shard: &ShardMetrics| shard.connections_killed[KillCause::Operator as usize].get();
+        reporter.metrics.shards().iter().map(of_operators).sum()
+    };
+    let before = killed();
+    let ended = reporter.shards.kill(&selector, block, Cause::Operator);
+    let connections = killed() - before;
+    tracing::info!(connections, complete = ended.is_complete, "connections were killed");
+    let seconds = ended.took.as_secs_f64();
+    Ok(json!({ "connections": connections, "complete": ended.is_complete, "seconds": seconds }))
+}
+
+fn selector(params: KillParams) -> Result<Selector, String> {
+    let end = |text: String| text.parse::<End>();
+    let mut chosen = Vec::new();
+    chosen.extend(params.id.map(|id| Selector::Connections(vec![id])));
+    chosen.extend(params.host.map(Selector::Host));
+    chosen.extend(params.peer.map(end).transpose()?.map(|end| Selector::Peer(end.ip, end.port)));
+    chosen.extend(params.local.map(end).transpose()?.map(|end| Selector::Local(end.ip, end.port)));
+    chosen.extend(params.target.map(Selector::Target));
+    chosen.extend(params.idle_seconds.map(span).transpose()?.map(Selector::Idle));
+    chosen.extend(params.all.then_some(Selector::All));
+    match (chosen.pop(), chosen.is_empty()) {
+        (Some(selector), true) => Ok(selector),
+        _ => Err("exactly one of id, host, peer, local, target, idle_seconds and all says which".to_owned()),
+    }
+}
+
+/// A time from elsewhere.
+fn span(seconds: f64) -> Result<Span, String> {
+    let in_bounds = (0.0..=86_400.0 * 365.0).contains(&seconds);
+    in_bounds.then_some(Span((seconds * 1e9) as u64)).ok_or_else(|| format!("{seconds} is no usable number of seconds"))
+}
+
+/// What was counted for volumes since the start.
+fn counters(reporter: &Reporter) -> Value {
+    let metrics = &reporter.metrics;
+    let volumes = metrics.names().volumes.iter().enumerate().map(|(at, name)| {
+        let sum = |op: VolumeOp, cell: fn(&OpMetrics) -> u64| -> u64 {
+            metrics.shards().iter().map(|shard| cell(&shard.volumes[at].ops[op as usize])).sum()
+        };
+        let [read, write] = [VolumeOp::Read, VolumeOp::Write];
+        json!({
+            "array": name.array,
+            "name": name.volume,
+            "reads": sum(read, |op| op.requests.get()),
+            "writes": sum(write, |op| op.requests.get()),
+            "read_bytes": sum(read, |op| op.bytes.get()),
+            "written_bytes": sum(write, |op| op.bytes.get()),
+            "errors": VolumeOp::ALL.into_iter().map(|op| sum(op, |op| op.errors.get())).sum::<u64>(),
+        })
+    });
+    json!({ "volumes": volumes.collect::<Vec<_>>() })
 }
 
 fn find<'a>(reporter: &'a Reporter, name: &str) -> Result<&'a Placed, String> {

@@ -1,7 +1,7 @@
 //! How the appliance is, put together from what each shard says and what was known at the start.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use base::BLOCK;
@@ -16,10 +16,9 @@ use runtime::confine::Confinement;
 use super::fixed::{Place, Placed};
 use super::shards::Shards;
 use super::volumes;
+use crate::connections::ConnectionStatus;
 use crate::events::Events;
-use crate::status::{
-    ArrayStatus, ConnectionStatus, DeviceErrors, DeviceStatus, ListenerStatus, LogStatus, ReactorStatus, Status,
-};
+use crate::status::{ArrayStatus, DeviceErrors, DeviceStatus, ListenerStatus, LogStatus, ReactorStatus, Status};
 
 /// What does not change while serving.
 pub(super) struct Fixed {
@@ -47,6 +46,8 @@ pub(super) struct Reporter {
     pub(super) metrics: Arc<Metrics>,
     pub(super) events: Events,
     pub(super) confinement: Option<Confinement>,
+    /// Held by who kills connections on behalf of operators.
+    pub(super) killing: Mutex<()>,
 }
 
 impl Reporter {
@@ -82,18 +83,36 @@ impl Reporter {
         status.arrays = (0..fixed.maps.len()).map(|index| self.array(index, &shards)).collect();
         status.devices = self.devices(&status.arrays);
         for said in &shards {
-            status.connections.extend(said.connections.iter().map(|connection| ConnectionStatus {
-                id: connection.id,
-                reactor: said.shard.0,
-                host: connection.host.clone(),
-                peer: connection.peer.clone(),
-                subsystem: connection.subsystem.clone(),
-                queue: connection.queue,
-                in_flight: connection.in_flight,
-                age_seconds: connection.age_ms as f64 / 1000.0,
-            }));
+            let told = |one: &engine::status::ConnectionStatus| self.connection(said.shard, one);
+            status.connections.extend(said.connections.iter().map(told));
+            status.ended_connections.extend(said.ended.iter().map(told));
         }
         status
+    }
+
+    fn connection(&self, shard: ShardId, one: &engine::status::ConnectionStatus) -> ConnectionStatus {
+        let seconds = |ms: u64| ms as f64 / 1000.0;
+        let listener = self.fixed.listeners.get(usize::from(one.listener));
+        ConnectionStatus {
+            id: one.id,
+            reactor: shard.0,
+            host: one.host.clone(),
+            peer: one.peer.to_string(),
+            subsystem: one.subsystem.clone(),
+            queue: one.queue,
+            in_flight: one.in_flight,
+            age_seconds: seconds(one.age_ms),
+            protocol: one.protocol.to_owned(),
+            local: one.local.to_string(),
+            listener: listener.map_or_else(String::new, |listener| listener.name.clone()),
+            controller: one.controller,
+            tls: one.tls.to_owned(),
+            received_bytes: one.received_bytes,
+            sent_bytes: one.sent_bytes,
+            idle_seconds: seconds(one.idle_ms),
+            last_error: one.last_error.clone().unwrap_or_default(),
+            ended_seconds: one.ended_ms.map(seconds),
+        }
     }
 
     fn array(&self, index: usize, shards: &[ShardStatus]) -> ArrayStatus {

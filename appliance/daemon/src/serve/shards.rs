@@ -9,7 +9,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use base::ids::ShardId;
+use base::time::Span;
 use engine::command::{Answer, Command, Event, Refusal, Verb};
+use engine::front::{Cause, FrontMessage, Kill, Killed, Selector};
 use engine::map::VolumeTables;
 use engine::message::Message;
 use engine::status::ShardStatus;
@@ -21,6 +23,9 @@ const STATUS_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long a command may take. Changes write a few superblocks; a drive that hangs is given up long before.
 const COMMAND_PATIENCE: Duration = Duration::from_secs(12);
+
+/// How long the ends of killed connections may take: a command in the log completes first.
+const KILL_PATIENCE: Duration = Duration::from_secs(3);
 
 /// How often the thread looks whether it should end.
 const LOOK: Duration = Duration::from_millis(100);
@@ -46,6 +51,7 @@ struct Waiting {
     answers: Mutex<BTreeMap<u64, SyncSender<Answer>>>,
     /// What volumes there are.
     tables: Mutex<Option<Arc<VolumeTables>>>,
+    kills: Mutex<BTreeMap<u64, SyncSender<Killed>>>,
     next_ticket: AtomicU64,
     ended: AtomicBool,
 }
@@ -57,6 +63,17 @@ pub(crate) struct Shards {
     /// One status at a time.
     asking: Mutex<()>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// What a kill came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ended {
+    /// Connections that were chosen; others end with them.
+    pub(crate) chosen: u32,
+    /// Every shard has said in time that nothing of them is left.
+    pub(crate) is_complete: bool,
+    /// From the command to that.
+    pub(crate) took: Duration,
 }
 
 /// A panic of somebody else while holding it leaves these plain values as usable as before.
@@ -117,6 +134,37 @@ impl Shards {
         Ok(answer.map_err(|_| CommandError::Silent)?.result?)
     }
 
+    /// Ends connections; waits until nothing of them can reach a volume any more.
+    pub(crate) fn kill(&self, selector: &Selector, block: Option<Span>, cause: Cause) -> Ended {
+        let begun = Instant::now();
+        let ticket = self.waiting.next_ticket.fetch_add(1, Ordering::Relaxed);
+        let (sender, receiver) = sync_channel(usize::from(self.poster.shards()));
+        lock(&self.waiting.kills).insert(ticket, sender);
+        let mut unanswered = 0;
+        for shard in (0..self.poster.shards()).map(ShardId) {
+            unanswered += 1;
+            let kill = Kill { ticket, selector: selector.clone(), block, cause };
+            let mut message = Message::Front(FrontMessage::Kill(Box::new(kill)));
+            // Its queue is full of other kills at the worst, and empties soon.
+            while let Err(back) = self.poster.post(shard, message) {
+                if begun.elapsed() > KILL_PATIENCE {
+                    break;
+                }
+                message = back;
+                std::thread::yield_now();
+            }
+        }
+        let mut chosen = 0;
+        while unanswered > 0
+            && let Ok(killed) = receiver.recv_timeout(KILL_PATIENCE.saturating_sub(begun.elapsed()))
+        {
+            chosen += killed.connections;
+            unanswered -= 1;
+        }
+        lock(&self.waiting.kills).remove(&ticket);
+        Ended { chosen, is_complete: unanswered == 0, took: begun.elapsed() }
+    }
+
     fn begin(&self, verb: Verb) -> Result<(u64, Receiver<Answer>), CommandError> {
         let ticket = self.waiting.next_ticket.fetch_add(1, Ordering::Relaxed);
         let (sender, receiver) = sync_channel(1);
@@ -154,6 +202,11 @@ fn take(mut control: Control<Message>, waiting: &Waiting, news: &impl Fn(Event),
             Message::Answer(answer) => {
                 if let Some(asked) = lock(&waiting.answers).remove(&answer.ticket) {
                     let _ = asked.try_send(*answer);
+                }
+            }
+            Message::Front(FrontMessage::Killed(killed)) => {
+                if let Some(asked) = lock(&waiting.kills).get(&killed.ticket) {
+                    let _ = asked.try_send(*killed);
                 }
             }
             Message::Event(event) => news(*event),

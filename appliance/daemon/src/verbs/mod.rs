@@ -1,9 +1,12 @@
 //! What the command line asks of a serving process: each verb shows what it is about to do, asks where that cannot be undone,
 //! has the method carried out over the control socket, and says how it ended.
 
+pub mod connections;
 pub mod consent;
 pub mod drive;
 pub mod events;
+pub mod screen;
+pub mod top;
 pub mod volume;
 
 use std::error::Error;

@@ -81,7 +81,20 @@ impl Place {
 
     /// Starts `brindle serve` on a configuration of this text, and waits until it serves.
     pub(crate) fn serve(&self, text: &str, options: &[&str]) -> Server {
-        let mut child = self.command(text, options).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        Self::started(self.command(text, options))
+    }
+
+    /// The same in a network namespace, by its name.
+    pub(crate) fn serve_in(&self, namespace: &str, text: &str) -> Server {
+        self.write(text);
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", namespace, env!("CARGO_BIN_EXE_brindle"), "serve", "test.yaml"]);
+        command.current_dir(&self.0).stdin(Stdio::null());
+        Self::started(command)
+    }
+
+    fn started(mut command: Command) -> Server {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut shown = BufReader::new(child.stdout.take().unwrap());
         let log = BufReader::new(child.stderr.take().unwrap());
         let mut server = Server { child, log, address: None, metrics: None };

@@ -57,6 +57,7 @@ use base::snapshot::Snapshot;
 use base::time::{Span, Time};
 use ports::{Buffer, DeviceError, Ports};
 
+use crate::fence::Association;
 use crate::io::IoError;
 use crate::limits::{FRAGMENT_CREDITS, LOCAL_FRAGMENTS, MAX_DESTAGES, MAX_MENDS, UPDATE_BLOCKS};
 use crate::map::{ArrayMap, LogMode, Service};
@@ -359,6 +360,13 @@ impl ArrayShard {
                 self.write(work, from, fragment);
             }
         }
+    }
+
+    /// Drops what waits and is of an older epoch. What a lane has admitted is ordered before all that comes later, and
+    /// completes.
+    pub(crate) fn fence<P: Ports>(&mut self, ports: &mut P, association: Association) {
+        self.fence_writes(ports, association);
+        self.fence_reads(ports, association);
     }
 
     /// Takes the end of a device operation.

@@ -25,6 +25,7 @@ use super::mend::{Mended, Wanting};
 use super::stripes::Version;
 use super::sum::carry_out;
 use super::{ArrayShard, Purpose, Work};
+use crate::fence::Association;
 use crate::io::IoError;
 use crate::limits::{MAX_FRAGMENT_BLOCKS, RESERVED_OPERATIONS};
 use crate::message::{Fragment, FragmentDone};
@@ -110,6 +111,28 @@ impl ArrayShard {
             && let Some((from, fragment)) = self.unread.pop_front()
         {
             self.read(work, from, fragment);
+        }
+    }
+
+    /// Drops reads that wait and are of an older epoch; those at the members end by themselves.
+    pub(crate) fn fence_reads<P: Ports>(&mut self, ports: &mut P, association: Association) {
+        for _ in 0..self.unread.len() {
+            let (from, fragment) = self.unread.pop_front().expect("as many as there were");
+            if fragment.association.is_before(association) {
+                self.answers.push_back((from, fragment.aborted(ports)));
+            } else {
+                self.unread.push_back((from, fragment));
+            }
+        }
+        for _ in 0..self.stalled.len() {
+            let key = self.stalled.pop_front().expect("as many as there were");
+            if self.reads[key].fragment.association.is_before(association) {
+                // Destages wait for its moment.
+                self.forget_moment(key);
+                self.finish_read(key, Err(IoError::Aborted));
+            } else {
+                self.stalled.push_back(key);
+            }
         }
     }
 

@@ -15,6 +15,7 @@ use base::slab::{Key, Slab};
 use ports::{Buffer, BufferList, Buffers, Ports};
 
 use super::{ArrayShard, Work};
+use crate::fence::Association;
 use crate::io::IoError;
 use crate::limits::{MAX_FRAGMENT_BLOCKS, MAX_UPDATES, UPDATE_BLOCKS};
 use crate::message::{Fragment, FragmentDone, FragmentKind};
@@ -169,7 +170,10 @@ impl ArrayShard {
         update.step = Step::Reading;
         let buffers = core::mem::take(&mut update.space);
         let Fragment { request, since, offset, count, array, start, .. } = update.fragment;
-        let fragment = Fragment { request, since, offset, count, array, kind: FragmentKind::Read, start, buffers };
+        // Its host's end does not end it in the middle: the update comes to its own end.
+        let association = Association::NONE;
+        let fragment =
+            Fragment { request, association, since, offset, count, array, kind: FragmentKind::Read, start, buffers };
         let from = update.from;
         self.read_for(work, from, fragment, Some(key.to_bits()));
     }

@@ -10,6 +10,7 @@ use ports::{Buffer, BufferList, Ports};
 use super::commit::run_of;
 use super::lane::{Acknowledgement, Item};
 use super::{ArrayShard, Work};
+use crate::fence::Association;
 use crate::io::IoError;
 use crate::map::Service;
 use crate::message::{Fragment, FragmentDone, FragmentKind};
@@ -57,6 +58,20 @@ impl ArrayShard {
             {
                 let (from, fragment) = self.lane(id).waiting.pop_front().expect("it was there just now");
                 self.take(work, id, from, fragment);
+            }
+        }
+    }
+
+    /// Drops what waits for room and is of an older epoch: it is answered as aborted.
+    pub(crate) fn fence_writes<P: Ports>(&mut self, ports: &mut P, association: Association) {
+        for lane in self.lanes.iter_mut().flatten() {
+            for _ in 0..lane.waiting.len() {
+                let (from, fragment) = lane.waiting.pop_front().expect("as many as there were");
+                if fragment.association.is_before(association) {
+                    self.answers.push_back((from, fragment.aborted(ports)));
+                } else {
+                    lane.waiting.push_back((from, fragment));
+                }
             }
         }
     }
@@ -165,6 +180,17 @@ impl ArrayShard {
             let entry = self.through.remove(key).expect("it was there just now");
             self.answers.push_back((entry.told.from, entry.told.done()));
         }
+    }
+}
+
+impl Fragment {
+    /// The answer to a fragment that is dropped: only a read's buffers go back.
+    pub(crate) fn aborted(mut self, ports: &mut impl Ports) -> FragmentDone {
+        let mut buffers = core::mem::take(&mut self.buffers);
+        if self.kind != FragmentKind::Read {
+            core::mem::take(&mut buffers).free(ports);
+        }
+        FragmentDone::of(&self, Err(IoError::Aborted), buffers)
     }
 }
 

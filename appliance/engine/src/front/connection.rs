@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use base::BLOCK;
 use base::ids::{ShardId, VolumeId};
 use base::slab::Key;
-use base::time::Time;
+use base::time::{Span, Time};
 use nvme::entry::SubmissionEntry;
 use nvme::status::Status;
 use nvmf::command::{DataPath, IoAction, IoCommand};
@@ -17,7 +17,7 @@ use nvmf::queue::{Queue, SlotId};
 use ports::{Address, BufferId, BufferList, Buffers, StreamId, Streams};
 
 use super::fused::FirstHalf;
-use super::limits::DATA_TIMEOUT;
+use crate::fence::Association;
 
 /// The key of a connection.
 pub(super) type ConnectionKey = Key<Connection>;
@@ -231,6 +231,8 @@ pub(super) struct Connection {
     pub(super) deadline: Time,
     pub(super) life: Life,
     pub(super) role: Role,
+    /// Of an I/O queue: what its requests are fenced off by.
+    pub(super) association: Association,
     pub(super) host_nqn: String,
     pub(super) subsystem_nqn: String,
     /// The subsystem's place in the exports, while it is there.
@@ -270,6 +272,27 @@ pub(super) struct Connection {
     pub(super) data_blocks: usize,
     /// A command came since the controller was last told.
     pub(super) seen: bool,
+    /// Its number, for people.
+    pub(super) number: u64,
+    /// The Connect that waits for its host to be let in.
+    pub(super) asking: Option<Asking>,
+    /// Bytes received and sent.
+    pub(super) received: u64,
+    pub(super) sent: u64,
+    /// When the last command came, Keep Alive apart.
+    pub(super) last_work: Time,
+    /// The last status that was not success.
+    pub(super) last_error: Option<Status>,
+}
+
+/// A Connect that waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Asking {
+    pub(super) attempt: u32,
+    /// Homes that have not answered.
+    pub(super) unanswered: u16,
+    /// When the wait is over.
+    pub(super) until: Time,
 }
 
 impl Connection {
@@ -290,6 +313,7 @@ impl Connection {
             deadline,
             life: Life::Open,
             role: Role::None,
+            association: Association::NONE,
             host_nqn: String::new(),
             subsystem_nqn: String::new(),
             subsystem: None,
@@ -315,6 +339,12 @@ impl Connection {
             reserved: 0,
             data_blocks: 0,
             seen: false,
+            number: 0,
+            asking: None,
+            received: 0,
+            sent: 0,
+            last_work: now,
+            last_error: None,
         }
     }
 
@@ -322,6 +352,12 @@ impl Connection {
     #[inline]
     pub(super) fn command(&mut self, slot: SlotId) -> &mut Command {
         &mut self.commands[slot.index()]
+    }
+
+    /// The slot of the Connect that is being judged.
+    pub(super) fn held_connect(&self) -> SlotId {
+        let held = self.commands.iter().position(|command| command.stage == Stage::Held);
+        SlotId(held.expect("Connect is held while it is judged") as u16)
     }
 
     /// Queues something to send.
@@ -332,6 +368,9 @@ impl Connection {
 
     /// Queues the completion of a command without data.
     pub(super) fn reply(&mut self, slot: SlotId, status: Status, result: u64) {
+        if !status.is_success() {
+            self.last_error = Some(status);
+        }
         let digests = self.deframer.digests();
         let entry = self.queue.complete(slot, status, result);
         let command = self.command(slot);
@@ -372,10 +411,10 @@ impl Connection {
     }
 
     /// Whether data that was asked for is overdue.
-    pub(super) fn owes_data(&self, now: Time) -> bool {
-        self.commands.iter().any(|command| {
-            command.asked && command.stage == Stage::Receiving && now.since(command.arrived) > DATA_TIMEOUT
-        })
+    pub(super) fn owes_data(&self, now: Time, patience: Span) -> bool {
+        self.commands
+            .iter()
+            .any(|command| command.asked && command.stage == Stage::Receiving && now.since(command.arrived) > patience)
     }
 
     /// Stops receiving; what is queued still goes out, then the stream closes.

@@ -13,6 +13,7 @@ use nvmf::queue::SlotId;
 use ports::{BufferList, Buffers, Ports};
 
 use super::VolumeIo;
+use super::cause::Cause;
 use super::connection::{Command, Connection, ConnectionKey, Life, Out, Stage, Task};
 use super::hub::Hub;
 use crate::io::{IoDone, IoError, IoKind, IoRequest};
@@ -43,6 +44,7 @@ pub(super) const fn status_of(error: IoError) -> Status {
         IoError::Miscompare => Status::COMPARE_FAILURE.do_not_retry(),
         IoError::NotOneUnit => Status::ATOMIC_WRITE_UNIT_EXCEEDED.do_not_retry(),
         IoError::Stopping => Status::INTERRUPTED,
+        IoError::Aborted => Status::ABORT_REQUESTED,
     }
 }
 
@@ -184,6 +186,7 @@ impl Hub {
         let kind = kind_of(command.io.action);
         let request = IoRequest {
             token: token(key, slot),
+            association: connection.association,
             volume: command.io.volume,
             kind,
             lba: command.io.lba,
@@ -236,7 +239,7 @@ impl Hub {
             Err(IoError::Stopping) => {
                 // Unanswered, the host tries again once it has reconnected; any status might reach its application.
                 self.release(ports, connection, slot);
-                self.closing.push_back(key);
+                self.closing.push_back((key, Cause::Stopping));
             }
             Err(error) => {
                 let buffers = core::mem::replace(&mut command.buffers, BufferList::EMPTY);

@@ -9,6 +9,7 @@ use nvmf::queue::SlotId;
 use ports::Ports;
 
 use super::VolumeIo;
+use super::cause::Cause;
 use super::connection::{Connection, ConnectionKey, Life, Role, Stage, Task};
 use super::execute::{status_of, token};
 use super::hub::Hub;
@@ -120,6 +121,7 @@ impl Hub {
         let command = connection.command(first).io;
         let request = IoRequest {
             token: token(key, first),
+            association: connection.association,
             volume: command.volume,
             kind: IoKind::CompareAndWrite,
             lba: command.lba,
@@ -166,7 +168,7 @@ impl Hub {
             Err(IoError::Stopping) => {
                 self.release(ports, connection, first);
                 self.release(ports, connection, second);
-                self.closing.push_back(key);
+                self.closing.push_back((key, Cause::Stopping));
                 return;
             }
             Ok(()) => (Status::SUCCESS, Status::SUCCESS),

@@ -6,9 +6,8 @@ use std::sync::Arc;
 
 use base::ids::ShardId;
 use base::metrics::{Metrics, ShardMetrics};
-use base::slab::Key;
 use base::snapshot::Snapshot;
-use base::time::Time;
+use base::time::{Span, Time};
 use nvme::log_page::{SmartLog, WARNING_READ_ONLY, WARNING_RELIABILITY, data_units};
 use nvme::opcode;
 use nvme::status::Status;
@@ -19,11 +18,15 @@ use nvmf::queue::SlotId;
 use nvmf::subsystem::{Exports, Subsystem};
 use ports::{Address, Ports, Segment};
 
-use super::connection::{Connection, ConnectionKey, Role, Stage};
-use super::limits::{ADMIN_IN_CAPSULE_BLOCKS, MAX_NEWS};
+use super::cause::Cause;
+use super::connection::{Asking, Connection, ConnectionKey, Role, Stage};
+use super::endings::{Asker, Endings};
+use super::kill::Killing;
+use super::limits::{ADMIN_IN_CAPSULE_BLOCKS, FENCE_LIMIT, MAX_NEWS};
 use super::message::{Attach, FrontMessage};
 use super::space::Space;
 use crate::command::{Event, HostNews};
+use crate::fence::Association;
 
 /// An I/O queue of a controller of this shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +44,10 @@ pub(super) struct Entry {
     pub(super) connection: ConnectionKey,
     local: Address,
     queues: Vec<Attached>,
+    /// I/O queues were attached since its epoch was last raised: something of them may be at the volumes.
+    has_worked: bool,
+    /// When its host last asked for something, keep alive apart.
+    pub(super) last_work: Time,
 }
 
 /// All that is not one connection's.
@@ -57,7 +64,18 @@ pub(super) struct Hub {
     pub(super) last_controller: u16,
     pub(super) outbox: VecDeque<(ShardId, FrontMessage)>,
     /// Connections that are to be closed.
-    pub(super) closing: VecDeque<ConnectionKey>,
+    pub(super) closing: VecDeque<(ConnectionKey, Cause)>,
+    /// Associations of this shard's controllers that end.
+    pub(super) endings: Endings,
+    /// Epochs of which every shard is to be told.
+    pub(super) raises: VecDeque<(Association, Cause)>,
+    /// Kills that are not done.
+    pub(super) killings: Vec<Killing>,
+    /// The control side's address.
+    pub(super) control: ShardId,
+    pub(super) last_attempt: u32,
+    /// By listener.
+    pub(super) silence: Vec<Span>,
     pub(super) now: Time,
     pub(super) stopping: bool,
     /// What the control side is told, and how much of that found no place.
@@ -94,20 +112,20 @@ impl Hub {
         let entry = connection.command(slot).entry;
         let connect = Connect::from_entry(&entry);
         match self.judge_connect(ports, key, connection, &connect) {
-            Ok(Some(controller)) => self.connected(connection, slot, connect.queue_id, controller),
+            Ok(Some(association)) => self.connected(connection, slot, connect.queue_id, association),
             Ok(None) => connection.command(slot).stage = Stage::Held,
             Err(refusal) => self.refused(ports, connection, slot, refusal),
         }
     }
 
-    /// The controller that a Connect gets, or none yet when its home is asked.
+    /// The association that a Connect makes or joins, or none yet when other shards are asked.
     fn judge_connect(
         &mut self,
         ports: &mut impl Ports,
         key: ConnectionKey,
         connection: &mut Connection,
         connect: &Connect,
-    ) -> Result<Option<u16>, Refusal> {
+    ) -> Result<Option<Association>, Refusal> {
         let busy = Refusal::of(Status::CONNECT_CONTROLLER_BUSY);
         let data = ConnectData::decode(&connection.connect_data).expect("its length was checked");
         let parameter = |field| Refusal::parameter(field);
@@ -129,18 +147,8 @@ impl Hub {
         connection.subsystem = self.exports.find_at(subsystem_nqn, connection.listener);
         let id = data.controller_id;
         if connect.queue_id == 0 {
-            let kind = judge_admin(&self.exports, connection.listener, subsystem_nqn, host_nqn, id)?;
-            // Out of room is transient: the host may try again (Do Not Retry stays clear).
-            let id = self.free_controller().ok_or(busy)?;
-            self.set_aside(ports, connection, blocks)?;
-            let controller = Controller::new(id, kind, subsystem_nqn.into(), host, connect, self.now);
-            let local = connection.local;
-            self.controllers.insert(id, Entry { controller, connection: key, local, queues: Vec::new() });
-            connection.role = Role::Admin { controller: id };
-            if kind == Kind::Io {
-                self.tell(Event::HostConnected(who(connection)));
-            }
-            return Ok(Some(id));
+            judge_admin(&self.exports, connection.listener, subsystem_nqn, host_nqn, id)?;
+            return self.ask_homes(ports, key, connection, connect, host_nqn);
         }
         // Only controllers of subsystems have I/O queues, and those only where the subsystem is.
         connection.subsystem.ok_or(parameter(ConnectField::SUBSYSTEM_NQN))?;
@@ -153,13 +161,73 @@ impl Hub {
         let attach =
             Attach { connection: key.to_bits(), controller: id, queue_id, subsystem_nqn: subsystem_nqn.into(), host };
         if home == self.shard {
-            self.attach(home, &attach)?;
+            let association = self.attach(home, &attach)?;
             connection.role = Role::Io { controller: id, home, queue_id };
-            return Ok(Some(id));
+            return Ok(Some(association));
         }
         connection.role = Role::Io { controller: id, home, queue_id };
         self.outbox.push_back((home, FrontMessage::Attach(Box::new(attach))));
         Ok(None)
+    }
+
+    /// Asks every home whether the host may come in: not while an earlier association of it is on its way to its end.
+    fn ask_homes(
+        &mut self,
+        ports: &mut impl Ports,
+        key: ConnectionKey,
+        connection: &mut Connection,
+        connect: &Connect,
+        host_nqn: &str,
+    ) -> Result<Option<Association>, Refusal> {
+        self.last_attempt = self.last_attempt.wrapping_add(1);
+        let (attempt, host) = (self.last_attempt, Arc::<str>::from(host_nqn));
+        let mut unanswered = self.shards;
+        for home in (0..self.shards).map(ShardId).filter(|&home| home != self.shard) {
+            let host = Arc::clone(&host);
+            self.outbox.push_back((home, FrontMessage::Ask { connection: key.to_bits(), attempt, host }));
+        }
+        let asker = Asker { shard: self.shard, connection: key.to_bits(), attempt };
+        match self.endings.ask(asker, &host, self.now) {
+            Some(false) => return Err(Refusal::of(Status::CONNECT_CONTROLLER_BUSY)),
+            Some(true) => unanswered -= 1,
+            None => {}
+        }
+        if unanswered == 0 {
+            return self.let_in(ports, key, connection, connect).map(Some);
+        }
+        connection.asking = Some(Asking { attempt, unanswered, until: self.now + FENCE_LIMIT });
+        Ok(None)
+    }
+
+    /// Makes the controller of a host that may come in.
+    pub(super) fn let_in(
+        &mut self,
+        ports: &mut impl Ports,
+        key: ConnectionKey,
+        connection: &mut Connection,
+        connect: &Connect,
+    ) -> Result<Association, Refusal> {
+        let busy = Refusal::of(Status::CONNECT_CONTROLLER_BUSY);
+        if self.stopping {
+            return Err(busy);
+        }
+        let data = ConnectData::decode(&connection.connect_data).expect("its length was checked");
+        let (subsystem, host) = (connection.subsystem_nqn.clone(), connection.host_nqn.clone());
+        // What is exported may have changed since the Connect came.
+        let kind = judge_admin(&self.exports, connection.listener, &subsystem, &host, data.controller_id)?;
+        // Out of room is transient: the host may try again (Do Not Retry stays clear).
+        let id = self.free_controller().ok_or(busy)?;
+        self.set_aside(ports, connection, ADMIN_IN_CAPSULE_BLOCKS)?;
+        let host = Host { nqn: host, id: data.host_id };
+        let controller = Controller::new(id, kind, subsystem, host, connect, self.now);
+        let (local, last_work) = (connection.local, self.now);
+        let entry = Entry { controller, connection: key, local, queues: Vec::new(), has_worked: false, last_work };
+        self.controllers.insert(id, entry);
+        connection.role = Role::Admin { controller: id };
+        if kind == Kind::Io {
+            self.tell(Event::HostConnected(who(connection)));
+        }
+        Ok(self.endings.living(id))
     }
 
     fn set_aside(&mut self, ports: &mut impl Ports, connection: &mut Connection, blocks: usize) -> Result<(), Refusal> {
@@ -184,9 +252,14 @@ impl Hub {
     }
 
     /// Lets an I/O queue of any shard attach to a controller of this one.
-    pub(super) fn attach(&mut self, from: ShardId, attach: &Attach) -> Result<(), Refusal> {
-        let entry =
-            self.controllers.get_mut(&attach.controller).ok_or(Refusal::parameter(ConnectField::CONTROLLER_ID))?;
+    pub(super) fn attach(&mut self, from: ShardId, attach: &Attach) -> Result<Association, Refusal> {
+        let association = self.endings.living(attach.controller);
+        let Some(entry) = self.controllers.get_mut(&attach.controller) else {
+            // One that has ended a moment ago is no mistake of the host: it will find that out, and may come back.
+            let ended = Refusal::of(Status::CONNECT_CONTROLLER_BUSY);
+            let unknown = Refusal::parameter(ConnectField::CONTROLLER_ID);
+            return Err(if association.epoch > 0 { ended } else { unknown });
+        };
         entry.controller.attach(&Claim {
             queue_id: attach.queue_id,
             subsystem_nqn: &attach.subsystem_nqn,
@@ -194,8 +267,10 @@ impl Hub {
             host_id: attach.host.id,
         })?;
         entry.controller.seen(self.now);
+        entry.last_work = self.now;
+        entry.has_worked = true;
         entry.queues.push(Attached { shard: from, connection: attach.connection, queue_id: attach.queue_id });
-        Ok(())
+        Ok(association)
     }
 
     /// Whether a controller of this shard has I/O queues.
@@ -214,10 +289,17 @@ impl Hub {
     }
 
     /// Connect succeeds.
-    pub(super) fn connected(&mut self, connection: &mut Connection, slot: SlotId, queue_id: u16, controller: u16) {
+    pub(super) fn connected(
+        &mut self,
+        connection: &mut Connection,
+        slot: SlotId,
+        queue_id: u16,
+        association: Association,
+    ) {
+        connection.association = association;
         connection.queue.connected(queue_id, connection.asked_entries, connection.asked_flow_control);
         connection.deadline = Time::NEVER;
-        connection.reply(slot, Status::SUCCESS, u64::from(controller));
+        connection.reply(slot, Status::SUCCESS, u64::from(association.id));
     }
 
     /// Connect is refused.
@@ -231,6 +313,7 @@ impl Hub {
         self.metrics().connections_refused.increment();
         self.tell(Event::HostRefused { who: who(connection), why: why(refusal.status) });
         connection.role = Role::None;
+        connection.asking = None;
         self.space.unreserve(ports, core::mem::take(&mut connection.reserved));
         connection.queue.refused();
         connection.reply(slot, refusal.status, u64::from(refusal.result));
@@ -267,6 +350,9 @@ impl Hub {
             controllers: &controllers,
             firmware: &self.firmware,
         };
+        if entry.opcode != opcode::KEEP_ALIVE {
+            place.last_work = self.now;
+        }
         let answer = place.controller.command(&world, slot, &entry, &data);
         match answer.outcome {
             Outcome::Complete(status, result) => connection.reply(slot, status, result),
@@ -292,11 +378,15 @@ impl Hub {
                 for held in place.controller.take_requests() {
                     connection.reply(held, Status::ABORTED_SQ_DELETION, 0);
                 }
-                let queues = core::mem::take(&mut place.queues);
-                for queue in &queues {
+                for queue in core::mem::take(&mut place.queues) {
                     place.controller.detach(queue.queue_id);
                 }
-                self.close_queues(&queues);
+                if core::mem::take(&mut place.has_worked) {
+                    let host = place.controller.host().nqn.clone();
+                    self.fence(id, &host, Cause::ControllerReset);
+                } else {
+                    place.controller.drained();
+                }
             }
         }
         self.tell_events(connection, id);
@@ -310,26 +400,86 @@ impl Hub {
         }
     }
 
-    fn close_queues(&mut self, queues: &[Attached]) {
-        for queue in queues {
-            if queue.shard == self.shard {
-                self.closing.push_back(Key::from_bits(queue.connection));
-            } else {
-                self.outbox.push_back((queue.shard, FrontMessage::Close { connection: queue.connection }));
+    /// Raises the epoch of a controller of this shard: its I/O queues close, and what they have at the volumes and not in the
+    /// log is dropped, on all shards.
+    fn fence(&mut self, controller: u16, host: &str, cause: Cause) {
+        let association = self.endings.begin(controller, host, self.shards);
+        self.raises.push_back((association, cause));
+    }
+
+    /// Ends the association of a controller of this shard. A kill waits for it; with nothing to wait for it is told at once.
+    pub(super) fn end(&mut self, association: Association, cause: Cause, kill: Option<(ShardId, u64)>) {
+        let controller = association.id;
+        if association == self.endings.living(controller)
+            && let Some(entry) = self.controllers.remove(&controller)
+        {
+            self.closing.push_back((entry.connection, cause));
+            if entry.has_worked {
+                self.fence(controller, &entry.controller.host().nqn, cause);
             }
+        }
+        if let Some(kill) = kill
+            && !self.endings.wait(controller, kill)
+        {
+            self.tell_ended(kill);
+        }
+    }
+
+    /// An association has ended on all shards: the kill that waited for it goes on.
+    fn tell_ended(&mut self, (shard, ticket): (ShardId, u64)) {
+        if shard == self.shard {
+            self.one_ended(ticket);
+        } else {
+            self.outbox.push_back((shard, FrontMessage::Ended { kill: ticket }));
+        }
+    }
+
+    /// Of a kill of this shard one association more has ended; with the last the control side is told.
+    pub(super) fn one_ended(&mut self, ticket: u64) {
+        let at = self.killings.iter().position(|killing| killing.killed.ticket == ticket);
+        let at = at.expect("a kill waits until all its associations have ended");
+        self.killings[at].left -= 1;
+        if self.killings[at].left == 0 {
+            let killed = self.killings.swap_remove(at).killed;
+            self.outbox.push_back((self.control, FrontMessage::Killed(Box::new(killed))));
+        }
+    }
+
+    /// A shard has nothing of an older epoch under way. With the last shard the end is complete: who waited goes on.
+    pub(super) fn raised(&mut self, from: ShardId, association: Association) {
+        let Some(ended) = self.endings.confirmed(from, association) else { return };
+        if ended.is_last
+            && let Some(entry) = self.controllers.get_mut(&ended.controller)
+        {
+            entry.controller.drained();
+        }
+        for kill in ended.kills {
+            self.tell_ended(kill);
         }
     }
 
     /// Takes a connection that ends out of its controller; with an admin connection the controller ends.
-    pub(super) fn leave(&mut self, key: ConnectionKey, connection: &mut Connection) {
+    /// An I/O queue that breaks with commands under way takes its association with it (Base, section 3.3.2.2): nothing else
+    /// could tell its host when they have come to their end.
+    pub(super) fn leave(&mut self, key: ConnectionKey, connection: &mut Connection, cause: Cause) {
+        let association = connection.association;
         match core::mem::replace(&mut connection.role, Role::None) {
             Role::None => {}
             Role::Admin { controller } => {
-                let entry = self.controllers.remove(&controller).expect("a controller lives as long as its connection");
-                if entry.controller.kind() == Kind::Io {
+                // Discovery is no use of volumes.
+                if connection.subsystem.is_some() {
                     self.tell(Event::HostDisconnected(who(connection)));
                 }
-                self.close_queues(&entry.queues);
+                // If it is another's or none, the association has ended before its connection.
+                if self.controllers.get(&controller).is_some_and(|entry| entry.connection == key) {
+                    self.end(self.endings.living(controller), cause, None);
+                }
+            }
+            Role::Io { home, .. } if connection.executing > 0 && home == self.shard => {
+                self.end(association, cause, None);
+            }
+            Role::Io { home, .. } if connection.executing > 0 => {
+                self.outbox.push_back((home, FrontMessage::End { association, cause, kill: None }));
             }
             Role::Io { controller, home, .. } if home == self.shard => {
                 self.detach(controller, home, key.to_bits());
@@ -355,6 +505,7 @@ impl Hub {
     pub(super) fn seen(&mut self, controller: u16) {
         if let Some(entry) = self.controllers.get_mut(&controller) {
             entry.controller.seen(self.now);
+            entry.last_work = self.now;
         }
     }
 

@@ -26,10 +26,18 @@ pub(super) const SHORT_PIECES: usize = 96;
 pub(super) const CONNECT_TIMEOUT: Span = Span::from_secs(10);
 /// After a termination request has been sent, until we close (NVMe/TCP 1.0, section 3.5.1: at most 30 s).
 pub(super) const LINGER: Span = Span::from_secs(5);
-/// A peer that takes nothing for this long is given up: its replies hold buffers.
+/// A peer that takes nothing for this long is given up, as its replies hold buffers, unless its listener says otherwise; one
+/// that was asked for data and does not send it has twice as long.
 pub(super) const SEND_TIMEOUT: Span = Span::from_secs(30);
-/// A host that was asked for data and does not send it for this long is given up: the data has its blocks already.
-pub(super) const DATA_TIMEOUT: Span = Span::from_secs(60);
+/// How long a Connect waits for the end of its host's earlier associations: then it is refused as busy, and the host tries
+/// again. Together with [`HOUSEKEEPING`] it bounds the time of any answer to Connect.
+pub(super) const FENCE_LIMIT: Span = Span::from_secs(2);
+/// Connects of all shards that may wait at one home; further ones are refused as busy.
+pub(super) const MAX_ASKERS: usize = 4096;
+/// Hosts that a shard refuses for a while.
+pub(super) const MAX_BLOCKED: usize = 64;
+/// Connections that have ended and are still told of.
+pub(super) const ENDED_KEPT: usize = 32;
 /// How often waiting commands look for buffers: those of another shard come home without a sign.
 pub(super) const RETRY: Span = Span::from_millis(1);
 /// How often timeouts are looked at, and how late they may fire.

@@ -1,8 +1,14 @@
 //! What front ends of different shards say to each other about a controller, which lives on the shard of its admin queue,
 //! and its I/O queues, which may live on any. All of it is rare.
 
+use std::sync::Arc;
+
 use nvmf::controller::Host;
 use nvmf::fabrics::Refusal;
+
+use super::cause::Cause;
+use super::kill::{Kill, Killed};
+use crate::fence::Association;
 
 /// A message.
 #[derive(Clone, Debug)]
@@ -13,8 +19,8 @@ pub enum FrontMessage {
     Attached {
         /// The connection that asked.
         connection: u64,
-        /// Whether it may.
-        result: Result<(), Refusal>,
+        /// Whether it may: the association that it is of.
+        result: Result<Association, Refusal>,
     },
     /// To a controller's home: an I/O queue has ended.
     Detached {
@@ -28,11 +34,42 @@ pub enum FrontMessage {
         /// CNTLID.
         controller: u16,
     },
-    /// From a controller's home: it has ended or was reset, so this connection ends.
-    Close {
+    /// To a controller's home: its association is to end.
+    End {
+        /// The association, as its queue knew it.
+        association: Association,
+        /// Why.
+        cause: Cause,
+        /// The kill that waits for it, if one does.
+        kill: Option<u64>,
+    },
+    /// Back from there: it has ended on all shards.
+    Ended {
+        /// The kill that waited.
+        kill: u64,
+    },
+    /// To every home: may this host come in?
+    Ask {
+        /// The connection with its Connect.
+        connection: u64,
+        /// Which of its Connects.
+        attempt: u32,
+        /// HOSTNQN.
+        host: Arc<str>,
+    },
+    /// Back from there.
+    Asked {
         /// The connection.
         connection: u64,
+        /// Which of its Connects.
+        attempt: u32,
+        /// Whether it may.
+        clear: bool,
     },
+    /// From the control side: end connections.
+    Kill(Box<Kill>),
+    /// To the control side: they have ended.
+    Killed(Box<Killed>),
 }
 
 /// The Connect of an I/O queue.

@@ -6,10 +6,15 @@
 //! | `limits` | every bound |
 //! | `space` | the front's share of the buffer pool |
 //! | `connection` | a connection and its commands |
+//! | `cause` | why connections end |
 //! | `receive` | bytes to commands |
 //! | `execute` | commands to volumes and back |
 //! | `fused` | pairs of commands that are carried out as one |
 //! | `hub` | controllers, and what connections share |
+//! | `endings` | associations that end, and who waits for that |
+//! | `fencing` | ends, kills and Connects that wait for them |
+//! | `kill` | which connections the control side wants to end |
+//! | `record` | what people are told of connections |
 //! | `send` | replies to bytes |
 //! | `message` | what fronts of different shards say to each other |
 //!
@@ -20,13 +25,18 @@
 //! The order of one connection's commands is that of their capsules; a command that must wait for buffers makes those
 //! behind it wait. The price is that one large read may delay a small one; the gain is that none starves.
 
+mod cause;
 mod connection;
+mod endings;
 mod execute;
+mod fencing;
 mod fused;
 mod hub;
+mod kill;
 mod limits;
 mod message;
 mod receive;
+mod record;
 mod send;
 mod space;
 
@@ -37,21 +47,27 @@ use base::ids::ShardId;
 use base::metrics::Metrics;
 use base::slab::{Key, Slab};
 use base::snapshot::Snapshot;
-use base::time::Time;
+use base::time::{Span, Time};
 use nvme::log_page::SmartLog;
+use nvmf::fabrics::Refusal;
 use nvmf::queue::Phase;
 use nvmf::subsystem::Exports;
 use ports::{Address, MAX_STREAM_PIECES, Ports, StreamEvent, StreamId};
 
+pub use self::cause::Cause;
+pub use self::kill::{Kill, Killed, Selector};
 pub use self::limits::FrontLimits;
 pub use self::message::{Attach, FrontMessage};
 
 use self::connection::{Connection, ConnectionKey, Life, Role, Stage};
+use self::endings::{Asker, Endings};
 use self::execute::from_token;
 use self::hub::Hub;
-use self::limits::{CONNECT_TIMEOUT, EVENTS_A_TURN, HOUSEKEEPING, RETRY, SEND_TIMEOUT, STAGING_BYTES};
+use self::limits::{CONNECT_TIMEOUT, ENDED_KEPT, EVENTS_A_TURN, HOUSEKEEPING, RETRY, SEND_TIMEOUT, STAGING_BYTES};
+use self::record::Record;
 use self::space::Space;
 use crate::command::Event;
+use crate::fence::Association;
 use crate::io::{IoDone, IoRequest};
 use crate::status::ConnectionStatus;
 
@@ -78,6 +94,8 @@ pub struct FrontSetup {
     pub firmware: String,
     /// Health from before this start; what is counted now is added.
     pub health: SmartLog,
+    /// By listener: how long a host may take no replies; twice as long it may owe data. Left out: 30 s.
+    pub silence: Vec<Span>,
 }
 
 /// The hosts' side of a shard.
@@ -91,6 +109,9 @@ pub struct Front {
     /// Connections with commands that wait for buffers or places.
     waiting: VecDeque<ConnectionKey>,
     next_housekeeping: Time,
+    last_number: u64,
+    /// Connections that have ended lately, the latest last.
+    ended: VecDeque<Record>,
 }
 
 impl Front {
@@ -115,6 +136,12 @@ impl Front {
                 last_controller: 0,
                 outbox: VecDeque::new(),
                 closing: VecDeque::with_capacity(limits.connections),
+                endings: Endings::new(),
+                raises: VecDeque::new(),
+                killings: Vec::new(),
+                control: ShardId(setup.shards),
+                last_attempt: 0,
+                silence: setup.silence,
                 now: Time(0),
                 stopping: false,
                 news: VecDeque::with_capacity(self::limits::MAX_NEWS),
@@ -127,6 +154,8 @@ impl Front {
             dirty: VecDeque::with_capacity(limits.connections),
             waiting: VecDeque::with_capacity(limits.connections),
             next_housekeeping: Time::NEVER,
+            last_number: 0,
+            ended: VecDeque::with_capacity(ENDED_KEPT),
         }
     }
 
@@ -158,7 +187,7 @@ impl Front {
         }
         worked |= self.retry(ports, io);
         if self.hub.now >= self.next_housekeeping {
-            self.keep_house();
+            self.keep_house(ports);
         }
         worked |= self.send(ports);
         worked |= self.close_all(ports);
@@ -176,9 +205,10 @@ impl Front {
             connection.is_dirty = false;
             worked = true;
             let result = self.hub.send(ports, connection);
-            let done = connection.life == Life::Ending && connection.out.is_empty();
-            if result.is_err() || done {
-                self.hub.closing.push_back(key);
+            if let Err(error) = result {
+                self.hub.closing.push_back((key, Cause::of_stream(error)));
+            } else if connection.life == Life::Ending && connection.out.is_empty() {
+                self.hub.closing.push_back((key, Cause::Closed));
             }
             self.note(key);
         }
@@ -210,7 +240,19 @@ impl Front {
             FrontMessage::Attached { connection, result } => self.attached(ports, Key::from_bits(connection), result),
             FrontMessage::Detached { controller, connection } => self.hub.detach(controller, from, connection),
             FrontMessage::Seen { controller } => self.hub.seen(controller),
-            FrontMessage::Close { connection } => self.hub.closing.push_back(Key::from_bits(connection)),
+            FrontMessage::End { association, cause, kill } => {
+                self.hub.end(association, cause, kill.map(|ticket| (from, ticket)));
+            }
+            FrontMessage::Ended { kill } => self.hub.one_ended(kill),
+            FrontMessage::Ask { connection, attempt, host } => {
+                let asker = Asker { shard: from, connection, attempt };
+                if let Some(clear) = self.hub.endings.ask(asker, &host, self.hub.now) {
+                    self.hub.outbox.push_back((from, FrontMessage::Asked { connection, attempt, clear }));
+                }
+            }
+            FrontMessage::Asked { connection, attempt, clear } => self.asked(ports, connection, attempt, clear),
+            FrontMessage::Kill(kill) => self.kill(&kill),
+            FrontMessage::Killed(_) => unreachable!("this goes to the control side"),
         }
     }
 
@@ -230,7 +272,8 @@ impl Front {
 
     /// The latest time of the next turn.
     pub fn deadline(&self) -> Time {
-        if !self.hub.outbox.is_empty() || !self.hub.closing.is_empty() || !self.dirty.is_empty() {
+        let hub = &self.hub;
+        if !hub.outbox.is_empty() || !hub.closing.is_empty() || !hub.raises.is_empty() || !self.dirty.is_empty() {
             return self.hub.now;
         }
         let retry = if self.waiting.is_empty() { Time::NEVER } else { self.hub.now + RETRY };
@@ -256,7 +299,7 @@ impl Front {
             let had = connection.subsystem.is_some();
             connection.subsystem = self.hub.exports.find_at(&connection.subsystem_nqn, connection.listener);
             if had && connection.subsystem.is_none() {
-                self.hub.closing.push_back(key);
+                self.hub.closing.push_back((key, Cause::NotExported));
             } else if let Role::Admin { controller } = connection.role {
                 self.hub.tell_events(connection, controller);
             }
@@ -266,21 +309,21 @@ impl Front {
 
     /// All connections, for people.
     pub fn connections(&self, now: Time) -> Vec<ConnectionStatus> {
-        let status = |(key, connection): (ConnectionKey, &Connection)| ConnectionStatus {
-            id: key.to_bits(),
-            host: connection.host_nqn.clone(),
-            subsystem: connection.subsystem_nqn.clone(),
-            peer: connection.peer.to_string(),
-            queue: connection.queue.id(),
-            in_flight: connection.queue.in_flight() as u32,
-            age_ms: now.since(connection.opened).0 / 1_000_000,
-        };
-        self.connections.iter().filter(|(_, connection)| connection.life != Life::Dead).map(status).collect()
+        let living = self.connections.iter().filter(|(_, connection)| connection.life != Life::Dead);
+        living.map(|(_, connection)| Record::of(connection, None, now).status(now)).collect()
+    }
+
+    /// Connections that have ended lately, for people.
+    pub fn ended(&self, now: Time) -> Vec<ConnectionStatus> {
+        self.ended.iter().map(|record| record.status(now)).collect()
     }
 
     fn opened(&mut self, ports: &mut impl Ports, stream: StreamId, listener: u16, (peer, local): (Address, Address)) {
         let now = self.hub.now;
-        let connection = Connection::new(stream, listener, (peer, local), now, now + CONNECT_TIMEOUT);
+        let mut connection = Connection::new(stream, listener, (peer, local), now, now + CONNECT_TIMEOUT);
+        // Numbers of different shards differ.
+        self.last_number += 1;
+        connection.number = self.last_number * 16 + u64::from(self.hub.shard.0);
         let refused = self.hub.stopping || self.connections.is_full();
         let Some(key) = (!refused).then(|| self.connections.insert(connection).ok()).flatten() else {
             self.hub.metrics().connections_refused.increment();
@@ -301,25 +344,24 @@ impl Front {
             return false;
         }
         let received = self.hub.receive(ports, io, key, connection);
-        if received.is_err() {
-            self.hub.closing.push_back(key);
+        if let Err(error) = received {
+            self.hub.closing.push_back((key, Cause::of_stream(error)));
         }
         self.note(key);
         received != Ok(0)
     }
 
-    fn attached(&mut self, ports: &mut impl Ports, key: ConnectionKey, result: Result<(), nvmf::fabrics::Refusal>) {
+    fn attached(&mut self, ports: &mut impl Ports, key: ConnectionKey, result: Result<Association, Refusal>) {
         // If the connection has gone, its Detached is on the way already.
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let (Role::Io { controller, queue_id, .. }, Phase::Connecting, Life::Open) =
+        let (Role::Io { queue_id, .. }, Phase::Connecting, Life::Open) =
             (connection.role.clone(), connection.queue.phase(), connection.life)
         else {
             return;
         };
-        let slots = connection.commands.iter().position(|command| command.stage == Stage::Held);
-        let slot = nvmf::queue::SlotId(slots.expect("Connect is held while it is judged") as u16);
+        let slot = connection.held_connect();
         match result {
-            Ok(()) => self.hub.connected(connection, slot, queue_id, controller),
+            Ok(association) => self.hub.connected(connection, slot, queue_id, association),
             Err(refusal) => self.hub.refused(ports, connection, slot, refusal),
         }
         self.note(key);
@@ -353,20 +395,26 @@ impl Front {
     }
 
     /// Looks after timeouts and keep alive.
-    fn keep_house(&mut self) {
+    fn keep_house(&mut self, ports: &mut impl Ports) {
         let now = self.hub.now;
+        let overdue = |connection: &Connection| connection.asking.is_some_and(|asking| now >= asking.until);
+        let overdue = self.connections.iter().filter(|(_, connection)| overdue(connection)).map(|(key, _)| key);
+        for key in overdue.collect::<Vec<_>>() {
+            self.answer_connect(ports, key, false);
+        }
         for (key, connection) in self.connections.iter_mut() {
             if core::mem::take(&mut connection.seen) {
                 self.hub.alive(connection);
             }
-            let stalled = connection.blocked_since.is_some_and(|since| now.since(since) > SEND_TIMEOUT);
-            let owes_data = connection.data_blocks > 0 && connection.owes_data(now);
+            let silence = self.hub.silence.get(usize::from(connection.listener)).copied().unwrap_or(SEND_TIMEOUT);
+            let stalled = connection.blocked_since.is_some_and(|since| now.since(since) > silence);
+            let owes_data = connection.data_blocks > 0 && connection.owes_data(now, Span(2 * silence.0));
             if connection.life != Life::Dead && (now >= connection.deadline || stalled || owes_data) {
-                self.hub.closing.push_back(key);
+                self.hub.closing.push_back((key, Cause::Silent));
             }
         }
         let expired = self.hub.controllers.values().filter(|entry| now >= entry.controller.expires());
-        let expired: Vec<ConnectionKey> = expired.map(|entry| entry.connection).collect();
+        let expired: Vec<_> = expired.map(|entry| (entry.connection, Cause::KeepAlive)).collect();
         self.hub.closing.extend(expired);
         self.next_housekeeping = if self.connections.is_empty() { Time::NEVER } else { now + HOUSEKEEPING };
     }
@@ -382,28 +430,39 @@ impl Front {
                 connection.executing == 0 && connection.out.is_empty() && !has_queues
             };
             let ended = self.connections.iter().filter(|(_, connection)| idle(connection)).map(|(key, _)| key);
-            let ended: Vec<ConnectionKey> = ended.collect();
+            let ended: Vec<_> = ended.map(|key| (key, Cause::Stopping)).collect();
             self.hub.closing.extend(ended);
         }
         let worked = !self.hub.closing.is_empty();
-        while let Some(key) = self.hub.closing.pop_front() {
-            self.close(ports, key);
+        while let Some((key, cause)) = self.hub.closing.pop_front() {
+            self.close(ports, key, cause);
         }
         worked
     }
 
     /// Closes a connection's stream. Commands at the volumes keep it until they have ended.
-    fn close(&mut self, ports: &mut impl Ports, key: ConnectionKey) {
+    fn close(&mut self, ports: &mut impl Ports, key: ConnectionKey, cause: Cause) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         if connection.life == Life::Dead {
             return;
         }
+        // What it lingered for is why it ends.
+        let cause = if connection.life == Life::Lingering { Cause::Protocol } else { cause };
+        let record = Record::of(connection, Some(cause), self.hub.now);
         connection.life = Life::Dead;
-        ports.close(connection.stream, true);
+        ports.close(connection.stream, !cause.is_abrupt());
         self.streams.remove(&connection.stream);
         self.hub.metrics().connections_closed.increment();
         self.hub.metrics().connections.sub(1);
-        self.hub.leave(key, connection);
+        if let Some(killed) = cause.killed() {
+            self.hub.metrics().connections_killed[killed as usize].increment();
+        }
+        self.hub.leave(key, connection, cause);
+        if self.ended.len() == ENDED_KEPT {
+            self.ended.pop_front();
+        }
+        self.ended.push_back(record);
+        let connection = &mut self.connections[key];
         connection.out.clear();
         connection.out_pieces = 0;
         connection.waiting.clear();

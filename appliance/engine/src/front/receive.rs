@@ -14,6 +14,7 @@ use nvmf::queue::Phase;
 use ports::{Buffers, MAX_STREAM_PIECES, Ports, Segment, StreamError};
 
 use super::VolumeIo;
+use super::cause::Cause;
 use super::connection::{Connection, ConnectionKey, Incoming, Life, Out, Role, Sink, Task};
 use super::hub::Hub;
 use super::limits::{LONG_PAYLOAD_BYTES, RECEIVES_A_TURN, SHORT_STAGING_BYTES};
@@ -43,6 +44,7 @@ impl Hub {
                 }
             };
             total += received;
+            connection.received += received as u64;
             if connection.life == Life::Lingering {
                 // What comes after a termination request is thrown away (TCP, section 3.5.1).
                 if received < direct + rest {
@@ -166,7 +168,7 @@ impl Hub {
             }
             Header::TermReq(_) => {
                 self.metrics().protocol_errors.increment();
-                self.closing.push_back(key);
+                self.closing.push_back((key, Cause::Protocol));
                 connection.finish(ports);
                 Ok(())
             }
@@ -187,6 +189,9 @@ impl Hub {
         let admission = connection.queue.admit(entry.cid)?;
         let slot = admission.slot;
         connection.seen = true;
+        if entry.opcode != opcode::KEEP_ALIVE {
+            connection.last_work = self.now;
+        }
         connection.commands[slot.index()].begin(entry, Task::Admin, self.now);
         let task = if admission.conflict {
             Task::Refuse(Status::CID_CONFLICT.do_not_retry())

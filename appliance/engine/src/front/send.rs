@@ -121,6 +121,7 @@ impl Hub {
 
     fn sent(&mut self, ports: &mut impl Ports, connection: &mut Connection, taken: usize) {
         connection.out_sent += taken;
+        connection.sent += taken as u64;
         while let Some(&out) = connection.out.front() {
             let length = length_of(connection, out);
             if connection.out_sent < length {

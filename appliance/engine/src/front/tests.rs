@@ -1,8 +1,10 @@
 //! Well-behaved hosts against a front; `hostile` has the others.
 
+mod entries;
 mod fake;
 mod fused;
 mod hostile;
+mod killed;
 mod volumes;
 
 use base::time::Span;
@@ -384,11 +386,24 @@ fn short_of_buffers_commands_wait_and_capsules_still_find_their_place() {
 fn exchange(rigs: &mut [Rig; 2]) {
     for _ in 0..8 {
         for from in 0..2 {
+            rigs[from].alone = false;
             rigs[from].settle();
             while let Some((to, message)) = rigs[from].ports.posted.pop_front() {
-                let Message::Front(message) = message else { panic!("only fronts speak") };
+                if to.index() == rigs.len() {
+                    continue; // For the control side.
+                }
+                let here = ShardId(from as u16);
                 let rig = &mut rigs[to.index()];
-                rig.front.message(&mut rig.ports, ShardId(from as u16), message);
+                match message {
+                    Message::Front(message) => rig.front.message(&mut rig.ports, here, message),
+                    Message::Raise { association, cause } => {
+                        rig.front.fenced(&mut rig.ports, association, cause);
+                        rig.settle();
+                        let home = &mut rigs[from];
+                        home.front.raised(&mut home.ports, to, association);
+                    }
+                    other => panic!("fronts do not say {other:?}"),
+                }
             }
         }
     }

@@ -8,7 +8,7 @@ use nvme::dataset::{DatasetRange, MAX_RANGES};
 use ports::{BufferList, Buffers, Ports};
 
 use super::{Request, Router};
-use crate::io::{IoDone, IoError, IoKind, IoRequest};
+use crate::io::{IoError, IoKind, IoRequest};
 use crate::limits::{ZERO_FRAGMENTS, ZERO_FRAGMENTS_A_TURN};
 use crate::message::Message;
 
@@ -52,7 +52,7 @@ impl Router {
     pub(super) fn begin_zeros<P: Ports<Message = Message>>(&mut self, ports: &mut P, key: Key<Request>) {
         let request = &mut self.requests[key];
         if request.ranges > 0 && !request.next_range(ports) {
-            self.end_zeros(ports, key);
+            self.end(ports, key, BufferList::EMPTY);
         } else if !self.zeroing.is_empty() || !self.send_zeros(ports, key) {
             self.zeroing.push_back(key);
         }
@@ -72,7 +72,7 @@ impl Router {
                 request.blocks = request.sent;
                 request.result = Err(IoError::Stopping);
                 if request.unanswered == 0 {
-                    self.end_zeros(ports, key);
+                    self.end(ports, key, BufferList::EMPTY);
                 }
             } else if !self.send_zeros(ports, key) {
                 self.zeroing.push_back(key);
@@ -93,13 +93,6 @@ impl Router {
             }
         }
         false
-    }
-
-    fn end_zeros(&mut self, pool: &mut impl Buffers, key: Key<Request>) {
-        let request = self.requests.remove(key).expect("a request ends once");
-        request.buffers.free(pool);
-        let done = IoDone { token: request.token, result: request.result, buffers: BufferList::EMPTY };
-        self.ended(request.for_job, done);
     }
 }
 

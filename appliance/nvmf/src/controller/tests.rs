@@ -113,10 +113,14 @@ fn a_controller_is_enabled_reset_and_shut_down() {
     assert_eq!(rig.get(register::CC), Ok(u64::from(enable.0)));
     let shutdown = rig.answer(&fabrics::property_set(0, register::CC, enable.with_shutdown(1).0), &[]);
     assert_eq!(shutdown.effect, Effect::Reset);
+    assert_eq!(rig.get(register::CSTS), Ok(0b0101), "it goes on until the queues are drained");
+    rig.controller.drained();
     assert_eq!(rig.get(register::CSTS), Ok(0b1001));
     assert!(!rig.controller.is_ready());
     let reset = rig.answer(&fabrics::property_set(0, register::CC, 0), &[]);
-    assert_eq!((reset.effect, rig.get(register::CSTS)), (Effect::Reset, Ok(0)));
+    assert_eq!((reset.effect, rig.get(register::CSTS)), (Effect::Reset, Ok(1)));
+    rig.controller.drained();
+    assert_eq!(rig.get(register::CSTS), Ok(0));
 }
 
 #[test]

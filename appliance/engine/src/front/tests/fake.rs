@@ -8,11 +8,10 @@ use base::snapshot::Snapshot;
 use base::time::Span;
 use base::uuid::Uuid;
 use base::{BLOCK, Block};
-use nvme::entry::{CompletionEntry, PSDT_SGL, SubmissionEntry};
+use nvme::entry::{CompletionEntry, SubmissionEntry};
 use nvme::identify::NamespaceIdentity;
 use nvme::layout::null_padded;
-use nvme::sgl::SglDescriptor;
-use nvme::{opcode, register};
+use nvme::register;
 use nvmf::deframer::{Deframer, Step};
 use nvmf::fabrics::{self, Connect, ConnectData};
 use nvmf::pdu::{self, Digests, Direction, Header, Transfer};
@@ -20,8 +19,10 @@ use nvmf::subsystem::{Hosts, Listener, Namespace, Subsystem};
 use ports::{Buffer, BufferId, Buffers, Completion, DeviceRequest, Devices, Mesh, Piece, QueueFull, Segment, Streams};
 
 use super::super::*;
+pub(super) use super::entries::{io_entry, pattern};
 use super::volumes::FakeIo;
 use crate::Message;
+use crate::fence::Association;
 
 pub(super) const NQN: &str = "nqn.2024-01.example:v";
 pub(super) const HOST: &str = "nqn.2014-08.org.example:host";
@@ -242,6 +243,10 @@ impl Ports for FakePorts {
 
 /// A front in its world.
 pub(super) struct Rig {
+    /// Answers for the other shards whatever a front asks them.
+    pub(super) alone: bool,
+    /// Epochs that were raised here and are not confirmed.
+    pub(super) raising: Vec<Association>,
     pub(super) front: Front,
     pub(super) ports: FakePorts,
     pub(super) io: FakeIo,
@@ -289,15 +294,50 @@ impl Rig {
             metrics: Arc::new(Metrics::new(names, shards)),
             firmware: "0.1".into(),
             health: SmartLog::default(),
+            silence: Vec::new(),
         };
         let ports = FakePorts::new(shard, shards, blocks);
-        Self { front: Front::new(setup), ports, io: FakeIo::default(), blocks }
+        let (alone, raising) = (true, Vec::new());
+        Self { alone, raising, front: Front::new(setup), ports, io: FakeIo::default(), blocks }
     }
 
     /// One turn, without ending any request.
     pub(super) fn turn(&mut self) {
         self.ports.seen = 0;
         self.front.turn(&mut self.ports, &mut self.io);
+        while let Some((association, cause)) = self.front.next_raise() {
+            self.front.fenced(&mut self.ports, association, cause);
+            self.raising.push(association);
+            for other in (0..self.ports.shards).map(ShardId).filter(|&other| !self.alone && other != self.ports.shard) {
+                self.ports.posted.push_back((other, Message::Raise { association, cause }));
+            }
+        }
+        self.confirm();
+        if self.alone {
+            for _ in 0..self.ports.posted.len() {
+                let (to, message) = self.ports.posted.pop_front().expect("as many as there were");
+                if let Message::Front(FrontMessage::Ask { connection, attempt, .. }) = message {
+                    let clear = FrontMessage::Asked { connection, attempt, clear: true };
+                    self.front.message(&mut self.ports, to, clear);
+                } else {
+                    self.ports.posted.push_back((to, message));
+                }
+            }
+        }
+    }
+
+    /// Confirms what has no request of an older epoch at the volumes.
+    fn confirm(&mut self) {
+        for association in core::mem::take(&mut self.raising) {
+            if self.io.requests.iter().any(|request| request.association.is_before(association)) {
+                self.raising.push(association);
+                continue;
+            }
+            let (here, alone) = (self.ports.shard, self.alone);
+            for shard in (0..self.ports.shards).map(ShardId).filter(|&shard| alone || shard == here) {
+                self.front.raised(&mut self.ports, shard, association);
+            }
+        }
     }
 
     /// Ends all requests at the volumes.
@@ -340,6 +380,7 @@ impl Rig {
 
     /// All connections end; then everything must be home.
     pub(super) fn end(mut self) {
+        self.alone = true;
         for stream in self.ports.streams.values_mut() {
             stream.ended = true;
             stream.inbound.clear();
@@ -350,6 +391,7 @@ impl Rig {
         assert!(self.front.connections.is_empty(), "no connection stays");
         assert!(self.front.hub.space.is_home(), "no block stays");
         assert!(self.front.hub.controllers.is_empty(), "no controller stays");
+        assert!(self.front.hub.endings.is_quiet(), "all ends have come to their end");
         assert_eq!(self.ports.free.len(), self.blocks, "every buffer comes home");
     }
 }
@@ -495,32 +537,4 @@ impl Host {
         assert!(connected.status.status.is_success(), "{connected:?}");
         host
     }
-}
-
-pub(super) fn io_entry(opcode: u8, cid: u16, lba: u64, blocks: u32, in_capsule: bool) -> SubmissionEntry {
-    let length = if opcode == opcode::FLUSH || opcode == opcode::WRITE_ZEROES { 0 } else { blocks * BLOCK as u32 };
-    let data = if in_capsule { SglDescriptor::in_capsule(0, length) } else { SglDescriptor::transport(length) };
-    let mut entry = SubmissionEntry {
-        opcode,
-        flags: PSDT_SGL << 6,
-        cid,
-        nsid: 1,
-        data,
-        cdw12: blocks.saturating_sub(1),
-        ..SubmissionEntry::default()
-    };
-    entry.set_lba(lba);
-    entry
-}
-
-pub(super) fn pattern(seed: u64, bytes: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    (0..bytes)
-        .map(|_| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            (state >> 24) as u8
-        })
-        .collect()
 }

@@ -174,10 +174,12 @@ fn a_dead_connection_keeps_its_commands_until_they_end() {
     rig.stream(2).inbound.clear();
     rig.turn();
     assert!(rig.is_closed(2));
-    assert_eq!(rig.front.connections.len(), 2, "the dead one waits for the volumes");
-    assert_eq!(rig.front.connections(rig.ports.now).len(), 1);
+    assert!(rig.is_closed(1), "nobody else could tell the host when its commands have ended");
+    assert_eq!(rig.front.connections.len(), 1, "the dead one waits for the volumes");
+    assert_eq!(rig.front.connections(rig.ports.now).len(), 0);
+    assert_eq!(rig.front.ended(rig.ports.now).len(), 2);
     rig.end_requests();
-    assert_eq!(rig.front.connections.len(), 1);
+    assert_eq!(rig.front.connections.len(), 0);
     rig.end();
 }
 

@@ -33,7 +33,7 @@ impl VolumeIo<FakePorts> for FakeIo {
 impl FakeIo {
     /// Ends the oldest request.
     pub(super) fn end_one(&mut self, ports: &mut FakePorts) -> Option<IoDone> {
-        let IoRequest { token, volume, kind, lba, blocks, mut buffers } = self.requests.pop_front()?;
+        let IoRequest { token, volume, kind, lba, blocks, mut buffers, .. } = self.requests.pop_front()?;
         if let Some(error) = self.fails {
             buffers.free(ports);
             return Some(IoDone { token, result: Err(error), buffers: BufferList::EMPTY });
