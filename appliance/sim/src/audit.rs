@@ -1,46 +1,74 @@
-//! The oracles of what lies on the devices after a clean stop: parity that matches its data in every stripe, and a log in
+//! The oracles of what lies on the devices after a clean stop: parities and mirrors that match in every stripe, and a log in
 //! which each lane's anchor leads to an empty record with nothing after it. They read the media past all shards, and believe
 //! the format alone.
 
-use base::Block;
-use base::ids::{DeviceBlock, DeviceId, LaneId, StripeId};
+use base::ids::{DeviceBlock, DeviceId, LaneId, Slot, StripeId};
+use base::{Block, ZERO_BLOCK};
 use journal::{LogLayout, LogReader, LogSuperblock, ReadFault, scan_lane};
-use raid::{Initialised, State, Superblock, SuperblockError, superblock_block};
+use raid::{Geometry, Initialised, State, Superblock, SuperblockError, recipe, superblock_block};
 
 use crate::failure::Failure;
 use crate::rack::Rack;
 use crate::scenario::Scenario;
 
-/// The parity of every initialised stripe is the sum of its data, if all members are in force. With one missing there is
-/// nothing to compare: what is rebuilt from the others is what hosts read.
+/// What every member in force holds of every initialised stripe is what the others say it is: parities are the sums of their
+/// data, and mirrors are the same. With members missing there may be nothing left to compare with: what is rebuilt from the
+/// others is what hosts read.
 ///
 /// # Errors
 /// The first stripe where it is not.
-pub fn parity_matches(scenario: &Scenario, rack: &Rack) -> Result<(), Failure> {
+pub fn stripes_match(scenario: &Scenario, rack: &Rack) -> Result<(), Failure> {
     let members = members_in_force(scenario, rack)?;
-    if members.len() < usize::from(scenario.members) {
-        return Ok(());
-    }
-    let (_, superblock) = &members[0];
+    let Some((_, superblock)) = members.first() else { return Ok(()) };
     let geometry = superblock.geometry;
     let initialised = bitmap(rack, &members)?;
     for stripe in (0..geometry.stripes()).map(StripeId) {
         if !initialised.is_set(geometry.zone_of(stripe)) {
             continue;
         }
-        let block = |at: usize| {
-            let (device, superblock) = &members[at];
-            rack.peek(*device, DeviceBlock(superblock.layout.data.start + stripe.0))
-        };
-        let mut sum = *block(0);
-        for at in 1..members.len() {
-            parity::xor_into(&mut sum, block(at));
-        }
-        if let Some(byte) = sum.iter().position(|&byte| byte != 0) {
-            return Err(Failure::Parity { stripe, byte });
+        let row = Row { rack, members: &members, geometry, stripe };
+        for slot in members.iter().map(|(_, superblock)| Slot(superblock.slot)) {
+            // What data lies on one member only is compared with nothing but parities, which are compared themselves.
+            let is_single = geometry.homes_of(stripe, geometry.part_of(stripe, slot)).is_power_of_two();
+            if is_single && geometry.column_of(stripe, slot).is_some() {
+                continue;
+            }
+            let Some(expected) = row.without(slot) else { continue };
+            let found = row.of(slot).expect("a member in force");
+            if let Some(byte) = expected.iter().zip(found).position(|(expected, found)| expected != found) {
+                return Err(Failure::Parity { stripe, slot, byte });
+            }
         }
     }
     Ok(())
+}
+
+/// A stripe as it lies on the members in force.
+pub(crate) struct Row<'a> {
+    pub(crate) rack: &'a Rack,
+    pub(crate) members: &'a [(DeviceId, Superblock)],
+    pub(crate) geometry: Geometry,
+    pub(crate) stripe: StripeId,
+}
+
+impl<'a> Row<'a> {
+    /// What a member holds; nothing if it is not in force.
+    pub(crate) fn of(&self, slot: Slot) -> Option<&'a Block> {
+        let (device, superblock) = self.members.iter().find(|(_, superblock)| superblock.slot == slot.0)?;
+        Some(self.rack.peek(*device, DeviceBlock(superblock.layout.data.start + self.stripe.0)))
+    }
+
+    /// What a member ought to hold, by what the others do; nothing if they cannot tell.
+    pub(crate) fn without(&self, slot: Slot) -> Option<Block> {
+        let missing = (0..self.geometry.members()).map(Slot).filter(|&slot| self.of(slot).is_none());
+        let missing = missing.fold(1 << slot.0, |mask: u32, slot| mask | 1 << slot.0);
+        let recipe = recipe(&self.geometry, self.stripe, self.geometry.part_of(self.stripe, slot), missing).ok()?;
+        let mut sum = ZERO_BLOCK;
+        for term in recipe.terms() {
+            parity::multiply_into(&mut sum, self.of(term.slot).expect("a recipe names who is there"), term.coefficient);
+        }
+        Some(sum)
+    }
 }
 
 /// Which zones are initialised, by what these members say.

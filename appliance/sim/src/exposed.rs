@@ -2,11 +2,10 @@
 //! reads the members past all shards and without the log, as somebody would who lost every copy of it. It asks nothing of
 //! writes that were not acknowledged: those may be there, or not, or torn.
 
-use base::Block;
-use base::ids::{ArrayBlock, DeviceBlock, Lba, StripeId};
-use raid::{Geometry, Initialised};
+use base::ids::{ArrayBlock, Lba, StripeId};
+use raid::{Geometry, Initialised, slots};
 
-use crate::audit::{bitmap, members_in_force};
+use crate::audit::{Row, bitmap, members_in_force};
 use crate::failure::Failure;
 use crate::oracle::Oracle;
 use crate::rack::Rack;
@@ -23,31 +22,33 @@ pub fn members_hold_acknowledged(scenario: &Scenario, rack: &Rack, told: &Oracle
     let Some((_, superblock)) = members.first() else { return Ok(()) };
     let geometry = superblock.geometry;
     let initialised = bitmap(rack, &members)?;
-    let member = |slot: base::ids::Slot, stripe: StripeId| -> Option<&Block> {
-        let (device, superblock) = members.iter().find(|(_, superblock)| superblock.slot == slot.0)?;
-        Some(rack.peek(*device, DeviceBlock(superblock.layout.data.start + stripe.0)))
-    };
     for lba in told.written() {
         let place = geometry.locate(ArrayBlock(lba.0));
-        let slot = geometry.member_of(place.stripe, place.column);
-        let found = if !is_initialised(&initialised, &geometry, place.stripe) {
-            Found::Zeros
-        } else if let Some(block) = member(slot, place.stripe) {
-            recognise(block, lba)
-        } else if is_certain(&geometry, told, place.stripe) {
-            let mut sum = [0; base::BLOCK];
-            for other in (0..geometry.members()).map(base::ids::Slot).filter(|&other| other != slot) {
-                let Some(block) = member(other, place.stripe) else { return Ok(()) };
-                parity::xor_into(&mut sum, block);
+        let row = Row { rack, members: &members, geometry, stripe: place.stripe };
+        let judge = |found| {
+            let torn = matches!(found, Found::Torn { .. }) && told.certain(lba).is_none();
+            if torn || told.permits(lba, found) {
+                Ok(())
+            } else {
+                Err(Failure::Exposed { lba, found, permitted: told.permitted(lba) })
             }
-            recognise(&sum, lba)
-        } else {
-            // Its parity may have been on its way.
-            continue;
         };
-        let torn = matches!(found, Found::Torn { .. }) && told.certain(lba).is_none();
-        if !torn && !told.permits(lba, found) {
-            return Err(Failure::Exposed { lba, found, permitted: told.permitted(lba) });
+        if !is_initialised(&initialised, &geometry, place.stripe) {
+            judge(Found::Zeros)?;
+            continue;
+        }
+        let homes = geometry.homes(place.stripe, place.column);
+        let mut is_there = false;
+        for block in slots(homes).filter_map(|slot| row.of(slot)) {
+            is_there = true;
+            judge(recognise(block, lba))?;
+        }
+        // Its parity may have been on its way, unless nothing was.
+        if !is_there
+            && is_certain(&geometry, told, place.stripe)
+            && let Some(block) = row.without(geometry.member_of(place.stripe, place.column))
+        {
+            judge(recognise(&block, lba))?;
         }
     }
     Ok(())
@@ -67,6 +68,9 @@ mod tests {
     use std::cell::RefCell;
     use std::rc::Rc;
 
+    use base::ids::DeviceBlock;
+    use raid::Level;
+
     use super::*;
     use crate::device::{Run, content_of};
     use crate::machine::boot_devices;
@@ -78,7 +82,7 @@ mod tests {
 
     #[test]
     fn an_acknowledged_write_that_is_only_in_the_log_is_found() {
-        let mut scenario = Scenario::draw(1);
+        let mut scenario = Scenario::draw_at(1, Some(Level::Raid5));
         scenario.write_through = true;
         scenario.members_are_zero = true;
         let rack = Rc::new(RefCell::new(Rack::new(1, &scenario.devices(), Trace::default())));

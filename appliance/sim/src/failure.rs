@@ -1,7 +1,7 @@
 //! What an oracle has to say when a promise was broken. Broken invariants inside the shards and broken rules of the ports
 //! panic instead, where they happen.
 
-use base::ids::{DeviceId, Lba, StripeId};
+use base::ids::{DeviceId, Lba, Slot, StripeId};
 use engine::io::IoError;
 
 use crate::stamp::Found;
@@ -77,11 +77,13 @@ pub enum Failure {
         /// The answer.
         error: IoError,
     },
-    /// The parity of a stripe does not match its data.
-    #[error("stripe {stripe}: parity and data differ in byte {byte}")]
+    /// A parity or a mirror of a stripe does not match its data.
+    #[error("stripe {stripe}: member {slot} does not hold what the others say, from byte {byte} on")]
     Parity {
         /// The stripe.
         stripe: StripeId,
+        /// The member.
+        slot: Slot,
         /// The first byte that differs.
         byte: usize,
     },
@@ -128,11 +130,11 @@ pub enum Failure {
     /// The appliance did not start though nothing prevented it.
     #[error("the appliance does not start: {0}")]
     Boot(String),
-    /// It failed with one more device lost than it was running with, within its promise.
-    #[error("after the loss of device {device}: {failure}")]
+    /// It failed with more devices lost than it was running with, within its promise.
+    #[error("after the loss of devices {devices:?}: {failure}")]
     AfterLoss {
-        /// The device.
-        device: DeviceId,
+        /// The devices.
+        devices: Vec<DeviceId>,
         /// What was broken.
         failure: Box<Failure>,
     },

@@ -6,11 +6,12 @@ use std::cell::RefCell;
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use raid::Level;
 use sim::production::Production;
 use sim::random::scramble;
 use sim::sweep::{Cut, SweepOptions, cases, repeat, sweep_case};
 use sim::world::mangle::{Met, mangle_seed};
-use sim::world::run_seed;
+use sim::world::run_seed_at;
 use sim::world::snapshot::snapshot;
 
 /// Seeds that once failed.
@@ -21,9 +22,9 @@ const SCRIPT_REQUESTS: u64 = 14;
 
 const USAGE: &str = "\
 usage: sim SEED                          run one seed, saying each event aloud with --aloud
-       sim run [--seed N] [--count N | --seconds S] [--step N]
+       sim run [--seed N] [--count N | --seconds S] [--step N] [--level L]
                                          run N seeds, or as many as S seconds hold, from N on or from fresh ones,
-                                         each or every so many-th
+                                         each or every so many-th; with --level all of them at RAID-L
        sim sweep [--case N] [--requests N] [--stride N] [--second-every N]
                                          cut a short script at each of its effects, in all cases or one
        sim sweep --case N --cut N [--then N] [--aloud]
@@ -57,6 +58,12 @@ impl Arguments {
         }
         let value = self.0.remove(at);
         value.parse().map(Some).map_err(|_| format!("{name} needs a number, not {value:?}"))
+    }
+
+    fn level(&mut self) -> Result<Option<Level>, String> {
+        let Some(code) = self.number("--level")? else { return Ok(None) };
+        let level = u8::try_from(code).ok().and_then(Level::from_code);
+        level.map(Some).ok_or_else(|| format!("there is no RAID-{code}"))
     }
 
     fn flag(&mut self, name: &str) -> bool {
@@ -95,13 +102,14 @@ fn command(mut arguments: Arguments) -> Result<(), String> {
             let first = arguments.number("--seed")?;
             let (count, seconds) = (arguments.number("--count")?, arguments.number("--seconds")?);
             let step = arguments.number("--step")?.unwrap_or(1);
+            let level = if word == "run" { arguments.level()? } else { None };
             arguments.end()?;
             let fresh = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
             let first = first.unwrap_or_else(|| scramble(fresh) >> 24);
             let end = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
             let count = count.unwrap_or(if end.is_some() { u64::MAX } else { 1 });
             let seeds = (0..count).map(|number| first.wrapping_add(number.wrapping_mul(step)));
-            if word == "mangle" { mangle_seeds(seeds, end, aloud) } else { run_seeds(seeds, end, aloud) }
+            if word == "mangle" { mangle_seeds(seeds, end, aloud) } else { run_seeds(seeds, level, end, aloud) }
         }
         "sweep" => {
             let case = arguments.number("--case")?;
@@ -135,16 +143,21 @@ fn command(mut arguments: Arguments) -> Result<(), String> {
         "seeds" => {
             arguments.end()?;
             let seeds = KEPT_SEEDS.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok());
-            run_seeds(seeds, None, aloud)
+            run_seeds(seeds, None, None, aloud)
         }
         seed => match seed.parse() {
-            Ok(seed) => run_seeds(std::iter::once(seed), None, aloud),
+            Ok(seed) => run_seeds(std::iter::once(seed), None, None, aloud),
             Err(_) => Err(USAGE.into()),
         },
     }
 }
 
-fn run_seeds(seeds: impl Iterator<Item = u64>, end: Option<Instant>, aloud: bool) -> Result<(), String> {
+fn run_seeds(
+    seeds: impl Iterator<Item = u64>,
+    level: Option<Level>,
+    end: Option<Instant>,
+    aloud: bool,
+) -> Result<(), String> {
     let started = Instant::now();
     let (mut runs, mut events, mut cuts) = (0u64, 0u64, 0u64);
     let (mut kills, mut probes, mut rebuilds) = (0u64, 0u64, 0u64);
@@ -152,9 +165,10 @@ fn run_seeds(seeds: impl Iterator<Item = u64>, end: Option<Instant>, aloud: bool
         if end.is_some_and(|end| Instant::now() >= end) {
             break;
         }
-        now_running(format!("run --seed {seed}"));
-        let report =
-            run_seed::<Production>(seed, aloud).map_err(|failure| broken(format!("seed {seed}: {failure}")))?;
+        let at = level.map_or_else(String::new, |level| format!(" --level {}", level.code()));
+        now_running(format!("run --seed {seed}{at}"));
+        let report = run_seed_at::<Production>(seed, level, aloud)
+            .map_err(|failure| broken(format!("seed {seed}: {failure}")))?;
         runs += 1;
         events += report.events;
         cuts += report.cuts;

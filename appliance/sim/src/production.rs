@@ -21,10 +21,9 @@ use engine::map::VolumeTables;
 use engine::{Message, Shard, ShardSetup};
 use journal::LogMode;
 use ports::{Program, Turn};
-use raid::Level;
 
 use crate::ailing::blocks_were_mended;
-use crate::audit::{log_is_clean, members_in_force, parity_matches};
+use crate::audit::{log_is_clean, members_in_force, stripes_match};
 use crate::boot_device::BootDevice;
 use crate::exposed::members_hold_acknowledged;
 use crate::failure::Failure;
@@ -67,7 +66,7 @@ impl Subject for Production {
     fn create(scenario: &Scenario, devices: &mut [Option<BootDevice>], random: &mut Random) -> Result<(), String> {
         let spec = CreateArray {
             name: ARRAY.into(),
-            level: Level::Raid5,
+            level: scenario.level,
             members: scenario.member_devices().collect(),
             copies: scenario.log_devices().collect(),
             chunk_blocks: scenario.chunk_blocks,
@@ -212,7 +211,7 @@ impl Subject for Production {
     }
 
     fn audit(scenario: &Scenario, rack: &Rack) -> Result<(), Failure> {
-        parity_matches(scenario, rack)?;
+        stripes_match(scenario, rack)?;
         log_is_clean(scenario, rack)
     }
 

@@ -71,7 +71,7 @@ mod tests {
 
     /// Writes a record of one block at `beyond` blocks behind the tail of a new log's last lane.
     fn write(beyond: impl Fn(u64) -> u64) {
-        let mut scenario = Scenario::draw(1);
+        let mut scenario = Scenario::draw_at(1, Some(raid::Level::Raid5));
         scenario.lanes = 2;
         let rack = Rack::new(1, &scenario.devices(), Trace::default());
         let rack = Rc::new(RefCell::new(rack));

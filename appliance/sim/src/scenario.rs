@@ -1,8 +1,9 @@
 //! What a run is about: the appliance, its devices, its workload and what goes wrong, all drawn from one seed. Damage stays
-//! within what the array promises to survive: one member at a time, and all log copies but one over the whole run. Without
-//! drives to take its place, one member over the whole run is lost.
+//! within what the array promises to survive: as many members at a time as its level bears, and all log copies but one over the
+//! whole run. Without drives to take their places, no more members than that are lost over the whole run.
 
 mod blocks;
+mod levels;
 mod log_life;
 
 use base::ids::{DeviceId, Lba};
@@ -10,6 +11,7 @@ use base::time::Span;
 use engine::array::Limits;
 use engine::coordinator::RebuildSettings;
 use engine::limits::atomic_blocks;
+use raid::Level;
 
 use crate::carver::CarvingOptions;
 use crate::fault::{Fault, Landmark, PlannedFault};
@@ -71,6 +73,8 @@ pub struct Scenario {
     pub seed: u64,
     /// Shards of the appliance.
     pub shards: u16,
+    /// How the array arranges redundancy.
+    pub level: Level,
     /// Members of the array, parity included.
     pub members: u8,
     /// Copies of its log.
@@ -105,11 +109,11 @@ pub struct Scenario {
     pub operated: bool,
     /// At the end, wait until the array is whole if it can be.
     pub heals: bool,
-    /// A member that is lost before the first request.
-    pub degraded: Option<DeviceId>,
+    /// Members that are lost before the first request.
+    pub degraded: Vec<DeviceId>,
     /// What goes wrong, by effects after the array was made.
     pub faults: Vec<PlannedFault>,
-    /// After each recovery, ask what would be if one more device were lost within the promise.
+    /// After each recovery, ask what would be if all were lost that the level still bears.
     pub probe_losses: bool,
     /// At the end, cut the power of the idle appliance once before it stops.
     pub cut_when_idle: bool,
@@ -170,17 +174,24 @@ pub(crate) const LOG_OVERHEAD_BLOCKS: u64 = 512;
 impl Scenario {
     /// The run of a seed.
     pub fn draw(seed: u64) -> Self {
+        Self::draw_at(seed, None)
+    }
+
+    /// The run of a seed at a level; without one at that of the seed.
+    pub fn draw_at(seed: u64, level: Option<Level>) -> Self {
         let mut random = Random::named(seed, "scenario");
         let shards = random.choose(&[1, 1, 2, 3, 4]);
-        let members = random.choose(&[3, 3, 4, 5]);
+        let (level, members) = levels::draw(seed, level, random.choose(&[3, 3, 4, 5]));
         let log_copies = random.choose(&[1, 2, 2]);
         let chunk_blocks = random.choose(&[1, 2, 4, 16]);
         let zones = random.between(1, 4);
-        let row_blocks = chunk_blocks * (u32::from(members) - 1);
+        let columns = levels::columns(level, members);
+        let row_blocks = chunk_blocks * columns;
         let member_cache = random.once_in(2);
         let mut scenario = Self {
             seed,
             shards,
+            level,
             members,
             log_copies,
             chunk_blocks,
@@ -198,12 +209,12 @@ impl Scenario {
             rebuild: RebuildSettings::default(),
             operated: false,
             heals: false,
-            degraded: None,
+            degraded: Vec::new(),
             faults: Vec::new(),
             probe_losses: random.once_in(3),
             cut_when_idle: random.once_in(2),
             workload: WorkloadOptions {
-                windows: windows(&mut random, zones * ZONE_STRIPES * (u64::from(members) - 1), row_blocks),
+                windows: windows(&mut random, zones * ZONE_STRIPES * u64::from(columns), row_blocks),
                 requests: random.between(50, 600),
                 depth: random.choose(&[1, 4, 16, 64]),
                 max_blocks: random.choose(&[1, 4, 16, 64]),
@@ -228,7 +239,7 @@ impl Scenario {
         if PRESSING.contains(&(seed % PRESSING_OF)) {
             scenario.press(&mut Random::named(seed, "pressure"));
         }
-        if HEALING.contains(&(seed % HEALING_OF)) {
+        if HEALING.contains(&(seed % HEALING_OF)) && scenario.geometry().bears(1) {
             scenario.look_after(&mut Random::named(seed, "healing"));
         }
         if blocks::SEEDS.contains(&(seed % blocks::SEEDS_OF)) {
@@ -240,21 +251,25 @@ impl Scenario {
         if CARVING.contains(&(seed % CARVING_OF)) {
             scenario.carve(&mut Random::named(seed, "carving"));
         }
-        if seed % AILING_OF == AILING {
+        // Drives ail instead of being lost, where the array bears either.
+        if seed % AILING_OF == AILING && scenario.geometry().bears(1) {
             scenario.ail(&mut Random::named(seed, "ailing"));
+        } else if level != Level::Raid5 && !scenario.operated {
+            scenario.lose_by_level(&mut Random::named(seed, "losses"));
         }
         if KILLING.contains(&(seed % KILLING_OF)) {
             scenario.kills = Some(KillOptions::draw(&mut Random::named(seed, "kills")));
         }
+        scenario.keep_witnesses();
         scenario.workload.write_through = scenario.write_through;
         scenario
     }
 
     // An operator makes and deletes volumes behind the hosts' own, in so little space that it is used again and again.
     fn carve(&mut self, random: &mut Random) {
-        let row = u64::from(self.chunk_blocks) * (u64::from(self.members) - 1);
+        let row = u64::from(self.chunk_blocks) * u64::from(self.columns());
         let all = self.volume_blocks();
-        let zone = ZONE_STRIPES * (u64::from(self.members) - 1);
+        let zone = ZONE_STRIPES * u64::from(self.columns());
         let across_zones = if random.once_in(3) && self.zones > 1 { zone } else { 0 };
         let blocks = (random.between(6, 40) * row + across_zones).min(all / 2 / row * row);
         self.carving = Some(CarvingOptions {
@@ -285,10 +300,11 @@ impl Scenario {
         self.slow_members_once_in = random.choose(&[3, SLOW_ONCE_IN]);
         self.slow_log_once_in = random.choose(&[3, SLOW_ONCE_IN]);
         self.pool_blocks = 4096 + JOIN_BLOCKS + usize::from(self.shards) * 1600;
-        let row_blocks = self.chunk_blocks * (u32::from(self.members) - 1);
+        let row_blocks = self.chunk_blocks * self.columns();
         let hot = Window { start: Lba(random.below(64) * 8), blocks: random.choose(&[8, 16, 48]) };
-        let last_zone = (self.zones - 1) * ZONE_STRIPES * (u64::from(self.members) - 1);
-        let cold = Window { start: Lba(last_zone + 1024), blocks: 64 };
+        let last_zone = (self.zones - 1) * ZONE_STRIPES * u64::from(self.columns());
+        let within = (ZONE_STRIPES * u64::from(self.columns()) - 64).min(1024);
+        let cold = Window { start: Lba(last_zone + within), blocks: 64 };
         self.workload = WorkloadOptions {
             windows: vec![hot, cold],
             requests: random.between(200, 900),
@@ -358,7 +374,7 @@ impl Scenario {
             save_zones: random.choose(&[1, 1, 2, 64]),
             save_period: random.choose(&[Span::from_millis(1), Span::from_secs(5)]),
         };
-        let row_blocks = self.chunk_blocks * (u32::from(self.members) - 1);
+        let row_blocks = self.chunk_blocks * self.columns();
         self.workload.windows = windows(random, self.volume_blocks(), row_blocks);
         self.workload.requests = random.between(200, 1200);
         let members = u16::from(self.members);
@@ -396,7 +412,7 @@ impl Scenario {
 
     /// Data blocks of the hosts' own volume: all of the array, but for what an operator carves.
     pub fn volume_blocks(&self) -> u64 {
-        let all = self.zones * ZONE_STRIPES * (u64::from(self.members) - 1);
+        let all = self.zones * ZONE_STRIPES * u64::from(self.columns());
         all - self.carving.map_or(0, |carving| carving.blocks)
     }
 
@@ -469,14 +485,20 @@ mod tests {
 
     #[test]
     fn every_seed_stays_within_the_promise_and_its_windows_within_the_volume() {
-        let mut lost_in_crash = 0;
-        for seed in 0..500 {
-            let scenario = Scenario::draw(seed);
+        let (mut lost_in_crash, mut most_lost) = (0, 0);
+        let levels = [None; 500].into_iter().chain(Level::ALL.into_iter().flat_map(|level| [Some(level); 100]));
+        for (seed, level) in (0..).zip(levels) {
+            let scenario = Scenario::draw_at(seed, level);
             let lost = |devices: Vec<DeviceId>| {
                 let is_lost = |fault: &&PlannedFault| matches!(fault.fault, Fault::Lost { device, .. } | Fault::Hang { device, .. } if devices.contains(&device));
                 scenario.faults.iter().filter(is_lost).count()
             };
-            assert!(lost(scenario.member_devices().collect()) <= 1);
+            assert_eq!(
+                lost(scenario.member_devices().collect()) + scenario.degraded.len(),
+                scenario.lost_members().count_ones() as usize
+            );
+            assert!(scenario.geometry().bears(scenario.lost_members()));
+            most_lost = most_lost.max(scenario.lost_members().count_ones());
             assert!(lost(scenario.log_devices().collect()) < usize::from(scenario.log_copies));
             assert!(scenario.faults.is_sorted_by_key(|planned| planned.effect));
             assert!(scenario.lanes >= scenario.shards);
@@ -493,6 +515,6 @@ mod tests {
                     .any(|pair| pair[0].effect == pair[1].effect && matches!(pair[0].fault, Fault::Lost { .. })),
             );
         }
-        assert!(lost_in_crash > 20, "{lost_in_crash}");
+        assert!(lost_in_crash > 20 && most_lost == 3, "{lost_in_crash} in the crash, up to {most_lost}");
     }
 }

@@ -1,17 +1,19 @@
 //! The exhaustive sweep: a short script is run once to count its effects, then once for each effect with the power cut
 //! there; and again with a second cut in the recovery that follows. All this for each case: healthy, degraded, a member or a
-//! log copy lost in that very crash; one or two log copies; write-back and write-through; with and without volatile caches.
+//! log copy lost in that very crash; one or two log copies; write-back and write-through; with and without volatile caches. On
+//! levels that bear more, also with two members lost in every order.
 
 use core::fmt;
 
 use base::ids::{DeviceId, Lba};
 use base::time::Span;
 use engine::coordinator::RebuildSettings;
+use raid::Level;
 
 use crate::failure::Failure;
 use crate::fault::{Fault, PlannedFault};
 use crate::random::Random;
-use crate::scenario::{SLOW_ONCE_IN, Scenario, Window, WorkloadOptions};
+use crate::scenario::{SLOW_ONCE_IN, Scenario, Window, WorkloadOptions, ZONE_STRIPES};
 use crate::subject::Subject;
 use crate::world::World;
 
@@ -27,6 +29,12 @@ pub enum Damage {
     Degraded,
     /// A member is lost in the crash and never returns.
     MemberLostInCrash,
+    /// Two members are missing from the beginning.
+    TwiceDegraded,
+    /// A member is missing from the beginning, and another is lost in the crash.
+    DegradedAndLostInCrash,
+    /// Two members are lost in the crash.
+    TwoLostInCrash,
     /// A log copy is lost in the crash and never returns.
     CopyLostInCrash,
     /// A member is missing from the beginning, and a drive takes its place.
@@ -36,6 +44,8 @@ pub enum Damage {
 /// What the script runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Case {
+    /// How the array arranges redundancy.
+    pub level: Level,
     /// What else is wrong.
     pub damage: Damage,
     /// Copies of the log.
@@ -52,12 +62,15 @@ impl fmt::Display for Case {
             Damage::Healthy => "healthy",
             Damage::Degraded => "degraded",
             Damage::MemberLostInCrash => "a member lost in the crash",
+            Damage::TwiceDegraded => "twice degraded",
+            Damage::DegradedAndLostInCrash => "degraded and a member lost in the crash",
+            Damage::TwoLostInCrash => "two members lost in the crash",
             Damage::CopyLostInCrash => "a log copy lost in the crash",
             Damage::Rebuilding => "a member being rebuilt",
         };
         let mode = if self.write_through { "write-through" } else { "write-back" };
         let cache = if self.volatile_cache { "volatile caches" } else { "no caches" };
-        write!(f, "{damage}, log copies: {}, {mode}, {cache}", self.log_copies)
+        write!(f, "{}, {damage}, log copies: {}, {mode}, {cache}", self.level, self.log_copies)
     }
 }
 
@@ -73,22 +86,49 @@ pub fn cases() -> Vec<Case> {
             }
             for write_through in [false, true] {
                 for volatile_cache in [false, true] {
-                    cases.push(Case { damage, log_copies, write_through, volatile_cache });
+                    cases.push(Case { level: Level::Raid5, damage, log_copies, write_through, volatile_cache });
                 }
             }
         }
     }
+    let once = [Damage::Healthy, Damage::Degraded, Damage::MemberLostInCrash, Damage::DegradedAndLostInCrash];
+    let twice = [Damage::TwiceDegraded, Damage::TwoLostInCrash];
+    let six = once.iter().chain(&twice).map(|&damage| (Level::Raid6, damage));
+    for (level, damage) in six.chain(once.iter().map(|&damage| (Level::Raid10, damage))) {
+        for write_through in [false, true] {
+            cases.push(Case { level, damage, log_copies: 1, write_through, volatile_cache: true });
+        }
+    }
     cases
+}
+
+/// Members of a case's array.
+const fn members(case: Case) -> u8 {
+    match case.level {
+        Level::Raid6 => 5,
+        Level::Raid10 => 4,
+        _ => 3,
+    }
+}
+
+/// A member that can be lost beside those that are: one of these, by number.
+fn one_more(scenario: &Scenario, lost: &[DeviceId], number: u64) -> DeviceId {
+    let geometry = scenario.geometry();
+    let mask = lost.iter().fold(0, |mask, device| mask | 1 << device.0);
+    let borne = |device: &DeviceId| !lost.contains(device) && geometry.bears(mask | 1 << device.0);
+    let all: Vec<DeviceId> = scenario.member_devices().filter(borne).collect();
+    all[(number % all.len() as u64) as usize]
 }
 
 /// The script of a case. Cases differ in number of shards and in whether zones are zeroed first.
 pub fn script(number: usize, case: Case, requests: u64) -> Scenario {
     let seed = 0x5eed + number as u64;
     let shards = 1 + (number % 2) as u16;
-    let (chunk_blocks, members) = (2, 3);
-    Scenario {
+    let (chunk_blocks, members) = (2, members(case));
+    let mut scenario = Scenario {
         seed,
         shards,
+        level: case.level,
         members,
         log_copies: case.log_copies,
         chunk_blocks,
@@ -107,20 +147,18 @@ pub fn script(number: usize, case: Case, requests: u64) -> Scenario {
         rebuild: RebuildSettings { save_zones: 1, ..RebuildSettings::default() },
         operated: false,
         heals: case.damage == Damage::Rebuilding,
-        degraded: matches!(case.damage, Damage::Degraded | Damage::Rebuilding)
-            .then_some(DeviceId(number as u16 % u16::from(members))),
+        degraded: Vec::new(),
         faults: Vec::new(),
         probe_losses: true,
         cut_when_idle: false,
         workload: WorkloadOptions {
-            // Across the border of the two zones, if there are two.
-            windows: vec![Window { start: Lba(if shards == 1 { 0 } else { 2 * 1024 - 16 }), blocks: 32 }],
+            windows: Vec::new(),
             requests,
             depth: 4,
             max_blocks: 6,
             weights: [1, 6, 1],
             atomic_blocks: chunk_blocks,
-            row_blocks: chunk_blocks * (u32::from(members) - 1),
+            row_blocks: 0,
             stray_once_in: 1,
             write_through: case.write_through,
             discards: None,
@@ -134,7 +172,22 @@ pub fn script(number: usize, case: Case, requests: u64) -> Scenario {
         pool_blocks: 4096,
         hiccups_once_in: 0,
         max_read_errors: u32::MAX,
+    };
+    let columns = scenario.columns();
+    // Across the border of the two zones, if there are two.
+    let start = if shards == 1 { 0 } else { u64::from(columns) * ZONE_STRIPES - 16 };
+    scenario.workload.windows = vec![Window { start: Lba(start), blocks: 32 }];
+    scenario.workload.row_blocks = chunk_blocks * columns;
+    let missing = match case.damage {
+        Damage::Degraded | Damage::DegradedAndLostInCrash | Damage::Rebuilding => 1,
+        Damage::TwiceDegraded => 2,
+        Damage::Healthy | Damage::MemberLostInCrash | Damage::TwoLostInCrash | Damage::CopyLostInCrash => 0,
+    };
+    for _ in 0..missing {
+        let device = one_more(&scenario, &scenario.degraded, number as u64);
+        scenario.degraded.push(device);
     }
+    scenario
 }
 
 /// Which runs of a sweep to do.
@@ -203,10 +256,21 @@ fn run_cut<S: Subject>(world: &World, cut: Cut) -> Result<(), Failure> {
     let mut plan = |effect, fault| faults.push(PlannedFault { effect, fault });
     // What is lost in the crash is lost first: after the cut nothing moves.
     let lose = |device| Fault::Lost { device, returns: false };
-    match cases()[cut.case].damage {
-        Damage::Healthy | Damage::Degraded | Damage::Rebuilding => {}
-        Damage::MemberLostInCrash => plan(cut.first, lose(DeviceId((cut.first % 3) as u16))),
-        Damage::CopyLostInCrash => plan(cut.first, lose(DeviceId(3 + (cut.first % 2) as u16))),
+    let members = match cases()[cut.case].damage {
+        Damage::Healthy | Damage::Degraded | Damage::TwiceDegraded | Damage::Rebuilding => 0,
+        Damage::MemberLostInCrash | Damage::DegradedAndLostInCrash => 1,
+        Damage::TwoLostInCrash => 2,
+        Damage::CopyLostInCrash => {
+            plan(cut.first, lose(DeviceId(3 + (cut.first % 2) as u16)));
+            0
+        }
+    };
+    let mut lost = world.scenario().degraded.clone();
+    for turn in 0..members {
+        // Every pair has its turn, in both orders.
+        let device = one_more(world.scenario(), &lost, cut.first >> (2 * turn));
+        plan(cut.first, lose(device));
+        lost.push(device);
     }
     if cut.first > 0 {
         plan(cut.first, Fault::PowerCut);
@@ -225,7 +289,7 @@ mod tests {
     #[test]
     fn the_cases_cover_every_combination_once() {
         let cases = cases();
-        assert_eq!(cases.len(), 36);
+        assert_eq!(cases.len(), 36 + 12 + 8);
         for (index, case) in cases.iter().enumerate() {
             assert!(!cases[..index].contains(case));
         }

@@ -77,10 +77,10 @@ pub(crate) struct Toy<const MISTAKE: u8> {
 
 /// A scenario that the store can serve: one shard, small windows, chunks of one block.
 pub(crate) fn scenario(seed: u64) -> Scenario {
-    let mut scenario = Scenario::draw(seed);
+    let mut scenario = Scenario::draw_at(seed, Some(raid::Level::Raid5));
     scenario.shards = 1;
     scenario.carving = None;
-    scenario.degraded = None;
+    scenario.degraded.clear();
     scenario.workload.discards = None;
     scenario.member_cache = true;
     scenario.members_are_zero = true;

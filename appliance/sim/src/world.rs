@@ -8,10 +8,11 @@ pub mod snapshot;
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use base::ids::DeviceId;
+use base::ids::{DeviceId, Slot};
 use base::time::Span;
 use engine::fence::Association;
 use ports::Ports;
+use raid::{Geometry, Level, slots};
 
 use crate::audit::describe_log;
 use crate::carver::{self, Carver, Wish};
@@ -89,7 +90,15 @@ enum Served {
 /// # Errors
 /// The broken promise.
 pub fn run_seed<S: Subject>(seed: u64, aloud: bool) -> Result<Report, Failure> {
-    let scenario = Scenario::draw(seed);
+    run_seed_at::<S>(seed, None, aloud)
+}
+
+/// Runs the scenario of a seed at a level; without one at that of the seed.
+///
+/// # Errors
+/// The broken promise.
+pub fn run_seed_at<S: Subject>(seed: u64, level: Option<Level>, aloud: bool) -> Result<Report, Failure> {
+    let scenario = Scenario::draw_at(seed, level);
     if aloud {
         eprintln!("{scenario:#?}");
     }
@@ -107,7 +116,7 @@ impl World {
         let mut random = Random::named(scenario.seed, "world");
         S::create(&scenario, &mut boot_devices(&rack), &mut random).map_err(Failure::Boot)?;
         rack.borrow_mut().plan(scenario.faults.clone());
-        if let Some(device) = scenario.degraded {
+        for &device in &scenario.degraded {
             rack.borrow_mut().lose(device, false);
         }
         let hosts = Hosts::new(scenario.kills, Random::named(scenario.seed, "hosts"));
@@ -127,6 +136,11 @@ impl World {
             rebuilds: 0,
             operator,
         })
+    }
+
+    /// What it was made from.
+    pub const fn scenario(&self) -> &Scenario {
+        &self.scenario
     }
 
     /// The same world, apart from this one, with other faults before it.
@@ -207,13 +221,14 @@ impl World {
         S::audit_read(&self.scenario, &self.rack.borrow())
     }
 
-    // Whoever has come to be a member is as good as those of the beginning: any one may be lost.
+    // Whoever has come to be a member is as good as those of the beginning: as many may be lost.
     fn probe_at_rest<S: Subject>(&mut self) -> Result<(), Failure> {
         if self.scenario.spares == 0 {
             return Ok(());
         }
         let members = S::whole_members(&self.scenario, &self.rack.borrow())?;
-        self.probe_each::<S>(members)
+        let losses = if members.is_empty() { Vec::new() } else { self.losses(0, |slot| members[slot.index()]) };
+        self.probe_each::<S>(losses)
     }
 
     // Waits until the array is whole, if there is a drive for it.
@@ -463,7 +478,8 @@ impl World {
         Ok(Served::Finished)
     }
 
-    // What if, after this recovery, the power failed once more and one device more were lost? All must still be readable.
+    // What if, after this recovery, the power failed once more and as many members more were lost as the level still bears, or
+    // one log copy more? All must still be readable.
     fn probe<S: Subject>(&mut self, machine: &Machine<S>) -> Result<(), Failure> {
         if !self.scenario.probe_losses || self.cuts == 0 {
             return Ok(());
@@ -472,42 +488,47 @@ impl World {
             && let Some(health) = machine.health()
         {
             let is_quiet = self.operator.as_ref().is_none_or(Operator::is_quiet);
-            return if health.is_whole() && is_quiet {
-                self.probe_each::<S>(health.members.into_iter().flatten().collect())
-            } else {
-                Ok(())
-            };
-        }
-        let groups: [Vec<DeviceId>; 2] =
-            [self.scenario.member_devices().collect(), self.scenario.log_devices().collect()];
-        for (group, tolerated) in groups.into_iter().zip([1, usize::from(self.scenario.log_copies) - 1]) {
-            let lost = group.iter().filter(|&&device| self.rack.borrow().was_lost(device)).count();
-            if lost >= tolerated {
-                continue;
+            if !health.is_whole() || !is_quiet {
+                return Ok(());
             }
-            let left = group.into_iter().filter(|&device| !self.rack.borrow().was_lost(device));
-            self.probe_each::<S>(left.collect())?;
+            let member = |slot: Slot| health.members[slot.index()].expect("the array is whole");
+            return self.probe_each::<S>(self.losses(0, member));
         }
-        Ok(())
+        let was_lost = |device: &DeviceId| self.rack.borrow().was_lost(*device);
+        let lost = self.scenario.member_devices().filter(was_lost).fold(0, |mask, device| mask | 1 << device.0);
+        let copies: Vec<DeviceId> = self.scenario.log_devices().filter(|device| !was_lost(device)).collect();
+        let mut tried = self.losses(lost, |slot| DeviceId(slot.0.into()));
+        if copies.len() > 1 && self.scenario.is_decided_without_logs(lost) {
+            tried.extend(copies.into_iter().map(|copy| vec![copy]));
+        }
+        self.probe_each::<S>(tried)
     }
 
-    fn probe_each<S: Subject>(&mut self, devices: Vec<DeviceId>) -> Result<(), Failure> {
-        for device in devices {
+    // The largest sets of members that can be lost beside these (a bit mask), if those that stay can then know that nobody went
+    // on without them.
+    fn losses(&self, lost: u32, device: impl Fn(Slot) -> DeviceId) -> Vec<Vec<DeviceId>> {
+        let all_copies = self.scenario.log_devices().all(|copy| !self.rack.borrow().was_lost(copy));
+        let is_decided = |more: &u32| all_copies || self.scenario.is_decided_without_logs(lost | more);
+        let further = further_losses(&self.scenario.geometry(), lost).filter(is_decided);
+        further.map(|more| slots(more).map(&device).collect()).collect()
+    }
+
+    fn probe_each<S: Subject>(&mut self, losses: Vec<Vec<DeviceId>>) -> Result<(), Failure> {
+        for devices in losses {
             self.probes += 1;
-            self.without(device)
-                .verify::<S>()
-                .map_err(|failure| Failure::AfterLoss { device, failure: Box::new(failure) })?;
+            let verified = self.without(&devices).verify::<S>();
+            verified.map_err(|failure| Failure::AfterLoss { devices, failure: Box::new(failure) })?;
         }
         Ok(())
     }
 
-    fn without(&self, device: DeviceId) -> Self {
+    fn without(&self, devices: &[DeviceId]) -> Self {
         let mut twin = self.with_faults(Vec::new());
         {
             let mut rack = twin.rack.borrow_mut();
             rack.trace = rack.trace.silenced();
             rack.cut_power();
-            rack.lose(device, false);
+            devices.iter().for_each(|&device| rack.lose(device, false));
         }
         twin.scenario.probe_losses = false;
         twin.workload.retire();
@@ -527,6 +548,17 @@ impl World {
         self.stop(&mut machine)?;
         Ok(())
     }
+}
+
+/// The largest sets of members, as bit masks, that can be lost beside these.
+fn further_losses(geometry: &Geometry, lost: u32) -> impl Iterator<Item = u32> + use<> {
+    let geometry = *geometry;
+    let bears = move |more: u32| geometry.bears(lost | more);
+    let is_largest = move |more: &u32| {
+        let others = slots(geometry.all_members() & !(lost | more));
+        bears(*more) && others.map(|slot| more | 1 << slot.0).all(|larger| !bears(larger))
+    };
+    (1..=geometry.all_members()).filter(move |more| more & lost == 0).filter(is_largest)
 }
 
 fn stuck(what: &'static str, detail: String) -> Failure {

@@ -20,7 +20,7 @@ impl Scenario {
         self.destage_age = random.choose(&[base::time::Span::from_micros(100), base::time::Span::from_millis(2)]);
         self.pool_blocks = 4096 + JOIN_BLOCKS + usize::from(self.shards) * 1600;
         self.workload.atomic_blocks = atomic_blocks(self.chunk_blocks);
-        self.workload.row_blocks = self.chunk_blocks * (u32::from(self.members) - 1);
+        self.workload.row_blocks = self.chunk_blocks * self.columns();
         self.workload.depth = random.choose(&[8, 32]);
         self.workload.max_blocks = random.choose(&[16, 64, 128]);
         self.workload.weights = random.choose(&[[5, 5, 0], [4, 5, 1], [8, 4, 1], [2, 5, 4]]);
@@ -32,7 +32,7 @@ impl Scenario {
         self.workload.compares_once_in = random.choose(&[0, 2, 5]);
         let unit = self.workload.atomic_blocks;
         let blocks = (3 * unit).clamp(24, 160);
-        let zone_blocks = ZONE_STRIPES * (u64::from(self.members) - 1);
+        let zone_blocks = ZONE_STRIPES * u64::from(self.columns());
         let first = random.below(4) * u64::from(unit);
         let mut windows = vec![Window { start: Lba(first), blocks }];
         if self.zones > 1 {
@@ -41,7 +41,7 @@ impl Scenario {
         self.workload.windows = windows;
         let loses_member = |planned: &PlannedFault| matches!(planned.fault, Fault::Lost { device, .. } if device.0 < u16::from(self.members));
         if !self.faults.iter().any(loses_member) && !random.once_in(3) {
-            self.degraded = Some(DeviceId(random.below(self.members.into()) as u16));
+            self.degraded = vec![DeviceId(random.below(self.members.into()) as u16)];
         }
     }
 }

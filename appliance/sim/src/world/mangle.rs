@@ -48,7 +48,7 @@ pub fn mangle_seed<S: Subject>(seed: u64, aloud: bool) -> Result<Met, Failure> {
     scenario.carving = scenario.carving.filter(|_| !wild);
     if !wild {
         // What is damaged is the one loss that the array bears.
-        scenario.degraded = None;
+        scenario.degraded.clear();
     }
     if !wild && scenario.log_copies == 1 {
         scenario.log_copies = 2;
@@ -76,7 +76,10 @@ pub fn mangle_seed<S: Subject>(seed: u64, aloud: bool) -> Result<Met, Failure> {
 fn targets(scenario: &Scenario, wild: bool, random: &mut Random) -> Vec<DeviceId> {
     let all: Vec<DeviceId> = scenario.member_devices().chain(scenario.log_devices()).collect();
     if !wild {
-        return vec![random.choose(&all)];
+        let geometry = scenario.geometry();
+        let is_elsewhere = |device: &DeviceId| device.0 >= scenario.members.into() || geometry.bears(1 << device.0);
+        let damageable: Vec<DeviceId> = all.into_iter().filter(is_elsewhere).collect();
+        return vec![random.choose(&damageable)];
     }
     let mut chosen: Vec<DeviceId> = all.iter().copied().filter(|_| random.once_in(2)).collect();
     if chosen.is_empty() {
