@@ -186,6 +186,10 @@ mod tests {
             ("chunk: 64KiB", "chunk: 65KiB", "arrays[0].chunk", "no size of a chunk"),
             ("chunk: 64KiB", "chunk: 2MiB", "arrays[0].chunk", "no size of a chunk"),
             ("lanes: 16", "lanes: 256", "arrays[0].log.devices[0]", "only 64MiB"),
+            ("level: raid5", "level: raid6", "arrays[0].members", "raid6 takes 4 to 32 members, and these are 3"),
+            ("level: raid5", "level: raid10", "arrays[0].members", "raid10 takes 4 to 32 members, and these are 3"),
+            ("members: [d0, d1, d2]", "members: [d0, d1]", "arrays[0].members", "raid5 takes 3 to 32"),
+            ("level: raid5", "level: raid7", "arrays[0].level", ""),
             ("high_watermark: 75%", "high_watermark: 95%", "arrays[0].destage.high_watermark", "watermark"),
             ("mode: write-back", "timeout: 50ms", "arrays[0].log.timeout", "time limit"),
             ("size: 128MiB", "size: 1GiB", "arrays[0].volumes[0].size", "take 1GiB"),
@@ -227,7 +231,45 @@ mod tests {
     }
 
     #[test]
-    fn a_parity_array_without_a_log_is_refused_with_a_word_that_says_so() {
+    fn each_level_takes_its_members_and_holds_what_it_can() {
+        let array = |level: &str, members: usize, size: &str| {
+            let names: Vec<_> = (0..members).map(|at| format!("e{at}")).collect();
+            let devices: String =
+                names.iter().map(|name| format!("  - {{name: {name}, kind: ram, size: 33MiB}}\n")).collect();
+            let devices = format!("devices:\n{devices}");
+            let members = format!("[{}]", names.join(", "));
+            let level = format!("level: {level}");
+            said(&[
+                ("devices:\n", &devices),
+                ("level: raid5", &level),
+                ("[d0, d1, d2]", &members),
+                ("size: 128MiB", size),
+            ])
+        };
+        let errors = |found: &[Problem]| found.iter().filter(|p| p.severity == Severity::Error).count();
+        // Each member has room for 32 MiB.
+        for (level, members, columns) in [
+            ("raid0", 1, 1),
+            ("raid0", 3, 3),
+            ("raid1", 3, 1),
+            ("raid4", 4, 3),
+            ("raid5", 4, 3),
+            ("raid6", 5, 3),
+            ("raid10", 6, 3),
+        ] {
+            let most = array(level, members, &format!("size: {}MiB", 32 * columns));
+            assert_eq!(errors(&most), 0, "{level}: {most:#?}");
+            let more = array(level, members, &format!("size: {}MiB", 32 * columns + 1));
+            assert!(more.iter().any(|p| p.message.contains("take")), "{level}: {more:#?}");
+            let warned = most.iter().any(|p| p.message.contains("has no redundancy"));
+            assert_eq!(warned, level == "raid0");
+        }
+        let odd = array("raid10", 5, "size: 1MiB");
+        assert!(odd.iter().any(|p| p.severity == Severity::Error && p.message.contains("in pairs")), "{odd:#?}");
+    }
+
+    #[test]
+    fn an_array_without_a_log_is_refused_with_a_word_that_says_so() {
         let start = DEMO.find("    log:").unwrap();
         let end = start + DEMO[start..].find('\n').unwrap();
         for log in ["", "    log: ~"] {

@@ -4,6 +4,8 @@
 use base::BLOCK;
 use base::time::Span;
 
+use crate::schema::Level;
+
 const MIB: u64 = 1 << 20;
 
 /// Bytes of the longest file that is read.
@@ -18,8 +20,35 @@ pub const MAX_REACTORS: u16 = 64;
 /// Least memory for buffers.
 pub const MIN_MEMORY_BYTES: u64 = 64 * MIB;
 
-/// Least and most members of an array.
-pub const MEMBERS: core::ops::RangeInclusive<usize> = 3..=32;
+/// Least and most members of an array of a level.
+pub const fn members(level: Level) -> core::ops::RangeInclusive<usize> {
+    let least = match level {
+        Level::Raid0 => 1,
+        Level::Raid1 => 2,
+        Level::Raid4 | Level::Raid5 => 3,
+        Level::Raid6 | Level::Raid10 => 4,
+    };
+    least..=MAX_MEMBERS
+}
+
+/// Most members of an array.
+pub const MAX_MEMBERS: usize = 32;
+
+/// Whether members come in pairs.
+pub const fn in_pairs(level: Level) -> bool {
+    matches!(level, Level::Raid10)
+}
+
+/// How many of so many members' worth of space is for data.
+pub const fn data_members(level: Level, members: usize) -> usize {
+    match level {
+        Level::Raid0 => members,
+        Level::Raid1 => 1,
+        Level::Raid4 | Level::Raid5 => members - 1,
+        Level::Raid6 => members - 2,
+        Level::Raid10 => members / 2,
+    }
+}
 
 /// Least and most copies of a log.
 pub const LOG_COPIES: core::ops::RangeInclusive<usize> = 1..=4;

@@ -1,11 +1,14 @@
 //! What a configuration may say. The JSON Schema, the reference documentation and the check of a file's shape are all made
 //! from these structures: the comments here are what operators read.
 
+use core::fmt;
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use base::time::Span;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::IntoDeserializer;
+use serde::de::value::StrDeserializer;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::values::{Name, Nqn, Percent, Size, SocketAddress, TimeSpan, VolumePath};
@@ -220,12 +223,12 @@ pub struct Array {
     /// How it stores redundancy.
     pub level: Level,
     /// The devices that hold data and parity, by name. Their order matters only when the array is made.
-    #[schemars(length(min = 3, max = 32))]
+    #[schemars(length(min = 1, max = 32))]
     pub members: Vec<Name>,
     /// How much goes to one member before the next one's turn: a power of two from 4KiB to 1MiB.
     #[serde(default = "default_chunk")]
     pub chunk: Size,
-    /// The write log. Required for an array with parity: without it a crash could leave parity that does not match.
+    /// The write log. Required: without it a crash could leave parity or mirrors that do not match.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<Log>,
     /// When logged data goes to the members.
@@ -243,8 +246,18 @@ pub struct Array {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Level {
-    /// One parity block for each row: any one member may fail.
+    /// None, over 1 to 32 members: if one fails, the array has failed.
+    Raid0,
+    /// Everything on each of 2 to 32 members: all but one may fail.
+    Raid1,
+    /// One parity block for each row, on the last of 3 to 32 members: any one may fail.
+    Raid4,
+    /// One parity block for each row, in turns on 3 to 32 members: any one may fail.
     Raid5,
+    /// Two parity blocks for each row, in turns on 4 to 32 members: any two may fail.
+    Raid6,
+    /// Everything on both members of a pair, over 4 to 32 members: one of each pair may fail. Neighbours in the list are pairs.
+    Raid10,
 }
 
 /// The write log of an array.
@@ -446,6 +459,20 @@ impl Config {
     /// The folder of the history, if there is one. `socket` is the control socket.
     pub fn events_folder(&self, socket: Option<&Path>) -> Option<PathBuf> {
         self.events.path.clone().or_else(|| socket.map(|socket| socket.with_extension("events")))
+    }
+}
+
+impl Level {
+    /// The level of a name.
+    pub(crate) fn from_text(text: &str) -> Option<Self> {
+        let name: StrDeserializer<'_, serde::de::value::Error> = text.into_deserializer();
+        Self::deserialize(name).ok()
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
     }
 }
 

@@ -280,7 +280,7 @@ mod tests {
             ("kind: file, ", "kind: tape, ", "devices[0].kind", "/ one of file, block, ram"),
             ("hosts: any", "hosts: all", "subsystems[0].hosts", "/ \"any\""),
             ("hosts: any", "hosts: [x]", "subsystems[0].hosts[0]", "/ an NVMe qualified name"),
-            ("[d0, d1, d2]", "[d0, d1]", "arrays[0].members", "2 entries / a list of 3 to 32"),
+            ("[d0, d1, d2]", "[]", "arrays[0].members", "0 entries / a list of 1 to 32"),
             ("nsid: 1", "nsid: 4294967295", "subsystems[0].namespaces[0].nsid", "from 1 to 1024"),
         ];
         for (from, to, path, words) in cases {

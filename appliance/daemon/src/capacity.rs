@@ -46,9 +46,7 @@ impl Capacity {
             });
             bytes.map(|bytes| bytes / BLOCK as u64).ok_or_else(|| format!("the size of {name} is not known here"))
         };
-        let level = match array.level {
-            Level::Raid5 => raid::Level::Raid5,
-        };
+        let level = level(array.level);
         let members = u8::try_from(array.members.len()).map_err(|error| error.to_string())?;
         let chunk_blocks = array.chunk.blocks() as u32;
         let geometry =
@@ -87,6 +85,18 @@ impl Capacity {
             dirty_striped_bytes: bytes(striped.min(cache)),
             cache_bytes: bytes(cache),
         })
+    }
+}
+
+/// The level, as the array's own parts know it.
+pub const fn level(declared: Level) -> raid::Level {
+    match declared {
+        Level::Raid0 => raid::Level::Raid0,
+        Level::Raid1 => raid::Level::Raid1,
+        Level::Raid4 => raid::Level::Raid4,
+        Level::Raid5 => raid::Level::Raid5,
+        Level::Raid6 => raid::Level::Raid6,
+        Level::Raid10 => raid::Level::Raid10,
     }
 }
 

@@ -12,7 +12,7 @@ use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteDiagnost
 use thiserror::Error;
 
 use crate::budget::{Budget, BudgetError};
-use crate::capacity::Capacity;
+use crate::capacity::{Capacity, level};
 use crate::status;
 
 /// Why there is no configuration to go on with.
@@ -168,7 +168,8 @@ fn array_summary(array: &Array, config: &Config, budget: &Budget) -> String {
         device.and_then(Device::size).map_or_else(|| name.to_string(), |size| format!("{name} {size}"))
     };
     let members: Vec<_> = array.members.iter().map(size).collect();
-    let mut out = format!("  array {}: raid5 of {}, chunk {}\n", array.name, list(&members), array.chunk);
+    let mut out = format!("  array {}: {} of {}, chunk {}\n", array.name, array.level, list(&members), array.chunk);
+    let _ = writeln!(out, "    bears the loss of {}", level(array.level).bears_in_words());
     let capacity = Capacity::of(array, config, budget);
     let _ = match &capacity {
         Ok(capacity) => {
@@ -246,6 +247,7 @@ mod tests {
         let text = summary(&config, &budget, "demo.yaml");
         for expected in [
             "raid5 of d0 256MiB, d1 256MiB",
+            "bears the loss of one member",
             "usable capacity 504 MiB, of which volumes take 128 MiB",
             "write-back on l0 64MiB",
             "log capacity ",

@@ -106,7 +106,7 @@ pub struct ArrayStatus {
     pub name: String,
     /// Its identity.
     pub uuid: String,
-    /// `raid5`.
+    /// `raid0`, `raid1`, `raid4`, `raid5`, `raid6` or `raid10`.
     pub level: String,
     /// `optimal`; `degraded` while a member or log copy takes no part; `read-only` or `failed`.
     pub state: String,

@@ -17,6 +17,27 @@ fn a_log_device_of_the_least_size_holds_the_lanes() {
 }
 
 #[test]
+fn each_level_takes_as_many_members_as_it_can_be_made_of_and_holds_as_much() {
+    use config::Level as Declared;
+    let all = [Declared::Raid0, Declared::Raid1, Declared::Raid4, Declared::Raid5, Declared::Raid6, Declared::Raid10];
+    for (declared, level) in all.into_iter().zip(raid::Level::ALL) {
+        assert_eq!(brindle::capacity::level(declared), level);
+        assert_eq!(declared.to_string(), level.to_string());
+        for members in 0..=limits::MAX_MEMBERS + 1 {
+            let admitted = limits::members(declared).contains(&members)
+                && (!limits::in_pairs(declared) || members.is_multiple_of(2));
+            match raid::Geometry::new(level, members as u8, 16, 1024) {
+                Ok(geometry) => {
+                    assert!(admitted, "{level} of {members}");
+                    assert_eq!(limits::data_members(declared, members), usize::from(geometry.data_slots()));
+                }
+                Err(error) => assert!(!admitted, "{error}"),
+            }
+        }
+    }
+}
+
+#[test]
 fn members_have_the_space_that_the_check_counts_on() {
     let sizes = [limits::MIN_MEMBER_BYTES, 192 * MIB, 256 * MIB, 4096 * MIB, 1 << 41, 1 << 44, 1 << 47];
     for bytes in sizes.into_iter().flat_map(|size| [size, size + MIB, size - BLOCK as u64]) {
@@ -25,7 +46,6 @@ fn members_have_the_space_that_the_check_counts_on() {
         let counted_on = (bytes - limits::member_overhead_bytes(bytes)) / limits::ZONE_BYTES;
         assert!(layout.data.blocks / zone_stripes >= counted_on, "{bytes} bytes");
     }
-    assert_eq!(*limits::MEMBERS.end(), usize::from(raid::level::MAX_MEMBERS));
     assert_eq!(*limits::CHUNK_BYTES.end(), u64::from(raid::geometry::MAX_CHUNK_BLOCKS) * BLOCK as u64);
     assert_eq!(limits::ZONE_BYTES, raid::geometry::MIN_ZONE_STRIPES * BLOCK as u64);
 }

@@ -1,8 +1,9 @@
-//! Measures the XOR of three 64 KiB sources against a copy of 64 KiB, per kernel. Run it with
-//! `cargo run --release -p parity --example throughput`.
+//! Measures the XOR of three 64 KiB sources, and the sum of one with a weight, against a copy of 64 KiB, per kernel. Run it
+//! with `cargo run --release -p parity --example throughput`.
 //!
-//! Absolute figures move from machine to machine, so rounds of copy and XOR alternate and the ratio of the medians is
-//! what counts. Bytes are those of the output: an ideal XOR of three sources reads three times what a copy reads.
+//! Absolute figures move from machine to machine, so rounds of copy and sums alternate and the ratio of the medians is
+//! what counts. Bytes are those of the output: an ideal XOR of three sources reads three times what a copy reads, and a
+//! weighted sum twice.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "a measurement reads the clock")]
 
 use parity::Kernel;
@@ -22,20 +23,26 @@ fn main() {
 
     let mut copies = Vec::new();
     let mut xors = vec![Vec::new(); kernels.len()];
+    let mut products = xors.clone();
     for _ in 0..ROUNDS {
         copies.push(rate(|| black_box(&mut output[..]).copy_from_slice(black_box(sources[0]))));
         for (kernel, rates) in kernels.iter().zip(&mut xors) {
             rates.push(rate(|| kernel.xor_many(black_box(&mut output), black_box(&sources))));
         }
+        for (kernel, rates) in kernels.iter().zip(&mut products) {
+            rates.push(rate(|| kernel.multiply_into(black_box(&mut output), black_box(sources[0]), 0x1d)));
+        }
     }
 
     let copy = median(&mut copies);
     println!("{SOURCES} sources of 64 KiB, {ROUNDS} interleaved rounds, medians, bytes of output");
-    println!("{:<10} {:>8.1} GB/s", "copy", copy);
-    for (kernel, rates) in kernels.iter().zip(&mut xors) {
-        let xor = median(rates);
-        let chosen = if *kernel == Kernel::best() { "  <- chosen here" } else { "" };
-        println!("{:<10} {:>8.1} GB/s {:>6.2} of the copy{chosen}", kernel.name(), xor, xor / copy);
+    println!("{:<17} {:>8.1} GB/s", "copy", copy);
+    for (name, measured) in [("XOR", &mut xors), ("weighted", &mut products)] {
+        for (kernel, rates) in kernels.iter().zip(measured) {
+            let sum = median(rates);
+            let chosen = if *kernel == Kernel::best() { "  <- chosen here" } else { "" };
+            println!("{name:<8} {:<8} {sum:>8.1} GB/s {:>6.2} of the copy{chosen}", kernel.name(), sum / copy);
+        }
     }
 }
 

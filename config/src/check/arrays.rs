@@ -4,10 +4,10 @@ use base::BLOCK;
 
 use super::Checker;
 use crate::limits::{
-    CHUNK_BYTES, HIGH_WATERMARK_PERCENT, LANES, LOG_TIMEOUT, MEMBERS, MIN_MEMBER_BYTES, ZONE_BYTES,
-    member_overhead_bytes, min_log_bytes,
+    self, CHUNK_BYTES, HIGH_WATERMARK_PERCENT, LANES, LOG_TIMEOUT, MIN_MEMBER_BYTES, ZONE_BYTES, member_overhead_bytes,
+    min_log_bytes,
 };
-use crate::schema::{default_chunk, default_lanes};
+use crate::schema::{Level, default_chunk, default_lanes};
 use crate::tree::Node;
 use crate::values::{Percent, Size, TimeSpan};
 
@@ -18,6 +18,7 @@ impl<'a> Checker<'a, '_, '_> {
             let path = format!("arrays[{i}]");
             let label = array.text_of("name").unwrap_or("this array");
             self.chunk(array, &path);
+            self.level(array, &path);
             let smallest = self.members(array, label, &path);
             self.log(array, label, &path);
             self.destage(array, &path);
@@ -31,6 +32,28 @@ impl<'a> Checker<'a, '_, '_> {
             let expected =
                 format!("a power of two from {} to {}", Size(*CHUNK_BYTES.start()), Size(*CHUNK_BYTES.end()));
             self.error(node, &format!("{path}.chunk"), "this is no size of a chunk", expected);
+        }
+    }
+
+    /// Whether the level takes so many members, and what it means if it has no redundancy.
+    fn level(&mut self, array: &Node, path: &str) {
+        let (Some(name), Some(level)) = (array.text_of("level"), array.text_of("level").and_then(Level::from_text))
+        else {
+            return;
+        };
+        let Some(node) = array.get("members") else { return };
+        let (range, path) = (limits::members(level), format!("{path}.members"));
+        let count = array.list("members").len();
+        let (least, most) = (range.start(), range.end());
+        if !range.contains(&count) {
+            let message = format!("{name} takes {least} to {most} members, and these are {count}");
+            self.error(node, &path, message, format!("{least} to {most} devices"));
+        } else if limits::in_pairs(level) && !count.is_multiple_of(2) {
+            let message = format!("{name} takes members in pairs, and these are {count}");
+            self.error(node, &path, message, "an even number of devices");
+        } else if level == Level::Raid0 {
+            let message = format!("{name} has no redundancy: if one of these fails, everything in the array is lost");
+            self.warning(node, &path, message, "another level, unless that may be");
         }
     }
 
@@ -61,8 +84,8 @@ impl<'a> Checker<'a, '_, '_> {
     fn log(&mut self, array: &'a Node, label: &str, path: &str) {
         let Some(log) = array.get("log") else {
             let node = array.get("level").unwrap_or(array);
-            let message = "this version makes no array with parity without a write log: a crash could leave parity that \
-                           does not match the data";
+            let message = "this version makes no array without a write log: a crash could leave parity or mirrors that do \
+                           not match the data";
             return self.error(node, path, message, "log: {devices: [...]}");
         };
         let lanes = log.number_of::<u16>("lanes").unwrap_or(default_lanes()).clamp(*LANES.start(), *LANES.end());
@@ -115,7 +138,10 @@ impl<'a> Checker<'a, '_, '_> {
     fn volumes(&mut self, array: &'a Node, smallest_member: Option<u64>, path: &str) {
         let volumes = array.list("volumes");
         self.unique_names(volumes, &format!("{path}.volumes"), "name");
-        let data_members = array.list("members").len().clamp(*MEMBERS.start(), *MEMBERS.end()) as u64 - 1;
+        let level = array.text_of("level").and_then(Level::from_text).unwrap_or(Level::Raid5);
+        let range = limits::members(level);
+        let members = array.list("members").len().clamp(*range.start(), *range.end());
+        let data_members = limits::data_members(level, members) as u64;
         let chunk = array.meaning_of::<Size>("chunk").unwrap_or(default_chunk()).bytes();
         let row = chunk.clamp(*CHUNK_BYTES.start(), *CHUNK_BYTES.end()) * data_members;
         // Volumes begin and end at chunk rows; members are used by whole zones.

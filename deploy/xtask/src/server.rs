@@ -30,11 +30,15 @@ pub(crate) enum Devices {
     Ram,
 }
 
-/// What is served: three members, two log copies, one volume.
+/// What is served: an array with two log copies and one volume.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Setup {
     /// Files or memory.
     pub(crate) devices: Devices,
+    /// How the array arranges redundancy.
+    pub(crate) level: &'static str,
+    /// How many members it has.
+    pub(crate) members: usize,
     /// `write-back` or `write-through`.
     pub(crate) mode: &'static str,
     /// The reactors, as the configuration has them.
@@ -54,6 +58,8 @@ impl Setup {
     pub(crate) const fn small(mode: &'static str) -> Setup {
         Setup {
             devices: Devices::Files,
+            level: "raid5",
+            members: 3,
             mode,
             reactors: "{count: 1, polling: adaptive, memory: 256MiB}",
             member: "192MiB",
@@ -68,6 +74,8 @@ impl Setup {
     pub(crate) const fn fast() -> Setup {
         Setup {
             devices: Devices::Ram,
+            level: "raid5",
+            members: 3,
             mode: "write-back",
             reactors: "{cores: [0], polling: busy, memory: 512MiB}",
             member: "512MiB",
@@ -239,9 +247,11 @@ fn configuration(setup: Setup, nvme: SocketAddr, metrics: SocketAddr) -> String 
         }
         Devices::Ram => format!("  - {{name: {name}, kind: ram, size: {size}}}\n"),
     };
-    let members: String = ["d0", "d1", "d2"].map(|name| device(name, setup.member)).concat();
+    let names: Vec<String> = (0..setup.members).map(|at| format!("d{at}")).collect();
+    let members: String = names.iter().map(|name| device(name, setup.member)).collect();
+    let names = names.join(", ");
     let logs: String = ["l0", "l1"].map(|name| device(name, setup.log)).concat();
-    let Setup { mode, reactors, lanes, volume, .. } = setup;
+    let Setup { level, mode, reactors, lanes, volume, .. } = setup;
     format!(
         "version: 1
 name: lab
@@ -249,8 +259,8 @@ reactors: {reactors}
 devices:
 {members}{logs}arrays:
   - name: a0
-    level: raid5
-    members: [d0, d1, d2]
+    level: {level}
+    members: [{names}]
     chunk: 64KiB
     log: {{devices: [l0, l1], mode: {mode}, lanes: {lanes}}}
     volumes: [{{name: v0, size: {volume}}}]
@@ -271,7 +281,8 @@ mod tests {
     #[test]
     fn the_configurations_pass_the_products_own_check() {
         let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        for setup in [Setup::small("write-back"), Setup::small("write-through"), Setup::fast()] {
+        let dual = Setup { level: "raid6", members: 4, ..Setup::small("write-back") };
+        for setup in [Setup::small("write-back"), Setup::small("write-through"), dual, Setup::fast()] {
             let text = configuration(setup, address(4420), address(9420));
             if let Err(problems) = config::parse(&text, "lab.yaml") {
                 panic!("{problems:?}\n{text}");

@@ -23,18 +23,24 @@ const LOAD_LIMIT: Duration = Duration::from_secs(10);
 /// How long a round writes at most; the kill comes before.
 const WRITE_SECONDS: &str = "20";
 
-/// A server to be tortured: how its log answers, and whether a drive is lost after the first kill.
+/// A server to be tortured, and the drives that it loses: one after each of the first kills.
 struct Setting {
     name: &'static str,
-    mode: &'static str,
-    lost: Option<&'static str>,
+    setup: Setup,
+    lost: &'static [&'static str],
 }
 
+const WRITE_BACK: Setup = Setup::small("write-back");
+const WRITE_THROUGH: Setup = Setup::small("write-through");
+/// As few members as RAID-6 takes: with two of them gone no majority is left.
+const DUAL: Setup = Setup { level: "raid6", members: 4, ..WRITE_BACK };
+
 const SETTINGS: &[Setting] = &[
-    Setting { name: "write-back", mode: "write-back", lost: None },
-    Setting { name: "write-through", mode: "write-through", lost: None },
-    Setting { name: "write-back, degraded", mode: "write-back", lost: Some("d1") },
-    Setting { name: "write-through, degraded", mode: "write-through", lost: Some("d2") },
+    Setting { name: "write-back", setup: WRITE_BACK, lost: &[] },
+    Setting { name: "write-through", setup: WRITE_THROUGH, lost: &[] },
+    Setting { name: "write-back, degraded", setup: WRITE_BACK, lost: &["d1"] },
+    Setting { name: "write-through, degraded", setup: WRITE_THROUGH, lost: &["d2"] },
+    Setting { name: "RAID-6, write-back, twice degraded", setup: DUAL, lost: &["d1", "d2"] },
 ];
 
 /// `cargo xtask torture [ROUNDS]`.
@@ -62,14 +68,14 @@ pub(crate) fn steps(report: &mut Report, rounds: u32) {
 fn play(setting: &Setting, rounds: u32, seed: u64) -> Result<String, Failure> {
     let folder = process::root().join("target/lab").join(format!("torture-{seed}"));
     process::fresh_folder(&folder)?;
-    let mut server = Server::create(&folder, Setup::small(setting.mode))?;
+    let mut server = Server::create(&folder, setting.setup)?;
     let mut load = Load::start(&server, rounds, seed)?;
     let mut verified = 0;
     for round in 1..=u64::from(rounds) {
         wait_for_load(&mut server)?;
         std::thread::sleep(Duration::from_millis(life_ms(seed, round)));
         server.kill()?;
-        if let (1, Some(drive)) = (round, setting.lost) {
+        if let Some(drive) = setting.lost.get(round as usize - 1) {
             server.remove_device(drive)?;
         }
         server.restart()?;

@@ -13,6 +13,7 @@ use journal::LogMode;
 
 use super::devices::{Devices, parts};
 use super::{ServeError, entropy};
+use crate::capacity::level;
 use crate::cli::ServeOptions;
 use crate::events::{Events, Severity, Told};
 
@@ -142,9 +143,7 @@ fn create(
     let known_zero = members.iter().all(|id| devices.made.contains(id));
     let spec = CreateArray {
         name: array.name.to_string(),
-        level: match array.level {
-            schema::Level::Raid5 => raid::Level::Raid5,
-        },
+        level: level(array.level),
         members: members.to_vec(),
         copies: copies.to_vec(),
         chunk_blocks: array.chunk.blocks() as u32,
@@ -207,7 +206,17 @@ fn report(array: &schema::Array, booted: &BootedArray, devices: &Devices, events
     let missing = booted.map.missing();
     if missing != 0 {
         let slots: Vec<u32> = (0..32).filter(|slot| missing & 1 << slot != 0).collect();
-        tracing::warn!(array = name, "degraded: members {slots:?} take no part; another loss would lose data");
+        let (geometry, all) = (&booted.map.geometry, booted.map.geometry.all_members());
+        let fatal: Vec<u8> = raid::slots(all & !missing)
+            .filter(|slot| !geometry.bears(missing | 1 << slot.0))
+            .map(|slot| slot.0)
+            .collect();
+        let next = match fatal.len() {
+            0 => "another loss is borne".to_owned(),
+            count if count == all.count_ones() as usize - slots.len() => "another loss would lose data".to_owned(),
+            _ => format!("the loss of one of {fatal:?} would lose data"),
+        };
+        tracing::warn!(array = name, "degraded: members {slots:?} take no part; {next}");
     }
     for (at, copy) in booted.map.copies.iter().enumerate().filter(|(_, copy)| copy.is_none()) {
         let _: &Option<DeviceId> = copy;
@@ -250,7 +259,9 @@ fn found(booted: &BootedArray, devices: &Devices) -> Vec<Told> {
 fn made_otherwise(array: &schema::Array, booted: &BootedArray) -> Vec<(&'static str, u64, u64)> {
     let (map, log) = (&booted.map, array.log.as_ref());
     let chunk_bytes = u64::from(map.geometry.chunk_blocks()) * base::BLOCK as u64;
+    let code = |level: raid::Level| u64::from(level.code());
     let mut all = vec![
+        ("RAID level", code(map.geometry.level()), code(level(array.level))),
         ("number of members", map.members.len() as u64, array.members.len() as u64),
         ("chunk in bytes", chunk_bytes, array.chunk.bytes()),
     ];

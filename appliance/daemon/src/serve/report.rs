@@ -134,7 +134,7 @@ impl Reporter {
         ArrayStatus {
             name: map.name.clone(),
             uuid: map.uuid.to_string(),
-            level: "raid5".to_owned(),
+            level: map.geometry.level().to_string(),
             state: state.to_owned(),
             epoch: newest.map_or(map.epoch, |part| part.epoch),
             chunk_bytes: u64::from(map.geometry.chunk_blocks()) * BLOCK as u64,
