@@ -31,6 +31,7 @@
 //! | [`ring_watch`] | where a record may go |
 //! | [`sweep`] | a short script, cut at each of its effects |
 //! | [`failure`] | broken promises |
+//! | [`kept`] | the seeds that once failed |
 //!
 //! ```
 //! use sim::random::Random;
@@ -48,6 +49,7 @@ pub mod exposed;
 pub mod failure;
 pub mod fault;
 pub mod image;
+pub mod kept;
 pub mod killing;
 pub mod machine;
 pub mod mesh;

@@ -7,15 +7,13 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use raid::Level;
+use sim::kept::kept_seeds;
 use sim::production::Production;
 use sim::random::scramble;
 use sim::sweep::{Cut, SweepOptions, cases, repeat, sweep_case};
 use sim::world::mangle::{Met, mangle_seed};
 use sim::world::run_seed_at;
 use sim::world::snapshot::snapshot;
-
-/// Seeds that once failed.
-const KEPT_SEEDS: &str = include_str!("../seeds.txt");
 
 /// Requests of the script of a sweep, unless said otherwise.
 const SCRIPT_REQUESTS: u64 = 14;
@@ -109,7 +107,11 @@ fn command(mut arguments: Arguments) -> Result<(), String> {
             let end = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
             let count = count.unwrap_or(if end.is_some() { u64::MAX } else { 1 });
             let seeds = (0..count).map(|number| first.wrapping_add(number.wrapping_mul(step)));
-            if word == "mangle" { mangle_seeds(seeds, end, aloud) } else { run_seeds(seeds, level, end, aloud) }
+            if word == "mangle" {
+                mangle_seeds(seeds, end, aloud)
+            } else {
+                run_seeds(seeds.map(|seed| (seed, level)), end, aloud)
+            }
         }
         "sweep" => {
             let case = arguments.number("--case")?;
@@ -142,26 +144,24 @@ fn command(mut arguments: Arguments) -> Result<(), String> {
         }
         "seeds" => {
             arguments.end()?;
-            let seeds = KEPT_SEEDS.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok());
-            run_seeds(seeds, None, None, aloud)
+            run_seeds(kept_seeds(), None, aloud)
         }
         seed => match seed.parse() {
-            Ok(seed) => run_seeds(std::iter::once(seed), None, None, aloud),
+            Ok(seed) => run_seeds(std::iter::once((seed, None)), None, aloud),
             Err(_) => Err(USAGE.into()),
         },
     }
 }
 
 fn run_seeds(
-    seeds: impl Iterator<Item = u64>,
-    level: Option<Level>,
+    seeds: impl Iterator<Item = (u64, Option<Level>)>,
     end: Option<Instant>,
     aloud: bool,
 ) -> Result<(), String> {
     let started = Instant::now();
     let (mut runs, mut events, mut cuts) = (0u64, 0u64, 0u64);
     let (mut kills, mut probes, mut rebuilds) = (0u64, 0u64, 0u64);
-    for seed in seeds {
+    for (seed, level) in seeds {
         if end.is_some_and(|end| Instant::now() >= end) {
             break;
         }

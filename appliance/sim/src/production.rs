@@ -233,8 +233,9 @@ impl Subject for Production {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kept::kept_seeds;
     use crate::sweep::{SweepOptions, cases, sweep_case};
-    use crate::world::run_seed;
+    use crate::world::{run_seed, run_seed_at};
 
     #[test]
     fn the_same_seed_gives_the_same_trace_and_another_seed_another() {
@@ -259,10 +260,8 @@ mod tests {
 
     #[test]
     fn seeds_that_once_failed_pass() {
-        let kept = include_str!("../seeds.txt").lines().filter(|line| !line.starts_with('#'));
-        for seed in kept.filter_map(|line| line.split_whitespace().next()) {
-            let seed = seed.parse().expect("a line of seeds.txt begins with a number or is a comment");
-            run_seed::<Production>(seed, false).unwrap_or_else(|failure| panic!("seed {seed}: {failure}"));
+        for (seed, level) in kept_seeds() {
+            run_seed_at::<Production>(seed, level, false).unwrap_or_else(|failure| panic!("seed {seed}: {failure}"));
         }
     }
 

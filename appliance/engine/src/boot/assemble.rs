@@ -187,12 +187,17 @@ pub fn assemble<D: SyncDevice>(
     options: &AssembleOptions,
     entropy: &mut dyn FnMut() -> u64,
 ) -> Result<BootedArray, BootError> {
-    let mut notes = Vec::new();
-    for _ in 0..devices.len() {
+    let (mut notes, mut log_changed) = (Vec::new(), false);
+    for _ in 0..=devices.len() {
         match attempt(devices, options, entropy) {
             Err(BootError::Device { device, error }) if devices[device.index()].is_some() => {
                 notes.push(format!("device {device} failed during start-up ({error:?}) and is left out"));
                 devices[device.index()] = None;
+            }
+            // A block of the log could be read a moment ago, and no more: what the log holds without it is found out anew.
+            Err(error @ BootError::LogChanged { .. }) if !log_changed => {
+                notes.push(format!("{error}; it was read anew"));
+                log_changed = true;
             }
             Ok(mut booted) => {
                 booted.report.notes.splice(0..0, notes);
