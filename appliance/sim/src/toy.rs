@@ -39,9 +39,9 @@ pub(crate) const STRAY_WRITE: u8 = 5;
 /// Content is overwritten in place.
 pub(crate) const IN_PLACE: u8 = 6;
 /// What a killed host asked for is done after its end was confirmed, and answered as aborted.
-pub(crate) const LATE_WRITE: u8 = 7;
+pub(crate) const LATE_WRITE: u8 = 20;
 /// The end of a host is confirmed while something of it is under way.
-pub(crate) const EARLY_CONFIRMATION: u8 = 8;
+pub(crate) const EARLY_CONFIRMATION: u8 = 21;
 
 /// A read that found nothing is taken for one that did.
 pub(crate) const TRUST_UNREADABLE: u8 = 7;
