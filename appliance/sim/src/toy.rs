@@ -82,6 +82,7 @@ pub(crate) fn scenario(seed: u64) -> Scenario {
     scenario.carving = None;
     scenario.degraded.clear();
     scenario.workload.discards = None;
+    scenario.workload.compares_once_in = 0;
     scenario.member_cache = true;
     scenario.members_are_zero = true;
     scenario.probe_losses = false;
