@@ -47,8 +47,9 @@ pub fn mangle_seed<S: Subject>(seed: u64, aloud: bool) -> Result<Met, Failure> {
     // What is damaged on purpose may be believed: nobody can say what volumes there are then.
     scenario.carving = scenario.carving.filter(|_| !wild);
     if !wild {
-        // What is damaged is the one loss that the array bears.
+        // What is damaged is the one loss that the array bears: nobody takes another member out.
         scenario.degraded.clear();
+        scenario.operated = false;
     }
     if !wild && scenario.log_copies == 1 {
         scenario.log_copies = 2;
