@@ -5,13 +5,15 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use base::ids::{ArrayId, DeviceBlock, DeviceId, ZoneId};
+use base::ids::{ArrayBlock, ArrayId, DeviceBlock, DeviceId, LaneId, StripeId, ZoneId};
 use base::{BLOCK, Block, ZERO_BLOCK};
 use engine::array::DestageSettings;
 use engine::boot::{AssembleOptions, BootError, BootedArray, CreateArray, CreateVolume, assemble, create_array};
 use engine::coordinator::RebuildSettings;
 use engine::drives::DriveSettings;
-use journal::{LogLayout, LogMode, LogSuperblock};
+use journal::{
+    Entry, LogLayout, LogMode, LogSuperblock, RecordHeader, RecordKind, format_lane, payload_crc, seal_record,
+};
 use ports::{DeviceError, SyncDevice};
 use raid::{Geometry, Initialised, Level, Metadata, MetadataError, Origin, Superblock, superblock_block};
 
@@ -92,11 +94,15 @@ fn entropy() -> impl FnMut() -> u64 {
 }
 
 fn spec(volumes: &[&str]) -> CreateArray {
+    spec_at(Level::Raid5, MEMBERS, volumes)
+}
+
+fn spec_at(level: Level, members: usize, volumes: &[&str]) -> CreateArray {
     CreateArray {
         name: "a0".to_owned(),
-        level: Level::Raid5,
-        members: (0..MEMBERS as u16).map(DeviceId).collect(),
-        copies: (MEMBERS as u16..(MEMBERS + COPIES) as u16).map(DeviceId).collect(),
+        level,
+        members: (0..members as u16).map(DeviceId).collect(),
+        copies: (members as u16..(members + COPIES) as u16).map(DeviceId).collect(),
         chunk_blocks: 16,
         lanes: 2,
         mode: LogMode::WriteBack,
@@ -106,11 +112,15 @@ fn spec(volumes: &[&str]) -> CreateArray {
 }
 
 fn created() -> Devices {
+    created_at(Level::Raid5, MEMBERS)
+}
+
+fn created_at(level: Level, members: usize) -> Devices {
     let power = Rc::new(Cell::new(usize::MAX));
     let device = |size| Some(Memory { size, blocks: Rc::default(), writes_left: Rc::clone(&power) });
-    let mut devices: Devices = (0..MEMBERS).map(|_| device(MEMBER_BLOCKS)).collect();
+    let mut devices: Devices = (0..members).map(|_| device(MEMBER_BLOCKS)).collect();
     devices.extend((0..COPIES).map(|_| device(LOG_BLOCKS)));
-    create_array(&mut devices, &spec(&["one"]), &mut entropy()).expect("an array");
+    create_array(&mut devices, &spec_at(level, members, &["one"]), &mut entropy()).expect("an array");
     devices
 }
 
@@ -445,5 +455,101 @@ fn an_array_of_too_many_members_or_of_one_device_twice_is_not_made() {
         let refused = create_array(&mut devices, &wrong, &mut entropy());
         assert!(matches!(refused, Err(BootError::Impossible { .. })), "{refused:?}");
         assert_eq!(content(&devices), content(&before));
+    }
+}
+
+/// These members of an array whose others, and perhaps log copies, are away.
+fn only(devices: &Devices, there: &[usize]) -> Devices {
+    let handle = |at: usize| devices[at].as_ref().filter(|_| there.contains(&at)).map(Memory::share);
+    (0..devices.len()).map(handle).collect()
+}
+
+#[test]
+fn mirrors_that_were_left_behind_are_refused_and_left_as_they_were() {
+    let devices = created_at(Level::Raid1, MEMBERS);
+    assert!(
+        start(&mut only(&devices, &[2, 3, 4]), &[]).is_ok(),
+        "one of three is enough where all log copies are there"
+    );
+    let before = content(&devices);
+    for there in [&[0, 1, 3][..], &[0, 1, 4], &[0, 3, 4]] {
+        let refused = start(&mut only(&devices, there), &[]).map(|_| ()).expect_err("they are old");
+        assert!(
+            matches!(&refused, BootError::Assemble(raid::AssembleError::LeftBehind { alone, .. }) if alone == &[2])
+        );
+    }
+    assert_eq!(content(&devices), before);
+    let booted = start(&mut only(&devices, &[0, 1, 2, 3, 4]), &[]).expect("the one that went on is there");
+    assert_eq!(booted.map.missing(), 0b011);
+
+    let devices = created_at(Level::Raid1, MEMBERS);
+    let before = content(&devices);
+    let refused = start(&mut only(&devices, &[0, 1, 4]), &[]).map(|_| ()).expect_err("nobody would know");
+    assert!(matches!(&refused, BootError::Assemble(raid::AssembleError::Undecided { copies, .. }) if copies == &[0]));
+    assert_eq!(content(&devices), before);
+}
+
+/// Puts a record into lane 0 of all log copies: new content of block 0, and parities of its stripe that cover it.
+fn put_parity_record(devices: &Devices, copies: core::ops::Range<usize>, content: &[Block], parities: &[u8]) {
+    for device in copies {
+        let LogSuperblock { identity, layout, .. } = log(devices, device);
+        let (_, previous_crc) = format_lane(&layout, &identity, LaneId(0), 1, 1, 0);
+        let crc = |at: usize| payload_crc(&identity, &content[at]);
+        let mut entries =
+            vec![Entry::Data { block: ArrayBlock(0), crc: crc(0) }, Entry::Covers { block: ArrayBlock(0), lag: 0 }];
+        let logged = (1..).zip(parities);
+        entries.extend(logged.map(|(at, &index)| Entry::Parity { stripe: StripeId(0), index, crc: crc(at) }));
+        let header = RecordHeader {
+            kind: RecordKind::Transaction,
+            lane: LaneId(0),
+            incarnation: 1,
+            geometry_epoch: 0,
+            array_epoch: 1,
+            sequence: 2,
+            position: 1,
+            length_blocks: 1 + content.len() as u32,
+            durable_upto: 1,
+            previous_crc,
+        };
+        let mut record = vec![ZERO_BLOCK];
+        seal_record(&identity, &header, &entries, &mut record[0]);
+        record.extend_from_slice(content);
+        put(devices, device, layout.ring_block(LaneId(0), 1), &record);
+    }
+}
+
+#[test]
+fn both_logged_parities_are_replayed_to_their_members_with_what_they_cover() {
+    let devices = created_at(Level::Raid6, 4);
+    let content = [[7; BLOCK], [8; BLOCK], [9; BLOCK]];
+    put_parity_record(&devices, 4..6, &content, &[0, 1]);
+    let mut there = only(&devices, &[0, 1, 3, 4, 5]);
+    let booted = start(&mut there, &[]).expect("two members may be missing");
+    assert_eq!((booted.report.lanes.replayed_stripes, booted.map.missing()), (1, 0b0100));
+    let geometry = booted.map.geometry;
+    let homes = [
+        geometry.member_of(StripeId(0), 0),
+        geometry.parity_member(StripeId(0), 0),
+        geometry.parity_member(StripeId(0), 1),
+    ];
+    for (slot, expected) in homes.into_iter().zip(content).filter(|(slot, _)| slot.0 != 2) {
+        let start = superblock(&devices, slot.index()).layout.data.start;
+        assert!(block(&devices, slot.index(), DeviceBlock(start)) == expected, "member {slot}");
+    }
+}
+
+#[test]
+fn a_parity_that_the_level_does_not_have_is_refused_and_nothing_is_changed_but_the_start() {
+    for (level, parities) in [(Level::Raid5, &[1][..]), (Level::Raid5, &[0, 1]), (Level::Raid1, &[0])] {
+        let devices = created_at(level, MEMBERS);
+        let content = [[7; BLOCK], [8; BLOCK], [9; BLOCK]];
+        put_parity_record(&devices, MEMBERS..MEMBERS + COPIES, &content[..=parities.len()], parities);
+        let data = superblock(&devices, 0).layout.data.start;
+        let refused = start(&mut only(&devices, &[0, 1, 2, 3, 4]), &[]).map(|_| ()).expect_err("nobody wrote that");
+        assert!(
+            matches!(refused, BootError::Log { error: journal::RecoveryError::Inconsistent { .. }, .. }),
+            "{level}"
+        );
+        assert!((0..MEMBERS).all(|member| block(&devices, member, DeviceBlock(data)) == ZERO_BLOCK));
     }
 }
