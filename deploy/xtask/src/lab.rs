@@ -87,16 +87,21 @@ fn find(name: &str) -> Result<&'static Scenario, Failure> {
 }
 
 /// What the guest is built of and where it is kept: its making takes half a minute and 145 MB of downloads.
-struct GuestImage {
+pub(crate) struct GuestImage {
     kernel: Option<String>,
     cache: PathBuf,
 }
 
 impl GuestImage {
     /// The kernel of Debian's stable release.
-    fn standard() -> GuestImage {
+    pub(crate) fn standard() -> GuestImage {
         let cache = std::env::var_os("GUEST_CACHE").map_or_else(|| target_folder("guest"), PathBuf::from);
         GuestImage { kernel: None, cache }
+    }
+
+    /// Where it is.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.cache
     }
 
     /// Another kernel, as `PACKAGE/SUITE`, kept beside the standard one.
@@ -107,7 +112,8 @@ impl GuestImage {
         }
     }
 
-    fn make(&self) -> Result<String, Failure> {
+    /// Builds it, if it is not there.
+    pub(crate) fn make(&self) -> Result<String, Failure> {
         let mut command = Command::new(lab_file("mkguest"));
         if let Some(kernel) = &self.kernel {
             command.args(["-k", kernel]);

@@ -13,12 +13,14 @@
 //! | [`torture`] | the server killed again and again under load, every block verified |
 //! | [`demo`] | the README's first command, as a test |
 //! | [`bench`] | the figures, against the machine's own floor |
+//! | [`compare`] | the figures, beside other people's RAID |
 //! | [`metrics`] | the metrics endpoint, read by promtool |
 //! | [`reference`] | the README's configuration reference, generated |
 #![forbid(unsafe_code)]
 
 mod bench;
 mod ci;
+mod compare;
 mod demo;
 mod lab;
 mod metrics;
@@ -49,6 +51,7 @@ usage: cargo xtask COMMAND
   demo                       `brindle demo` from an empty folder to Ctrl-C
   bench [--rounds N] [--seconds S]
                              figures against the machine's own floor; writes deploy/bench/latest.md
+  compare md [SECONDS]       figures beside the kernel's RAID-5 with a journal, in a guest; writes deploy/bench/md.md
   metrics                    `promtool check metrics` on a running server";
 
 fn main() -> ExitCode {
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         ["torture", rounds @ ..] => torture::run(rounds),
         ["demo"] => demo::run(),
         ["bench", options @ ..] => bench::Options::parse(options).and_then(|options| bench::run(&options)),
+        ["compare", words @ ..] => compare::run(words),
         ["metrics"] => metrics::run(),
         ["--help" | "-h" | "help"] => Ok(USAGE.to_owned()),
         _ => Err(process::Failure::Usage(USAGE.to_owned())),
