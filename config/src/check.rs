@@ -122,7 +122,12 @@ impl<'a> Checker<'a, '_, '_> {
                 && name.text().is_some_and(|name| !self.uses.contains_key(name))
             {
                 let path = format!("devices[{i}].name");
-                self.warning(name, &path, "nothing uses this device", "a member of an array or a copy of a log");
+                self.warning(
+                    name,
+                    &path,
+                    "nothing uses this device",
+                    "a member or a spare of an array, or a copy of a log",
+                );
             }
         }
     }

@@ -225,6 +225,11 @@ pub struct Array {
     /// The devices that hold data and parity, by name. Their order matters only when the array is made.
     #[schemars(length(min = 1, max = 32))]
     pub members: Vec<Name>,
+    /// Devices that take the place of a member by themselves when one goes out, by name. What they hold is overwritten then;
+    /// one that bears something is not used.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub spares: Vec<Name>,
     /// How much goes to one member before the next one's turn: a power of two from 4KiB to 1MiB.
     #[serde(default = "default_chunk")]
     pub chunk: Size,
@@ -237,6 +242,9 @@ pub struct Array {
     /// What is expected of the members.
     #[serde(default)]
     pub drives: Drives,
+    /// How a member that takes the place of another is filled.
+    #[serde(default)]
+    pub rebuild: Rebuild,
     /// What hosts see, carved from the array.
     #[schemars(length(min = 1))]
     pub volumes: Vec<Volume>,
@@ -316,6 +324,19 @@ pub struct Drives {
     /// What happens to a member that takes eight times as long as the others for some seconds.
     #[serde(default)]
     pub slow: SlowPolicy,
+}
+
+/// How a member that takes the place of another is filled.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Rebuild {
+    /// Most that is written to it in a second. Left out: as much as there may be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<Size>,
+    /// How long hosts' requests may take on average before the rebuild waits between its steps, up to 200ms each; with 0s it
+    /// never does.
+    #[serde(default = "default_rebuild_latency")]
+    pub latency: TimeSpan,
 }
 
 /// What happens to a member that is much slower than the others.
@@ -540,6 +561,12 @@ impl Default for Drives {
     }
 }
 
+impl Default for Rebuild {
+    fn default() -> Self {
+        Self { rate: None, latency: default_rebuild_latency() }
+    }
+}
+
 impl Default for Destage {
     fn default() -> Self {
         Self { age: default_age(), high_watermark: default_high_watermark() }
@@ -582,6 +609,10 @@ pub(crate) const fn default_silence() -> TimeSpan {
 
 const fn default_address_grace() -> TimeSpan {
     TimeSpan(Span::from_millis(500))
+}
+
+const fn default_rebuild_latency() -> TimeSpan {
+    TimeSpan(Span::from_millis(20))
 }
 
 const fn default_age() -> TimeSpan {

@@ -41,6 +41,9 @@ pub enum Command {
     /// Drives: members of arrays and log copies.
     #[command(subcommand)]
     Drive(DriveCommand),
+    /// Arrays.
+    #[command(subcommand)]
+    Array(ArrayCommand),
     /// Volumes: made, grown, renamed, copied and deleted while hosts go on.
     #[command(subcommand)]
     Volume(VolumeCommand),
@@ -50,9 +53,67 @@ pub enum Command {
     Version,
 }
 
+/// What can be done with arrays.
+#[derive(Debug, Subcommand)]
+pub enum ArrayCommand {
+    /// Let the rebuild of a member wait, or go on.
+    Rebuild {
+        /// The array.
+        name: String,
+        /// What to do.
+        #[arg(value_enum)]
+        action: RebuildAction,
+        /// Whom to ask.
+        #[command(flatten)]
+        server: Server,
+    },
+}
+
+/// What a rebuild may be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RebuildAction {
+    /// Wait.
+    Pause,
+    /// Go on.
+    Resume,
+}
+
 /// What can be done with drives.
 #[derive(Debug, Subcommand)]
 pub enum DriveCommand {
+    /// Keep a declared drive that nothing uses as a spare of an array: it takes the place of a member that goes out.
+    Add {
+        /// The drive, as the configuration calls it.
+        name: String,
+        /// The array.
+        #[arg(long, value_name = "ARRAY")]
+        array: String,
+        /// Also if the drive bears something, which is lost.
+        #[arg(long)]
+        force: bool,
+        /// Whether to ask.
+        #[command(flatten)]
+        consent: Consent,
+        /// Whom to ask.
+        #[command(flatten)]
+        server: Server,
+    },
+    /// Put a declared drive that nothing uses in the place of one that is out; it is rebuilt from the others.
+    Replace {
+        /// The drive that is out.
+        old: String,
+        /// The drive that takes its place.
+        new: String,
+        /// Also if that drive bears something, which is lost.
+        #[arg(long)]
+        force: bool,
+        /// Whether to ask.
+        #[command(flatten)]
+        consent: Consent,
+        /// Whom to ask.
+        #[command(flatten)]
+        server: Server,
+    },
     /// Use a drive no longer: its array goes on without it, degraded.
     Fail {
         /// The drive, as the configuration calls it.

@@ -7,6 +7,7 @@ mod arrays;
 mod audit;
 mod devices;
 mod drive_news;
+mod drives;
 mod error;
 mod exports;
 mod fixed;
@@ -168,6 +169,7 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
     let reporter = Reporter {
         fixed,
         shards,
+        devices: Arc::clone(&devices.set),
         stats: stats.clone(),
         events: events.clone(),
         metrics: Arc::clone(&metrics),

@@ -76,7 +76,8 @@ pub struct DeviceStatus {
     pub bytes: u64,
     /// What it is for, such as `a0 member 1`.
     pub role: String,
-    /// `active`, `excluded` (it takes no part), `missing` (nothing is at its path) or `unused` (no array names it).
+    /// `active`, `rebuilding`, `spare`, `excluded` (it takes no part), `missing` (nothing is at its path) or `unused` (no array
+    /// names it).
     pub state: String,
     /// Whether it is much slower than the other members of its array.
     #[serde(default)]
@@ -108,7 +109,7 @@ pub struct ArrayStatus {
     pub uuid: String,
     /// `raid0`, `raid1`, `raid4`, `raid5`, `raid6` or `raid10`.
     pub level: String,
-    /// `optimal`; `degraded` while a member or log copy takes no part; `read-only` or `failed`.
+    /// `optimal`; `degraded` while a member or log copy takes no part or a member is being rebuilt; `read-only` or `failed`.
     pub state: String,
     /// How often something was excluded, and more.
     pub epoch: u64,
@@ -118,11 +119,31 @@ pub struct ArrayStatus {
     pub capacity_bytes: u64,
     /// Slots whose member takes no part.
     pub missing_members: Vec<u8>,
+    /// The member that is being rebuilt, if one is.
+    #[serde(default)]
+    pub rebuild: Option<RebuildStatus>,
     /// Slots whose members are much slower than the others.
     #[serde(default)]
     pub slow_members: Vec<u8>,
     /// Its log, if it has one.
     pub log: Option<LogStatus>,
+}
+
+/// A member that is being rebuilt.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RebuildStatus {
+    /// Its slot.
+    pub member: u8,
+    /// How much of it is current.
+    pub done_bytes: u64,
+    /// How much it is in all.
+    pub bytes: u64,
+    /// How fast it goes, on average since it began or the process was started.
+    pub bytes_per_second: u64,
+    /// How long it will take at that rate, if it has one.
+    pub seconds_left: Option<u64>,
+    /// Whether it was told to wait.
+    pub paused: bool,
 }
 
 /// The log of an array.
@@ -252,6 +273,18 @@ impl Status {
         });
         let heads = ["name", "level", "state", "capacity", "chunk", "epoch", "missing members", "uuid"];
         let mut out = table("Arrays", &heads, rows);
+        let rebuilds = self.arrays.iter().filter_map(|a| a.rebuild.as_ref().map(|rebuild| (a, rebuild)));
+        let rebuilds = rebuilds.map(|(a, rebuild)| {
+            let percent = 100 * u128::from(rebuild.done_bytes) / u128::from(rebuild.bytes.max(1));
+            let done = format!("{} of {} ({percent}%)", size(rebuild.done_bytes), size(rebuild.bytes));
+            let left = match rebuild.seconds_left {
+                _ if rebuild.paused => "paused".to_owned(),
+                Some(seconds) => duration(seconds as f64),
+                None => "-".to_owned(),
+            };
+            row([&a.name, &rebuild.member, &done, &format!("{}/s", size(rebuild.bytes_per_second)), &left])
+        });
+        out += &table("Rebuilds", &["array", "member", "done", "rate", "left"], rebuilds);
         let logs = self.arrays.iter().filter_map(|a| a.log.as_ref().map(|log| (a, log))).map(|(a, log)| {
             let percent = 100 * u128::from(log.used_bytes) / u128::from(log.capacity_bytes.max(1));
             let used = format!("{} of {} ({percent}%)", size(log.used_bytes), size(log.capacity_bytes));

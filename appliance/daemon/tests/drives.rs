@@ -42,3 +42,114 @@ fn a_drive_is_failed_by_its_name_if_the_array_can_do_without_it() {
     assert_eq!(place.status().arrays[0].missing_members, [1]);
     server.stop();
 }
+
+/// Waits until the array is whole again.
+fn healed(place: &Place) {
+    let begun = std::time::Instant::now();
+    while place.status().arrays[0].state != "optimal" {
+        assert!(begun.elapsed() < appliance::SOON, "it does not heal: {:?}", place.status().arrays[0]);
+    }
+}
+
+fn run(place: &Place, arguments: &[&str]) -> Result<String, String> {
+    let output = place.brindle(&[arguments, &["--config", "test.yaml"]].concat());
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+}
+
+fn state_of(place: &Place, drive: &str) -> (String, String) {
+    let devices = place.status().devices;
+    let found = devices.into_iter().find(|device| device.name == drive).expect("a declared drive");
+    (found.state, found.role)
+}
+
+/// Two more drives: one is a spare of the array, the other nobody's.
+fn with_spares(more: &[(&str, &str)]) -> String {
+    let drives = "  - {name: l0,";
+    let added = "  - {name: s0, kind: file, path: data/s0.img, size: 16MiB}\n  - {name: s1, kind: file, path: data/s1.img, size: 16MiB}\n  - {name: l0,";
+    appliance::with(
+        &[&[(drives, added), ("members: [d0, d1, d2]", "members: [d0, d1, d2]\n    spares: [s0]")], more].concat(),
+    )
+}
+
+#[test]
+fn a_spare_takes_over_by_itself_and_then_the_array_bears_the_next_loss() {
+    let place = Place::new("drives-spare");
+    let text = with_spares(&[]);
+    std::fs::create_dir_all(place.path("data")).unwrap();
+    std::fs::File::create(place.path("data/s1.img")).unwrap().set_len(16 << 20).unwrap();
+    let server = place.serve(&text, &[]);
+    let mut client = Client::connect(&server);
+    for lba in (0..1024).step_by(16) {
+        client.write(lba, 16, (lba / 16) as u8 + 1);
+    }
+    assert_eq!(state_of(&place, "s0"), ("spare".into(), "a0 spare".into()));
+
+    run(&place, &["drive", "fail", "d1", "--yes"]).unwrap();
+    client.write(40, 1, 0xee);
+    healed(&place);
+    assert_eq!(state_of(&place, "s0"), ("active".into(), "a0 member 1".into()));
+    assert_eq!(state_of(&place, "d1").0, "excluded");
+
+    // The next one goes, with no spare left: another drive is put in its place by name.
+    run(&place, &["drive", "fail", "d0", "--yes"]).unwrap();
+    assert_eq!(place.status().arrays[0].state, "degraded");
+    let foreign = run(&place, &["drive", "replace", "d0", "d1", "--yes"]).unwrap_err();
+    assert!(foreign.contains("bears a member of array a0") && foreign.contains("--force"), "{foreign}");
+    let in_use = run(&place, &["drive", "replace", "d2", "s1", "--yes"]).unwrap_err();
+    assert!(in_use.contains("in use: brindle drive fail d2 first"), "{in_use}");
+    let unasked = run(&place, &["drive", "replace", "d0", "s1"]).unwrap_err();
+    assert!(unasked.contains("can never come back") && unasked.contains("--yes"), "{unasked}");
+    let said = run(&place, &["drive", "replace", "d0", "s1", "--yes"]).unwrap();
+    assert!(said.contains("drive s1 is member 0 now"), "{said}");
+    client.write(41, 1, 0xef);
+    healed(&place);
+    server.stop();
+
+    // Both newcomers are found at the next start, and hold what the others are lost with.
+    let server = place.serve(&text, &[]);
+    assert_eq!(state_of(&place, "s1"), ("active".into(), "a0 member 0".into()));
+    run(&place, &["drive", "fail", "d2", "--yes"]).unwrap();
+    let mut client = Client::connect(&server);
+    for lba in (0..1024).step_by(16) {
+        assert!(client.holds(lba, (lba / 16) as u8 + 1), "block {lba}");
+    }
+    assert!(client.holds(40, 0xee) && client.holds(41, 0xef));
+    server.stop();
+}
+
+#[test]
+fn a_rebuild_goes_on_where_it_was_after_a_death_and_can_be_told_to_wait() {
+    let place = Place::new("drives-resume");
+    // Slow enough to be caught in the middle.
+    let text = with_spares(&[("    destage:", "    rebuild: {rate: 2MiB, latency: 0s}\n    destage:")]);
+    std::fs::create_dir_all(place.path("data")).unwrap();
+    std::fs::File::create(place.path("data/s1.img")).unwrap().set_len(16 << 20).unwrap();
+    let server = place.serve(&text, &[]);
+    let mut client = Client::connect(&server);
+    for lba in (0..2048).step_by(16) {
+        client.write(lba, 16, (lba / 16) as u8 ^ 0x5a);
+    }
+    run(&place, &["drive", "fail", "d2", "--yes"]).unwrap();
+    let rebuild = || place.status().arrays[0].rebuild.clone();
+    let begun = std::time::Instant::now();
+    while rebuild().is_none() {
+        assert!(begun.elapsed() < appliance::SOON, "no rebuild begins");
+    }
+    assert_eq!(place.status().arrays[0].state, "degraded", "until it is whole");
+    assert!(run(&place, &["array", "rebuild", "a0", "pause"]).unwrap().contains("wait"));
+    assert!(rebuild().is_some_and(|rebuild| rebuild.paused && rebuild.bytes > 0));
+    server.kill();
+
+    let server = place.serve(&text, &[]);
+    let mut client = Client::connect(&server);
+    assert!(client.holds(17, 1 ^ 0x5a));
+    client.write(18, 1, 0xdd);
+    healed(&place);
+    run(&place, &["drive", "fail", "d0", "--yes"]).unwrap();
+    for lba in (0..2048).step_by(16) {
+        assert!(client.holds(lba, (lba / 16) as u8 ^ 0x5a), "block {lba}");
+    }
+    assert!(client.holds(18, 0xdd));
+    server.stop();
+}

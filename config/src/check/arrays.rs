@@ -20,6 +20,7 @@ impl<'a> Checker<'a, '_, '_> {
             self.chunk(array, &path);
             self.level(array, &path);
             let smallest = self.members(array, label, &path);
+            self.spares(array, label, smallest, &path);
             self.log(array, label, &path);
             self.destage(array, &path);
             self.volumes(array, smallest, &path);
@@ -79,6 +80,20 @@ impl<'a> Checker<'a, '_, '_> {
             }
         }
         Some(smallest.bytes())
+    }
+
+    /// A spare is as large as the smallest member at least.
+    fn spares(&mut self, array: &'a Node, label: &str, smallest: Option<u64>, path: &str) {
+        for (i, spare) in array.list("spares").iter().enumerate() {
+            let path = format!("{path}.spares[{i}]");
+            let Some(device) = self.used_by(spare, &path, &format!("a spare of {label}")) else { continue };
+            if let (Some(size), Some(smallest)) = (given_size(device), smallest)
+                && size.bytes() < smallest
+            {
+                let expected = format!("a device of at least {}, as the members have", Size(smallest));
+                self.error(spare, &path, format!("this device has only {size}"), expected);
+            }
+        }
     }
 
     fn log(&mut self, array: &'a Node, label: &str, path: &str) {

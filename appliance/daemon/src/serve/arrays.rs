@@ -3,7 +3,7 @@
 use base::ids::{ArrayId, DeviceId};
 use base::time::Span;
 use config::schema::{self, Config};
-use engine::array::DestageSettings;
+use engine::array::{DestageSettings, Limits};
 use engine::boot::{
     AssembleOptions, BootError, BootedArray, CreateArray, CreateVolume, Found, assemble, create_array, probe,
 };
@@ -11,7 +11,7 @@ use engine::coordinator::RebuildSettings;
 use engine::drives::{DriveSettings, SlowPolicy};
 use journal::LogMode;
 
-use super::devices::{Devices, parts};
+use super::devices::{Devices, look, may_have_joined, parts};
 use super::{ServeError, entropy};
 use crate::capacity::level;
 use crate::cli::ServeOptions;
@@ -28,7 +28,7 @@ pub(super) fn boot(
 ) -> Result<Vec<BootedArray>, ServeError> {
     let mut booted = Vec::new();
     for (index, array) in config.arrays.iter().enumerate() {
-        if !is_there(array, devices, options.force)? {
+        if !is_there(array, config, devices, options.force)? {
             create(array, config, devices, options, events)?;
         }
         let assemble_options = AssembleOptions {
@@ -52,29 +52,38 @@ pub(super) fn boot(
                     schema::SlowPolicy::Fail => SlowPolicy::Fail,
                 },
             },
-            rebuild: RebuildSettings::default(),
+            rebuild: RebuildSettings {
+                limits: Limits {
+                    bytes_a_second: array.rebuild.rate.map_or(0, |rate| rate.bytes()),
+                    latency: array.rebuild.latency.0,
+                },
+                ..RebuildSettings::default()
+            },
         };
-        let mut handles = of_array(array, devices);
-        let found =
+        let mut handles = of_array(array, config, devices);
+        let mut found =
             assemble(&mut handles, &assemble_options, &mut entropy).map_err(|error| name(error, array, devices))?;
+        keep_spares(array, &mut found, devices)?;
         report(array, &found, devices, events);
         booted.push(found);
     }
     Ok(booted)
 }
 
-/// Only this array's own devices: what another array's devices hold is none of its business.
-fn of_array(array: &schema::Array, devices: &Devices) -> Vec<Option<runtime::SyncHandle>> {
-    let own: Vec<DeviceId> =
-        parts(array).iter().filter_map(|name| devices.by_name.get(name).copied().flatten()).collect();
+/// This array's own devices, and those that may have taken the place of one of them: what another array's devices hold is
+/// none of its business.
+fn of_array(array: &schema::Array, config: &Config, devices: &Devices) -> Vec<Option<runtime::SyncHandle>> {
+    let joined = config.devices.iter().filter(|device| may_have_joined(device, array, config));
+    let names = parts(array).into_iter().chain(joined.map(|device| device.name().to_string()));
+    let own: Vec<DeviceId> = names.filter_map(|name| devices.by_name.get(&name).copied().flatten()).collect();
     let handles = devices.handles().into_iter().enumerate();
     handles.map(|(at, handle)| handle.filter(|_| own.contains(&DeviceId(at as u16)))).collect()
 }
 
 /// Whether any device bears the array. A device that is named for it and bears another array's superblock is a mistake in the
 /// configuration, not a missing member: to go on without it would exclude the one that belongs there.
-fn is_there(array: &schema::Array, devices: &Devices, force: bool) -> Result<bool, ServeError> {
-    let mut handles = of_array(array, devices);
+fn is_there(array: &schema::Array, config: &Config, devices: &Devices, force: bool) -> Result<bool, ServeError> {
+    let mut handles = of_array(array, config, devices);
     let mut bears = Vec::new();
     for id in (0..handles.len() as u16).map(DeviceId) {
         if handles[id.index()].is_none() {
@@ -98,7 +107,9 @@ fn is_there(array: &schema::Array, devices: &Devices, force: bool) -> Result<boo
     if own.is_empty() || force {
         return Ok(!own.is_empty());
     }
-    for (id, found) in &bears {
+    let named: Vec<DeviceId> =
+        parts(array).iter().filter_map(|name| devices.by_name.get(name).copied().flatten()).collect();
+    for (id, found) in bears.iter().filter(|(id, _)| named.contains(id)) {
         let what = match found {
             Found::Member(other) if other.name != name => format!("a member of array {} ({})", other.name, other.array),
             Found::Log(log) if !own.contains(&log.identity.array) => {
@@ -109,6 +120,31 @@ fn is_there(array: &schema::Array, devices: &Devices, force: bool) -> Result<boo
         return Err(ServeError::Stranger { array: name, device: devices.name_of(*id).to_owned(), what });
     }
     Ok(true)
+}
+
+/// Keeps those of the configured spares that hold nothing and take no part already.
+fn keep_spares(array: &schema::Array, booted: &mut BootedArray, devices: &Devices) -> Result<(), ServeError> {
+    let name = array.name.to_string();
+    for spare in &array.spares {
+        let spare = spare.to_string();
+        let Some(&Some(id)) = devices.by_name.get(&spare) else { continue };
+        if booted.map.members.iter().flatten().any(|member| member.device == id) {
+            continue;
+        }
+        let (found, what) = look(&devices.set, id)?;
+        let is_foreign = matches!(found, Found::Nothing) && what.is_some();
+        let uuid = base::uuid::Uuid::from_random([entropy(), entropy()]);
+        let blocks = devices.set.device(id).blocks();
+        if is_foreign || !booted.keep_spare(id, blocks, &found, uuid) {
+            let what = what.unwrap_or_default();
+            tracing::warn!(
+                array = name,
+                spare,
+                "the spare bears {what} and is not used; brindle drive add --force takes it"
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Makes an array, after everything has been looked at that might speak against it.

@@ -66,6 +66,9 @@ impl Devices {
         check_names(config)?;
         let to_make: Vec<String> =
             config.arrays.iter().filter(|array| !may_be_borne(array, config)).flat_map(parts).collect();
+        // A spare holds nothing that could be missing.
+        let spares = config.arrays.iter().flat_map(|array| &array.spares).map(ToString::to_string);
+        let to_make: Vec<String> = to_make.into_iter().chain(spares).collect();
         let (mut opened, mut by_name, mut made, mut notes) = (Vec::new(), BTreeMap::new(), Vec::new(), Vec::new());
         for device in &config.devices {
             let name = device.name().to_string();
@@ -116,17 +119,24 @@ impl Devices {
 
     /// Looks whether a device that is about to be overwritten bears something.
     pub(super) fn bears(&self, id: DeviceId) -> Result<Option<String>, ServeError> {
-        let mut handle = SyncHandle::new(&self.set, id);
-        let failed = |error| ServeError::Device { name: self.name_of(id).to_owned(), error };
-        let areas = handle.signature_areas().map_err(failed)?;
-        // Ours first: it says which array.
-        Ok(match probe(&mut [Some(handle)], DeviceId(0))? {
-            Found::Member(superblock) => Some(format!("a member of array {} ({})", superblock.name, superblock.array)),
-            Found::Log(log) => Some(format!("a log copy of array {}", log.identity.array)),
-            Found::Unusable(why) => Some(format!("something of Brindle's that cannot be used ({why})")),
-            Found::Nothing => raid::foreign_signature(&areas.head, &areas.tail).map(|signature| signature.to_string()),
-        })
+        Ok(look(&self.set, id)?.1)
     }
+}
+
+/// What a device bears, and in words if it is anything.
+pub(super) fn look(set: &Arc<DeviceSet>, id: DeviceId) -> Result<(Found, Option<String>), ServeError> {
+    let mut handle = SyncHandle::new(set, id);
+    let failed = |error| ServeError::Device { name: set.device(id).name().to_owned(), error };
+    let areas = handle.signature_areas().map_err(failed)?;
+    // Ours first: it says which array.
+    let found = probe(&mut [Some(handle)], DeviceId(0))?;
+    let what = match &found {
+        Found::Member(superblock) => Some(format!("a member of array {} ({})", superblock.name, superblock.array)),
+        Found::Log(log) => Some(format!("a log copy of array {}", log.identity.array)),
+        Found::Unusable(why) => Some(format!("something of Brindle's that cannot be used ({why})")),
+        Found::Nothing => raid::foreign_signature(&areas.head, &areas.tail).map(|signature| signature.to_string()),
+    };
+    Ok((found, what))
 }
 
 /// Refuses a device that is named twice, by links perhaps: the lock would only say that we ourselves hold it.
@@ -164,10 +174,18 @@ pub(super) fn parts(array: &Array) -> Vec<String> {
     array.members.iter().chain(logs).map(ToString::to_string).collect()
 }
 
+/// Whether a device may have become an array's while it was served: it is a spare of it, or no array names it.
+pub(super) fn may_have_joined(device: &Device, array: &Array, config: &Config) -> bool {
+    let name = device.name();
+    let names = |array: &Array| array.spares.contains(name) || parts(array).contains(&name.to_string());
+    array.spares.contains(name) || !config.arrays.iter().any(names)
+}
+
 /// Whether any member that is there says that it is of the array, or says nothing that can be understood. Where all of them
 /// say otherwise, or nothing, the array does not exist: perhaps a start was cut while it made the first files.
 fn may_be_borne(array: &Array, config: &Config) -> bool {
-    let mut members = config.devices.iter().filter(|device| array.members.contains(device.name()));
+    let is_named = |name: &config::Name| array.members.contains(name) || array.spares.contains(name);
+    let mut members = config.devices.iter().filter(|device| is_named(device.name()));
     members.any(|device| {
         let Some(path) = device.path().filter(|path| path.exists()) else { return false };
         match superblocks(path) {

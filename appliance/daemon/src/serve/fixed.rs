@@ -19,7 +19,7 @@ pub(super) struct Placed {
     pub(super) id: Option<DeviceId>,
     /// The array that names it, by its place in the configuration.
     pub(super) array: Option<usize>,
-    /// What it is for, for people.
+    /// What the configuration has it for, for people.
     pub(super) role: String,
     /// Its place in the array, if it took part at the start.
     pub(super) place: Option<Place>,
@@ -67,14 +67,18 @@ fn placed(device: &config::Device, config: &Config, devices: &Devices, booted: &
     }
     let name = device.name();
     let is_copy = |array: &config::Array| array.log.as_ref().is_some_and(|log| log.devices.contains(name));
-    let array = config.arrays.iter().position(|array| array.members.contains(name) || is_copy(array));
+    let is_spare = |array: &config::Array| array.spares.contains(name);
+    let is_of = |array: &config::Array| array.members.contains(name) || is_copy(array) || is_spare(array);
+    let array = config.arrays.iter().position(is_of);
     let place = array.zip(id).and_then(|(array, id)| place(id, &booted[array]));
     let role = array.map_or_else(String::new, |at| {
-        let kind = if is_copy(&config.arrays[at]) { "log" } else { "member" };
-        match place {
-            Some(Place::Member(number) | Place::Copy(number)) => format!("{} {kind} {number}", config.arrays[at].name),
-            None => format!("{} {kind}", config.arrays[at].name),
-        }
+        let array = &config.arrays[at];
+        let kind = match array {
+            array if is_copy(array) => "log",
+            array if is_spare(array) => "spare",
+            _ => "member",
+        };
+        format!("{} {kind}", array.name)
     });
     Placed { described, id, array, role, place }
 }

@@ -6,23 +6,14 @@ use std::time::Duration;
 
 use base::metrics::{KillCause, OpMetrics, ShardMetrics, VolumeOp};
 use base::time::Span;
-use engine::command::Verb;
 use engine::front::{Cause, Selector};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::fixed::{Place, Placed};
 use super::report::Reporter;
 use crate::connections::End;
 use crate::events::{Filter, Record, book};
-
-/// A device by its name.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct OfDevice {
-    name: String,
-}
 
 /// Events.
 #[derive(Deserialize)]
@@ -51,12 +42,12 @@ pub(super) fn only_asks(method: &str) -> bool {
 /// Carries out a method; none if there is none of this name.
 pub(super) fn call(reporter: &Reporter, method: &str, params: Value) -> Option<Result<Value, String>> {
     Some(match method {
-        "drive.fail" => fail_drive(reporter, params),
         "events.list" => list_events(reporter, params),
         "connections.list" => Ok(connections(reporter)),
         "connections.kill" => kill(reporter, params),
         "counters.show" => Ok(counters(reporter)),
-        _ => return super::volumes::call(reporter, method, params),
+        _ if method.starts_with("volume.") => return super::volumes::call(reporter, method, params),
+        _ => return super::drives::call(reporter, method, params),
     })
 }
 
@@ -70,20 +61,6 @@ fn list_events(reporter: &Reporter, params: Value) -> Result<Value, String> {
     let wait = if wait { book::MAX_WAIT } else { Duration::ZERO };
     let (events, last) = reporter.events.list(&filter, wait)?;
     Ok(json!(Listed { events, last }))
-}
-
-/// Uses a drive no longer.
-fn fail_drive(reporter: &Reporter, params: Value) -> Result<Value, String> {
-    let OfDevice { name } = take(params)?;
-    let placed = find(reporter, &name)?;
-    let array = engine_array(placed)?;
-    let verb = match placed.place {
-        Some(Place::Member(slot)) => Verb::FailMember { array, slot: base::ids::Slot(slot) },
-        Some(Place::Copy(copy)) => Verb::FailCopy { array, copy },
-        None => return Err(format!("drive {name} is not in use")),
-    };
-    reporter.shards.command(verb).map_err(|error| format!("drive {name}: {error}"))?;
-    Ok(json!({ "drive": name }))
 }
 
 /// Living connections, and those that have ended lately.
@@ -166,14 +143,4 @@ fn counters(reporter: &Reporter) -> Value {
         })
     });
     json!({ "volumes": volumes.collect::<Vec<_>>() })
-}
-
-fn find<'a>(reporter: &'a Reporter, name: &str) -> Result<&'a Placed, String> {
-    let found = reporter.fixed.devices.iter().find(|placed| placed.described.name == name);
-    found.ok_or_else(|| format!("there is no drive of the name {name}: brindle status lists them"))
-}
-
-fn engine_array(placed: &Placed) -> Result<base::ids::ArrayId, String> {
-    let array = placed.array.ok_or_else(|| format!("drive {} belongs to no array", placed.described.name))?;
-    Ok(base::ids::ArrayId(array as u16))
 }

@@ -10,15 +10,18 @@ use base::metrics::{Counter, DeviceMetrics, Metrics};
 use base::snapshot::Snapshot;
 use engine::map::ArrayMap;
 use engine::status::{JobStatus, ShardStatus};
-use runtime::StatsReader;
 use runtime::confine::Confinement;
+use runtime::{DeviceSet, StatsReader};
 
-use super::fixed::{Place, Placed};
+use super::drives::{Use, UseKind, uses};
+use super::fixed::Placed;
 use super::shards::Shards;
 use super::volumes;
 use crate::connections::ConnectionStatus;
 use crate::events::Events;
-use crate::status::{ArrayStatus, DeviceErrors, DeviceStatus, ListenerStatus, LogStatus, ReactorStatus, Status};
+use crate::status::{
+    ArrayStatus, DeviceErrors, DeviceStatus, ListenerStatus, LogStatus, ReactorStatus, RebuildStatus, Status,
+};
 
 /// What does not change while serving.
 pub(super) struct Fixed {
@@ -42,6 +45,7 @@ impl Fixed {
 pub(super) struct Reporter {
     pub(super) fixed: Fixed,
     pub(super) shards: Shards,
+    pub(super) devices: Arc<DeviceSet>,
     pub(super) stats: StatsReader,
     pub(super) metrics: Arc<Metrics>,
     pub(super) events: Events,
@@ -81,7 +85,7 @@ impl Reporter {
             });
         }
         status.arrays = (0..fixed.maps.len()).map(|index| self.array(index, &shards)).collect();
-        status.devices = self.devices(&status.arrays);
+        status.devices = self.devices(&shards, &status.arrays);
         for said in &shards {
             let told = |one: &engine::status::ConnectionStatus| self.connection(said.shard, one);
             status.connections.extend(said.connections.iter().map(told));
@@ -125,9 +129,10 @@ impl Reporter {
         let blocks = |count: fn(&engine::array::Usage) -> u64| {
             parts.iter().map(|part| count(&part.usage)).sum::<u64>() * BLOCK as u64
         };
+        let is_rebuilding = newest.is_some_and(|part| !part.rebuilding_members.is_empty());
         let missing_copies = newest.map_or_else(Vec::new, |part| part.missing_copies.clone());
         let state = match service {
-            "read-write" if missing_members.is_empty() && missing_copies.is_empty() => "optimal",
+            "read-write" if missing_members.is_empty() && missing_copies.is_empty() && !is_rebuilding => "optimal",
             "read-write" => "degraded",
             other => other,
         };
@@ -140,6 +145,14 @@ impl Reporter {
             chunk_bytes: u64::from(map.geometry.chunk_blocks()) * BLOCK as u64,
             capacity_bytes: map.geometry.blocks() * BLOCK as u64,
             missing_members,
+            rebuild: parts.iter().find_map(|part| part.rebuild).map(|rebuild| RebuildStatus {
+                member: rebuild.slot,
+                done_bytes: rebuild.done_bytes,
+                bytes: rebuild.bytes,
+                bytes_per_second: rebuild.bytes_a_second,
+                seconds_left: rebuild.seconds_left,
+                paused: rebuild.paused,
+            }),
             slow_members: slow_members.into_iter().collect(),
             log: Some(LogStatus {
                 mode: match map.mode {
@@ -156,30 +169,28 @@ impl Reporter {
         }
     }
 
-    fn devices(&self, arrays: &[ArrayStatus]) -> Vec<DeviceStatus> {
+    fn devices(&self, shards: &[ShardStatus], arrays: &[ArrayStatus]) -> Vec<DeviceStatus> {
+        let uses = uses(&self.fixed, shards);
         let device = |placed: &Placed| {
-            let Placed { described, id, array, role, place } = placed;
-            let array = array.map(|at| &arrays[at]);
-            let is_excluded = |array: &ArrayStatus| match place {
-                Some(Place::Member(slot)) => array.missing_members.contains(slot),
-                Some(Place::Copy(copy)) => array.log.as_ref().is_some_and(|log| log.missing_copies.contains(copy)),
-                // It was left out at the start.
-                None => true,
-            };
-            let state = match array {
+            let Placed { described, id, array, role, .. } = placed;
+            let used = id.and_then(|id| uses.get(&id));
+            let state = match (used, array) {
                 _ if id.is_none() => "missing",
-                None => "unused",
-                Some(array) if is_excluded(array) => "excluded",
-                Some(_) => "active",
+                (Some(Use { kind: UseKind::Member { rebuilding: true, .. }, .. }), _) => "rebuilding",
+                (Some(Use { kind: UseKind::Spare, .. }), _) => "spare",
+                (Some(_), _) => "active",
+                (None, Some(_)) => "excluded",
+                (None, None) => "unused",
             };
+            let role = used.map_or_else(|| role.clone(), |used| used.role(&arrays[used.array].name));
             let sum = |counter: fn(&DeviceMetrics) -> &Counter| {
                 let shards =
                     id.iter().flat_map(|id| self.metrics.shards().iter().map(|shard| &shard.devices[id.index()]));
                 shards.map(|device| counter(device).get()).sum()
             };
-            let is_slow = |array: &ArrayStatus| match place {
-                Some(Place::Member(slot)) => array.slow_members.contains(slot),
-                Some(Place::Copy(_)) | None => false,
+            let is_slow = |used: &Use| match used.kind {
+                UseKind::Member { slot, .. } => arrays[used.array].slow_members.contains(&slot),
+                UseKind::Copy(_) | UseKind::Spare => false,
             };
             DeviceStatus {
                 errors: DeviceErrors {
@@ -188,12 +199,12 @@ impl Reporter {
                     corrected_blocks: sum(|device| &device.corrected_blocks),
                     uncorrected_blocks: sum(|device| &device.uncorrected_blocks),
                 },
-                slow: array.is_some_and(is_slow),
+                slow: used.is_some_and(is_slow),
                 name: described.name.clone(),
                 kind: described.kind.to_owned(),
                 path: described.path.clone(),
                 bytes: described.bytes,
-                role: role.clone(),
+                role,
                 state: state.to_owned(),
             }
         };

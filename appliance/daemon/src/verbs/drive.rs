@@ -1,33 +1,77 @@
 //! `brindle drive ...`
 
 use std::error::Error;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
 use super::{consent, socket_of};
-use crate::cli::DriveCommand;
+use crate::cli::{DriveCommand, Server};
 use crate::control_client::{call, status};
+use crate::status::DeviceStatus;
 
 /// Does what is asked; what to print.
 pub fn run(command: &DriveCommand) -> Result<String, Box<dyn Error>> {
     match command {
         DriveCommand::Fail { name, consent, server } => {
             let socket = socket_of(server)?;
-            let drives = status(&socket)?.devices;
-            let drive = drives.iter().find(|drive| drive.name == *name);
-            let drive = drive.ok_or_else(|| {
-                let known: Vec<_> = drives.iter().map(|drive| drive.name.as_str()).collect();
-                format!("there is no drive of the name {name}; there are {}", known.join(", "))
-            })?;
+            let drive = find(&socket, name)?;
             let plan = format!(
                 "Drive {name} ({}) is {} and will be used no longer: what it holds goes stale at once, and it can only come back \
                  by being rebuilt.",
-                if drive.role.is_empty() { "of no array" } else { &drive.role },
+                role(&drive),
                 drive.state
             );
             consent::ask(&plan, *consent)?;
             let result: Value = call(&socket, "drive.fail", &json!({ "name": name }))?;
-            Ok(if server.json { format!("{result}\n") } else { format!("drive {name} is used no longer\n") })
+            Ok(said(server, &result, format!("drive {name} is used no longer")))
+        }
+        DriveCommand::Add { name, array, force, consent, server } => {
+            let socket = socket_of(server)?;
+            let drive = find(&socket, name)?;
+            let plan = format!(
+                "Drive {name} ({}, at {}) is {} and will be a spare of array {array}: it takes the place of a member by itself, \
+                 and what it holds is overwritten then.",
+                role(&drive),
+                drive.path,
+                drive.state
+            );
+            consent::ask(&plan, *consent)?;
+            let params = json!({ "name": name, "array": array, "force": force });
+            let result: Value = call(&socket, "drive.add", &params)?;
+            Ok(said(server, &result, format!("drive {name} is a spare of array {array}")))
+        }
+        DriveCommand::Replace { old, new, force, consent, server } => {
+            let socket = socket_of(server)?;
+            let (gone, drive) = (find(&socket, old)?, find(&socket, new)?);
+            let plan = format!(
+                "Drive {new} ({}, at {}) is {} and takes the place of {old} ({}): what it holds is overwritten, and {old} can \
+                 never come back to its place.",
+                role(&drive),
+                drive.path,
+                drive.state,
+                role(&gone)
+            );
+            consent::ask(&plan, *consent)?;
+            let result: Value = call(&socket, "drive.replace", &json!({ "old": old, "new": new, "force": force }))?;
+            let member = &result["member"];
+            let text = format!("drive {new} is member {member} now and is being rebuilt; brindle status shows how far");
+            Ok(said(server, &result, text))
         }
     }
+}
+
+fn find(socket: &Path, name: &str) -> Result<DeviceStatus, Box<dyn Error>> {
+    let drives = status(socket)?.devices;
+    let known: Vec<_> = drives.iter().map(|drive| drive.name.clone()).collect();
+    let found = drives.into_iter().find(|drive| drive.name == name);
+    Ok(found.ok_or_else(|| format!("there is no drive of the name {name}; there are {}", known.join(", ")))?)
+}
+
+fn role(drive: &DeviceStatus) -> &str {
+    if drive.role.is_empty() { "of no array" } else { &drive.role }
+}
+
+fn said(server: &Server, result: &Value, text: String) -> String {
+    if server.json { format!("{result}\n") } else { text + "\n" }
 }

@@ -1,6 +1,7 @@
 //! What the command line asks of a serving process: each verb shows what it is about to do, asks where that cannot be undone,
 //! has the method carried out over the control socket, and says how it ended.
 
+pub mod array;
 pub mod connections;
 pub mod consent;
 pub mod drive;

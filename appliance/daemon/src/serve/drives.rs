@@ -1,0 +1,210 @@
+//! What drives are used for now, by what the shards say, and what an operator may have done with them: failed, kept as
+//! spares, put in the place of others.
+
+use std::collections::BTreeMap;
+
+use base::ids::{ArrayId, DeviceId, Slot};
+use base::uuid::Uuid;
+use engine::boot::Found;
+use engine::command::Verb;
+use engine::coordinator::Spare;
+use engine::status::ShardStatus;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::devices::look;
+use super::entropy;
+use super::fixed::{Place, Placed};
+use super::methods::take;
+use super::report::{Fixed, Reporter};
+
+/// What a drive is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Use {
+    /// The array's place in the configuration.
+    pub(super) array: usize,
+    pub(super) kind: UseKind,
+}
+
+/// As what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum UseKind {
+    Member { slot: u8, rebuilding: bool },
+    Copy(u8),
+    Spare,
+}
+
+impl Use {
+    /// In words, with the array's name.
+    pub(super) fn role(self, array: &str) -> String {
+        match self.kind {
+            UseKind::Member { slot, .. } => format!("{array} member {slot}"),
+            UseKind::Copy(copy) => format!("{array} log {copy}"),
+            UseKind::Spare => format!("{array} spare"),
+        }
+    }
+}
+
+/// What the open drives are used for now. As long as no shard says anything, as they were at the start.
+pub(super) fn uses(fixed: &Fixed, shards: &[ShardStatus]) -> BTreeMap<DeviceId, Use> {
+    let mut uses = BTreeMap::new();
+    for (array, map) in fixed.maps.iter().enumerate() {
+        let parts: Vec<_> = shards.iter().filter_map(|said| said.arrays.get(array)).collect();
+        let (members, copies, rebuilding) = match parts.iter().max_by_key(|part| part.epoch) {
+            Some(newest) => (newest.members.clone(), newest.copies.clone(), newest.rebuilding_members.clone()),
+            None => (
+                map.members.iter().map(|member| Some(member.as_ref()?.device)).collect(),
+                map.copies.clone(),
+                Vec::new(),
+            ),
+        };
+        let spares = parts.iter().flat_map(|part| &part.spares).map(|&device| (device, UseKind::Spare));
+        let members = (0u8..).zip(members).filter_map(|(slot, device)| {
+            Some((device?, UseKind::Member { slot, rebuilding: rebuilding.contains(&slot) }))
+        });
+        let copies = (0u8..).zip(copies).filter_map(|(copy, device)| Some((device?, UseKind::Copy(copy))));
+        // Whoever is a member meanwhile is a spare no longer.
+        let all = spares.chain(copies).chain(members);
+        uses.extend(all.map(|(device, kind)| (device, Use { array, kind })));
+    }
+    uses
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OfDrive {
+    name: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Add {
+    name: String,
+    array: String,
+    #[serde(default)]
+    force: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Replace {
+    old: String,
+    new: String,
+    #[serde(default)]
+    force: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OfRebuild {
+    array: String,
+    paused: bool,
+}
+
+/// Carries out a method; none if there is none of this name.
+pub(super) fn call(reporter: &Reporter, method: &str, params: Value) -> Option<Result<Value, String>> {
+    Some(match method {
+        "drive.fail" => fail(reporter, params),
+        "drive.add" => add(reporter, params),
+        "drive.replace" => replace(reporter, params),
+        "array.rebuild" => rebuild(reporter, params),
+        _ => return None,
+    })
+}
+
+/// Uses a drive no longer.
+fn fail(reporter: &Reporter, params: Value) -> Result<Value, String> {
+    let OfDrive { name } = take(params)?;
+    let placed = find(reporter, &name)?;
+    let used = placed.id.and_then(|id| uses(&reporter.fixed, &reporter.shards.statuses()).get(&id).copied());
+    let used = used.ok_or_else(|| format!("drive {name} is not in use"))?;
+    let array = ArrayId(used.array as u16);
+    let verb = match used.kind {
+        UseKind::Member { slot, .. } => Verb::FailMember { array, slot: Slot(slot) },
+        UseKind::Copy(copy) => Verb::FailCopy { array, copy },
+        UseKind::Spare => return Err(format!("drive {name} is a spare and not in use")),
+    };
+    reporter.shards.command(verb).map_err(|error| format!("drive {name}: {error}"))?;
+    Ok(json!({ "drive": name }))
+}
+
+/// Keeps a drive as a spare.
+fn add(reporter: &Reporter, params: Value) -> Result<Value, String> {
+    let Add { name, array, force } = take(params)?;
+    let at = array_of(reporter, &array)?;
+    let spare = free_drive(reporter, &name, at, force)?;
+    let verb = Verb::AddSpare { array: ArrayId(at as u16), spare };
+    reporter.shards.command(verb).map_err(|error| format!("drive {name}: {error}"))?;
+    Ok(json!({ "drive": name, "array": array }))
+}
+
+/// Puts a drive in the place of one that is out.
+fn replace(reporter: &Reporter, params: Value) -> Result<Value, String> {
+    let Replace { old, new, force } = take(params)?;
+    let placed = find(reporter, &old)?;
+    let shards = reporter.shards.statuses();
+    if let Some(used) = placed.id.and_then(|id| uses(&reporter.fixed, &shards).get(&id).copied()) {
+        let role = used.role(&reporter.fixed.maps[used.array].name);
+        return Err(format!("drive {old} is {role} and in use: brindle drive fail {old} first"));
+    }
+    let at = placed.array.ok_or_else(|| format!("drive {old} belongs to no array"))?;
+    let part = shards.iter().filter_map(|said| said.arrays.get(at)).max_by_key(|part| part.epoch);
+    let empty = part.ok_or("the reactors are too busy to say how they are: try again")?.missing_members.clone();
+    let slot = match (placed.place, &empty[..]) {
+        (Some(Place::Member(slot)), empty) if empty.contains(&slot) => slot,
+        (_, &[only]) => only,
+        (_, []) => return Err(format!("the array of drive {old} has no place without a member")),
+        _ => return Err(format!("the array lacks members {empty:?}, and nobody knows which of them drive {old} was")),
+    };
+    let spare = free_drive(reporter, &new, at, force)?;
+    let verb = Verb::Replace { array: ArrayId(at as u16), slot: Slot(slot), spare };
+    reporter.shards.command(verb).map_err(|error| format!("drive {new}: {error}"))?;
+    Ok(json!({ "drive": new, "array": reporter.fixed.maps[at].name, "member": slot }))
+}
+
+/// Lets a rebuild wait, or go on.
+fn rebuild(reporter: &Reporter, params: Value) -> Result<Value, String> {
+    let OfRebuild { array, paused } = take(params)?;
+    let at = array_of(reporter, &array)?;
+    let verb = Verb::PauseRebuild { array: ArrayId(at as u16), paused };
+    reporter.shards.command(verb).map_err(|error| format!("array {array}: {error}"))?;
+    Ok(json!({ "array": array, "paused": paused }))
+}
+
+/// A drive that may be overwritten: nothing uses it, and it bears nothing, or the operator insists.
+fn free_drive(reporter: &Reporter, name: &str, array: usize, force: bool) -> Result<Spare, String> {
+    let placed = find(reporter, name)?;
+    let device = placed.id.ok_or_else(|| format!("nothing is at the path of drive {name}"))?;
+    if placed.array.is_some_and(|other| other != array) {
+        return Err(format!("drive {name} belongs to another array ({})", placed.role));
+    }
+    match uses(&reporter.fixed, &reporter.shards.statuses()).get(&device) {
+        Some(Use { kind: UseKind::Spare, array: of }) if *of == array => {}
+        Some(used) => {
+            let role = used.role(&reporter.fixed.maps[used.array].name);
+            return Err(format!("drive {name} is in use, as {role}"));
+        }
+        None => {}
+    }
+    let (found, what) = look(&reporter.devices, device).map_err(|error| error.to_string())?;
+    let was_never_whole = matches!(&found, Found::Member(said) if said.array == reporter.fixed.maps[array].uuid
+        && matches!(said.entry().state, raid::State::Rebuilding { .. }));
+    if let Some(what) = what
+        && !force
+        && !was_never_whole
+    {
+        return Err(format!("drive {name} bears {what}: say --force if that is to be overwritten"));
+    }
+    let blocks = reporter.devices.device(device).blocks();
+    Ok(Spare { device, blocks, uuid: Uuid::from_random([entropy(), entropy()]) })
+}
+
+fn find<'a>(reporter: &'a Reporter, name: &str) -> Result<&'a Placed, String> {
+    let found = reporter.fixed.devices.iter().find(|placed| placed.described.name == name);
+    found.ok_or_else(|| format!("there is no drive of the name {name}: brindle status lists them"))
+}
+
+fn array_of(reporter: &Reporter, name: &str) -> Result<usize, String> {
+    let found = reporter.fixed.maps.iter().position(|map| map.name == name);
+    found.ok_or_else(|| format!("there is no array of the name {name}: brindle status lists them"))
+}
