@@ -104,17 +104,24 @@ fn a_spare_takes_over_by_itself_and_then_the_array_bears_the_next_loss() {
     assert!(said.contains("drive s1 is member 0 now"), "{said}");
     client.write(41, 1, 0xef);
     healed(&place);
+
+    // One that was out comes back only as a new one.
+    run(&place, &["drive", "fail", "d2", "--yes"]).unwrap();
+    client.write(42, 1, 0xf0);
+    assert!(run(&place, &["drive", "replace", "d2", "d2", "--yes"]).unwrap_err().contains("--force"));
+    run(&place, &["drive", "replace", "d2", "d2", "--force", "--yes"]).unwrap();
+    healed(&place);
     server.stop();
 
     // Both newcomers are found at the next start, and hold what the others are lost with.
     let server = place.serve(&text, &[]);
     assert_eq!(state_of(&place, "s1"), ("active".into(), "a0 member 0".into()));
-    run(&place, &["drive", "fail", "d2", "--yes"]).unwrap();
+    run(&place, &["drive", "fail", "s0", "--yes"]).unwrap();
     let mut client = Client::connect(&server);
     for lba in (0..1024).step_by(16) {
         assert!(client.holds(lba, (lba / 16) as u8 + 1), "block {lba}");
     }
-    assert!(client.holds(40, 0xee) && client.holds(41, 0xef));
+    assert!(client.holds(40, 0xee) && client.holds(41, 0xef) && client.holds(42, 0xf0));
     server.stop();
 }
 
