@@ -2,14 +2,17 @@
 //! from these structures: the comments here are what operators read.
 
 use core::fmt;
+mod defaults;
+
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-use base::time::Span;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::IntoDeserializer;
 use serde::de::value::StrDeserializer;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+pub(crate) use defaults::*;
 
 use crate::values::{Name, Nqn, Percent, Size, SocketAddress, TimeSpan, VolumePath};
 
@@ -540,89 +543,4 @@ impl Hosts {
             Self::Listed(hosts) => hosts.iter().any(|nqn| nqn.as_str() == host),
         }
     }
-}
-
-impl Default for Reactors {
-    fn default() -> Self {
-        Self {
-            cores: None,
-            count: None,
-            polling: Polling::default(),
-            spin: default_spin(),
-            memory: default_memory(),
-            hugepages: Hugepages::default(),
-        }
-    }
-}
-
-impl Default for Drives {
-    fn default() -> Self {
-        Self { max_read_errors: default_max_read_errors(), slow: SlowPolicy::default() }
-    }
-}
-
-impl Default for Rebuild {
-    fn default() -> Self {
-        Self { rate: None, latency: default_rebuild_latency() }
-    }
-}
-
-impl Default for Destage {
-    fn default() -> Self {
-        Self { age: default_age(), high_watermark: default_high_watermark() }
-    }
-}
-
-impl Default for Events {
-    fn default() -> Self {
-        Self { path: None, max_size: default_events_size() }
-    }
-}
-
-const fn default_events_size() -> Size {
-    Size::from_mib(16)
-}
-
-const fn default_spin() -> TimeSpan {
-    TimeSpan(Span::from_micros(50))
-}
-
-pub(crate) const fn default_memory() -> Size {
-    Size::from_mib(256)
-}
-
-pub(crate) const fn default_chunk() -> Size {
-    Size(64 << 10)
-}
-
-pub(crate) const fn default_lanes() -> u16 {
-    16
-}
-
-const fn default_log_timeout() -> TimeSpan {
-    TimeSpan(Span::from_secs(10))
-}
-
-pub(crate) const fn default_silence() -> TimeSpan {
-    TimeSpan(Span::from_secs(30))
-}
-
-const fn default_address_grace() -> TimeSpan {
-    TimeSpan(Span::from_millis(500))
-}
-
-const fn default_rebuild_latency() -> TimeSpan {
-    TimeSpan(Span::from_millis(20))
-}
-
-const fn default_age() -> TimeSpan {
-    TimeSpan(Span::from_secs(5))
-}
-
-const fn default_max_read_errors() -> u32 {
-    20
-}
-
-const fn default_high_watermark() -> Percent {
-    Percent(75)
 }
