@@ -24,6 +24,7 @@ const NEEDS: &[Need] = &[
     Need { what: "xz", package: Some("xz-utils"), why: "unpacks the guest's modules" },
     Need { what: "mke2fs", package: Some("e2fsprogs"), why: "makes the guest's root image" },
     Need { what: "flock", package: Some("util-linux"), why: "builds the guest once at a time" },
+    Need { what: "ip", package: Some("iproute2"), why: "makes the network namespaces in which addresses go away" },
     Need { what: "awk", package: Some("mawk"), why: "reads package lists" },
     Need { what: "od", package: Some("coreutils"), why: "finds the kernel in its image" },
     Need {
