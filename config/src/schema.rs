@@ -1,9 +1,9 @@
 //! What a configuration may say. The JSON Schema, the reference documentation and the check of a file's shape are all made
 //! from these structures: the comments here are what operators read.
 
-use core::fmt;
 mod defaults;
 
+use core::fmt;
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
