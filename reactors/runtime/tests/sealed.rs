@@ -6,13 +6,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitCode, Output};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, RwLock};
 
 use runtime::SignalStack;
 use runtime::sealed::{
-    Current, InitToken, MemoryReport, Policy, Protection, RegionKind, SealError, Sealed, SealingAllocator, report,
-    seal_or_share,
+    InitToken, MemoryReport, Policy, Protection, RegionKind, SealError, Sealed, SealingAllocator, report, seal_or_share,
 };
 
 #[global_allocator]
@@ -315,8 +314,8 @@ fn sealed_for_good(protection: Protection) {
 /// Values are replaced while others read: each reader sees one whole value, and old ones go with their last reader.
 fn swaps() {
     const ROUNDS: u64 = 400;
-    let current = Arc::new(Current::new(seal_or_share("table", vec![0u64; 600])));
-    let first = current.get();
+    let current = Arc::new(RwLock::new(seal_or_share("table", vec![0u64; 600])));
+    let first = current.read().expect("nobody panics while holding it").clone();
     assert!(first.is_kept() && access_at(first.as_ptr() as usize) == "r--p");
     let readers: Vec<_> = (0..3)
         .map(|_| {
@@ -324,7 +323,7 @@ fn swaps() {
             std::thread::spawn(move || {
                 let mut last = 0;
                 while last < ROUNDS {
-                    let table = current.get();
+                    let table = current.read().expect("nobody panics while holding it").clone();
                     assert!(table.iter().all(|&entry| entry == table[0]) && table[0] >= last);
                     last = table[0];
                 }
@@ -332,7 +331,8 @@ fn swaps() {
         })
         .collect();
     for round in 1..=ROUNDS {
-        let before = current.replace("table", vec![round; 600]);
+        let next = seal_or_share("table", vec![round; 600]);
+        let before = std::mem::replace(&mut *current.write().expect("nobody panics while holding it"), next);
         assert_eq!(before[0], round - 1);
     }
     for reader in readers {

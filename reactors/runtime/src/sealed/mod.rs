@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `section_sys` | [`sealed_static!`](crate::sealed_static): statics, written only with the [`InitToken`] |
 //! | `arena_sys` | [`SealingAllocator`]: everything that a value owns, copied into pages of its own |
-//! | `value_sys` | [`Sealed`], [`Current`]: values there, and how they are replaced |
+//! | `value_sys` | [`Sealed`]: values there, and snapshots of them that can be replaced |
 //! | `fault_sys` | what a write to them leads to, and how it is told |
 //! | `regions` | the table of what is sealed |
 //!
@@ -31,7 +31,7 @@ pub use arena_sys::SealingAllocator;
 pub use regions::{Protection, Region, RegionKind};
 pub use section_sys::SealedStatic;
 use section_sys::settings;
-pub use value_sys::{Current, Sealed, seal_or_share};
+pub use value_sys::{Sealed, seal_or_share};
 
 /// What a write to sealed memory leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::ops::Deref;
 use std::ptr::NonNull;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use base::snapshot::{Plain, Snapshot};
 
@@ -87,32 +87,6 @@ impl<T> Clone for Sealed<T> {
 impl<T: fmt::Debug> fmt::Debug for Sealed<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         (**self).fmt(f)
-    }
-}
-
-/// The newest of a row of values. A change makes and seals the next value beside the one that is read, then swaps the
-/// pointer; whoever still reads the old one holds it, and the last of them gives its pages back. Nothing that was sealed is
-/// ever writable.
-///
-/// It is for the control side: taking a hold waits for a swap. Reactors are sent theirs by message.
-#[derive(Debug)]
-pub struct Current<T: 'static>(RwLock<Snapshot<T>>);
-
-impl<T: Plain> Current<T> {
-    /// Begins with a value.
-    pub fn new(value: Snapshot<T>) -> Self {
-        Self(RwLock::new(value))
-    }
-
-    /// A hold on the newest value.
-    pub fn get(&self) -> Snapshot<T> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Seals a value and makes it the newest one; gives the one before.
-    pub fn replace(&self, name: &str, value: T) -> Snapshot<T> {
-        let next = seal_or_share(name, value);
-        std::mem::replace(&mut *self.0.write().unwrap_or_else(PoisonError::into_inner), next)
     }
 }
 
