@@ -139,3 +139,26 @@ pub enum Failure {
         failure: Box<Failure>,
     },
 }
+
+impl Failure {
+    /// Whether hosts were told what is not so: the only promises that end where damage verifies and is believed.
+    pub fn is_of_content(&self) -> bool {
+        match self {
+            Self::Content { .. }
+            | Self::Exposed { .. }
+            | Self::Atomicity { .. }
+            | Self::TornRead { .. }
+            | Self::Miscompare { .. }
+            | Self::Refused { .. } => true,
+            Self::Carving { .. }
+            | Self::Parity { .. }
+            | Self::Member { .. }
+            | Self::Log { .. }
+            | Self::ConfirmedEarly { .. }
+            | Self::Buffers { .. }
+            | Self::Stuck { .. }
+            | Self::Boot(_)
+            | Self::AfterLoss { .. } => false,
+        }
+    }
+}

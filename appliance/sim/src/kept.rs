@@ -1,19 +1,48 @@
-//! The seeds that once failed, as `seeds.txt` lists them: a seed, perhaps the level that it was run at, and what it found.
+//! What once failed, as `seeds.txt` lists it: a seed, perhaps how it was run, and what it found.
 
 use raid::Level;
 
 const LIST: &str = include_str!("../seeds.txt");
 
-/// All of them, each with the level that it is run at, if that is not its own.
+/// A run that once failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// A seed, and the level that it is run at, if that is not its own.
+    Run(u64, Option<Level>),
+    /// A seed of damaged metadata.
+    Mangle(u64),
+}
+
+/// All of them.
 ///
 /// # Panics
 /// If a line of the list is neither a comment nor begins with a seed.
-pub fn kept_seeds() -> impl Iterator<Item = (u64, Option<Level>)> {
+pub fn kept() -> impl Iterator<Item = Kept> {
     let lines = LIST.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
-    lines.map(|line| {
-        let first = line.split_whitespace().next().unwrap_or_default();
-        let (seed, level) = first.split_once('@').map_or((first, None), |(seed, level)| (seed, Some(level)));
-        let level = level.map(|level| level.parse().ok().and_then(Level::from_code).expect("the number of a level"));
-        (seed.parse().expect("a line of seeds.txt begins with a seed or is a comment"), level)
-    })
+    lines.map(|line| parse(line.split_whitespace().next().unwrap_or_default()))
+}
+
+fn parse(word: &str) -> Kept {
+    let (seed, how) = word.split_once('@').map_or((word, None), |(seed, how)| (seed, Some(how)));
+    let seed = seed.parse().expect("a line of seeds.txt begins with a seed or is a comment");
+    match how {
+        None => Kept::Run(seed, None),
+        Some("mangle") => Kept::Mangle(seed),
+        Some(level) => {
+            let level = level.parse().ok().and_then(Level::from_code);
+            Kept::Run(seed, Some(level.expect("behind the @ stands a level's number or mangle")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_says_how_its_seed_was_run() {
+        assert_eq!(parse("12"), Kept::Run(12, None));
+        assert_eq!(parse("3048@6"), Kept::Run(3048, Some(Level::Raid6)));
+        assert_eq!(parse("7@mangle"), Kept::Mangle(7));
+    }
 }

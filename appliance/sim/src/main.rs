@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use raid::Level;
-use sim::kept::kept_seeds;
+use sim::kept::{Kept, kept};
 use sim::production::Production;
 use sim::random::scramble;
 use sim::sweep::{Cut, SweepOptions, cases, repeat, sweep_case};
@@ -144,7 +144,11 @@ fn command(mut arguments: Arguments) -> Result<(), String> {
         }
         "seeds" => {
             arguments.end()?;
-            run_seeds(kept_seeds(), None, aloud)
+            let runs =
+                kept().filter_map(|run| if let Kept::Run(seed, level) = run { Some((seed, level)) } else { None });
+            let mangled = kept().filter_map(|run| if let Kept::Mangle(seed) = run { Some(seed) } else { None });
+            run_seeds(runs, None, aloud)?;
+            mangle_seeds(mangled, None, aloud)
         }
         seed => match seed.parse() {
             Ok(seed) => run_seeds(std::iter::once((seed, None)), None, aloud),
