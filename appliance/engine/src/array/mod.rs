@@ -14,6 +14,7 @@
 //! | [`health`] | what is found out about the members |
 //! | [`peers`] | how long members take compared with their peers |
 //! | [`destage`] | from the log to the members: plan, parity, notes |
+//! | [`verdict`] | what a stripe's blocks say of each other |
 //! | [`sum`] | weighted sums of blocks: parity, and what is lost |
 //! | [`members`] | the members' writes and flushes |
 //! | [`update`] | compare, and compare and write |
@@ -44,6 +45,7 @@ pub(crate) mod stripes;
 pub(crate) mod sum;
 pub(crate) mod update;
 mod usage;
+pub mod verdict;
 pub(crate) mod walk;
 pub(crate) mod write;
 pub(crate) mod zones;
