@@ -239,6 +239,9 @@ pub struct Array {
     /// The write log. Required: without it a crash could leave parity or mirrors that do not match.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<Log>,
+    /// What becomes of the array when the last copy of its log is lost.
+    #[serde(default)]
+    pub on_log_loss: OnLogLoss,
     /// When logged data goes to the members.
     #[serde(default)]
     pub destage: Destage,
@@ -301,6 +304,17 @@ pub enum LogMode {
     WriteBack,
     /// Once the members hold it, too: slower, but a lost log loses nothing.
     WriteThrough,
+}
+
+/// What becomes of an array when the last copy of its log is lost. It is told in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnLogLoss {
+    /// Reads go on, also of what only memory holds; writes are refused as write protected.
+    #[default]
+    ReadOnly,
+    /// Nothing is served any more: reads and writes are refused as not ready.
+    Stop,
 }
 
 /// When logged data goes to the members.

@@ -7,7 +7,7 @@ use std::io::{self, IsTerminal, Read, Write as _};
 use std::path::{Path, PathBuf};
 
 use config::limits::MAX_FILE_BYTES;
-use config::{Array, Config, Device, Hosts, Loaded, LogMode, Problem, Protocol, Severity};
+use config::{Array, Config, Device, Hosts, Loaded, LogMode, OnLogLoss, Problem, Protocol, Severity};
 use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteDiagnostic, NamedSource};
 use thiserror::Error;
 
@@ -186,7 +186,12 @@ fn array_summary(array: &Array, config: &Config, budget: &Budget) -> String {
             Some(LogMode::WriteThrough) => "write-through",
             None => "in the mode it has (a new one: write-back)",
         };
-        let _ = writeln!(out, "    log: {mode} on {}, {} lanes", list(&copies), log.lanes);
+        let loss = match array.on_log_loss {
+            OnLogLoss::ReadOnly => "reads go on and writes are refused",
+            OnLogLoss::Stop => "nothing is served any more",
+        };
+        let _ =
+            writeln!(out, "    log: {mode} on {}, {} lanes; once all of it is lost, {loss}", list(&copies), log.lanes);
         if let Ok(capacity) = capacity {
             let [log, least, most, cache] = [
                 capacity.log_bytes,

@@ -129,6 +129,7 @@ fn appliance(
         shards: 1,
         force: false,
         mode: None,
+        on_log_loss: engine::map::OnLogLoss::default(),
         volumes: Vec::new(),
         cache_blocks: 2048,
         settings: DestageSettings { age: Span::from_millis(50), ..DestageSettings::default() },

@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use crate::array::MemberErrors;
 use crate::coordinator::Spare;
+use crate::map::Service;
 
 /// A command, with a number that its answer repeats.
 #[derive(Debug)]
@@ -253,6 +254,13 @@ pub enum Event {
         copy: u8,
         /// How.
         error: DeviceError,
+    },
+    /// The last copy of a log is lost.
+    LogLost {
+        /// Whose.
+        array: ArrayId,
+        /// What the array can do from now on.
+        service: Service,
     },
     /// A member could not read blocks.
     ReadErrors {

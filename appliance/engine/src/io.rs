@@ -58,6 +58,8 @@ pub enum IoError {
     NoVolume,
     /// The array takes no writes (its log or too many members are lost).
     ReadOnly,
+    /// The array serves nothing (its log is lost, and its operator wants it so).
+    Stopped,
     /// The data cannot be had: more members are lost than the level bears.
     Unreadable,
     /// What is stored is not what it was compared with.

@@ -10,6 +10,8 @@ use journal::{LogIdentity, LogLayout};
 use nvmf::subsystem::Exports;
 use raid::{Geometry, Metadata};
 
+use crate::io::IoError;
+
 /// A member as the data path sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Member {
@@ -30,6 +32,16 @@ pub enum LogMode {
     WriteBack,
 }
 
+/// What becomes of an array when the last copy of its log is lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnLogLoss {
+    /// Reads go on, writes are refused.
+    #[default]
+    ReadOnly,
+    /// Nothing is served.
+    Stop,
+}
+
 /// What an array can do at this epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Service {
@@ -37,8 +49,31 @@ pub enum Service {
     ReadWrite,
     /// No copy of the log is left: reads go on, also of what only memory holds; writes are refused.
     ReadOnly,
+    /// No copy of the log is left, and for that case the operator wants nothing to be served.
+    Stopped,
     /// More members are lost than the level bears: what needs them cannot be had, and nothing is written.
     Failed,
+}
+
+impl Service {
+    /// For people.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ReadWrite => "read-write",
+            Self::ReadOnly => "read-only",
+            Self::Stopped => "stopped",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// How a write is refused, if it is.
+    pub const fn refuses_writes(self) -> Option<IoError> {
+        match self {
+            Self::ReadWrite => None,
+            Self::ReadOnly | Self::Failed => Some(IoError::ReadOnly),
+            Self::Stopped => Some(IoError::Stopped),
+        }
+    }
 }
 
 /// One array at one epoch.
@@ -66,6 +101,8 @@ pub struct ArrayMap {
     pub incarnation: u64,
     /// When writes are acknowledged.
     pub mode: LogMode,
+    /// What becomes of it when the last log copy is lost.
+    pub on_log_loss: OnLogLoss,
     /// What it can do.
     pub service: Service,
     /// How many shards share its lanes.

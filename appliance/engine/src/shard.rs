@@ -438,11 +438,7 @@ impl Shard {
                 array: map.id,
                 name: map.name.clone(),
                 epoch: map.epoch,
-                service: match map.service {
-                    Service::ReadWrite => "read-write",
-                    Service::ReadOnly => "read-only",
-                    Service::Failed => "failed",
-                },
+                service: map.service.name(),
                 members: map.members.iter().map(|member| member.map(|member| member.device)).collect(),
                 copies: map.copies.clone(),
                 rebuilding_members: (0u8..map.members.len() as u8).filter(|&at| map.is_rebuilding(Slot(at))).collect(),

@@ -50,7 +50,7 @@ pub struct ArrayStatus {
     pub name: String,
     /// The epoch.
     pub epoch: u64,
-    /// `read-write`, `read-only` or `failed`.
+    /// `read-write`, `read-only`, `stopped` or `failed`.
     pub service: &'static str,
     /// The devices of the members by slot; none where one takes no part.
     #[serde(skip)]

@@ -151,6 +151,7 @@ fn start(devices: &mut Devices, volumes: &[&str]) -> Result<BootedArray, BootErr
         shards: 1,
         force: false,
         mode: None,
+        on_log_loss: engine::map::OnLogLoss::default(),
         volumes: spec(volumes).volumes,
         cache_blocks: 64,
         settings: DestageSettings::default(),

@@ -51,6 +51,8 @@ pub mod fault;
 pub mod image;
 pub mod kept;
 pub mod killing;
+#[cfg(test)]
+mod log_loss;
 pub mod machine;
 pub mod mesh;
 pub mod operator;

@@ -86,6 +86,7 @@ impl Subject for Production {
             shards: scenario.shards,
             force: false,
             mode: Some(mode(scenario)),
+            on_log_loss: scenario.on_log_loss,
             volumes: Vec::new(),
             cache_blocks: 0,
             settings: settings(scenario),

@@ -11,6 +11,7 @@ use base::time::Span;
 use engine::array::Limits;
 use engine::coordinator::RebuildSettings;
 use engine::limits::atomic_blocks;
+use engine::map::OnLogLoss;
 use raid::Level;
 
 use crate::carver::CarvingOptions;
@@ -99,6 +100,8 @@ pub struct Scenario {
     pub log_cache: bool,
     /// How long a log copy may take to answer.
     pub log_patience: Span,
+    /// What becomes of the array when the last log copy is lost.
+    pub on_log_loss: OnLogLoss,
     /// Whether the members are known to hold zeros when the array is made.
     pub members_are_zero: bool,
     /// Drives beside the members, which may take their places.
@@ -204,6 +207,7 @@ impl Scenario {
             member_cache,
             log_cache: member_cache && random.once_in(2),
             log_patience: Span::from_secs(10),
+            on_log_loss: OnLogLoss::ReadOnly,
             members_are_zero: random.once_in(2),
             spares: 0,
             rebuild: RebuildSettings::default(),

@@ -8,6 +8,7 @@ use core::fmt;
 use base::ids::{DeviceId, Lba};
 use base::time::Span;
 use engine::coordinator::RebuildSettings;
+use engine::map::OnLogLoss;
 use raid::Level;
 
 use crate::failure::Failure;
@@ -142,6 +143,7 @@ pub fn script(number: usize, case: Case, requests: u64) -> Scenario {
         member_cache: case.volatile_cache,
         log_cache: case.volatile_cache,
         log_patience: Span::from_secs(10),
+        on_log_loss: OnLogLoss::ReadOnly,
         members_are_zero: !number.is_multiple_of(3),
         spares: u8::from(case.damage == Damage::Rebuilding),
         rebuild: RebuildSettings { save_zones: 1, ..RebuildSettings::default() },

@@ -9,6 +9,7 @@ use engine::boot::{
 };
 use engine::coordinator::RebuildSettings;
 use engine::drives::{DriveSettings, SlowPolicy};
+use engine::map::OnLogLoss;
 use journal::LogMode;
 
 use super::devices::{Devices, look, may_have_joined, parts};
@@ -38,6 +39,10 @@ pub(super) fn boot(
             shards,
             force: options.force,
             mode: array.log.as_ref().and_then(|log| log.mode).map(mode),
+            on_log_loss: match array.on_log_loss {
+                schema::OnLogLoss::ReadOnly => OnLogLoss::ReadOnly,
+                schema::OnLogLoss::Stop => OnLogLoss::Stop,
+            },
             volumes: volumes(array),
             cache_blocks,
             settings: DestageSettings {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use base::ids::DeviceId;
 use engine::command::{Event, HostNews, VolumeWhat};
+use engine::map::Service;
 use ports::DeviceError;
 use serde_json::Value;
 
@@ -71,6 +72,14 @@ fn told(names: &Names, event: Event) -> Vec<Told> {
         }
         Event::ReadErrors { .. } | Event::TooManyErrors { .. } | Event::Slow { .. } => {
             drive_news::told(arrays, &event).into_iter().collect()
+        }
+        Event::LogLost { array, service } => {
+            let text = match service {
+                Service::Stopped => "the last copy of the log is lost: nothing is served any more (on_log_loss: stop)",
+                _ => "the last copy of the log is lost: reads go on, writes are refused",
+            };
+            let told = Told::new("log.lost", Severity::Error, text).of_array(&arrays[array.index()]);
+            vec![told.with("service", service.name())]
         }
         Event::Lost { count } => {
             let text = format!("{count} pieces of news came faster than they could be told");

@@ -60,7 +60,6 @@ use base::time::{Span, Time};
 use ports::{Buffer, DeviceError, Ports};
 
 use crate::fence::Association;
-use crate::io::IoError;
 use crate::limits::{FRAGMENT_CREDITS, LOCAL_FRAGMENTS, MAX_DESTAGES, MAX_MENDS, UPDATE_BLOCKS};
 use crate::map::{ArrayMap, LogMode, Service};
 use crate::message::{Fragment, FragmentDone, FragmentKind, Message};
@@ -499,7 +498,7 @@ impl ArrayShard {
     fn halt<P: Ports>(&mut self, work: &mut Work<'_, P>) {
         self.halted = true;
         self.walker.cancel();
-        let error = IoError::ReadOnly;
+        let error = self.map.service.refuses_writes().expect("who can write is not halted");
         for lane in self.lanes.iter_mut().flatten() {
             let groups = lane.records.iter_mut().filter_map(|record| record.group.as_mut());
             for group in groups.chain(core::iter::once(&mut lane.open)) {

@@ -28,6 +28,7 @@ use super::{ArrayShard, Purpose, Work};
 use crate::fence::Association;
 use crate::io::IoError;
 use crate::limits::{MAX_FRAGMENT_BLOCKS, RESERVED_OPERATIONS};
+use crate::map::Service;
 use crate::message::{Fragment, FragmentDone};
 
 /// Blocks that are reconstructed at a time: bounds the buffers that a degraded read takes from what is set aside.
@@ -145,6 +146,11 @@ impl ArrayShard {
         let available = work.operations.available().saturating_sub(RESERVED_OPERATIONS);
         if available < count as usize {
             return false;
+        }
+        if self.map.service == Service::Stopped {
+            self.forget_moment(key);
+            self.finish_read(key, Err(IoError::Stopped));
+            return true;
         }
         if self.reads[key].careful {
             return self.read_carefully(work, key);

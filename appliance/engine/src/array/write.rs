@@ -131,9 +131,9 @@ impl ArrayShard {
     ) {
         let Fragment { request, since, offset, .. } = fragment;
         let told = Acknowledgement { from, request, since, offset };
-        if self.map.service != Service::ReadWrite {
+        if let Some(error) = self.map.service.refuses_writes() {
             core::mem::take(&mut fragment.buffers).free(work.ports);
-            self.answers.push_back((from, told.failed(IoError::ReadOnly)));
+            self.answers.push_back((from, told.failed(error)));
             return;
         }
         let through = if self.acknowledges_from_log() {

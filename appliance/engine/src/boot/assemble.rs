@@ -23,7 +23,7 @@ use crate::array::{ArrayPart, DestageSettings, RecoveredBlock};
 use crate::coordinator::{CoordinatedArray, RebuildSettings, Spare, service};
 use crate::drives::DriveSettings;
 use crate::limits::MAX_SPARES;
-use crate::map::{ArrayMap, LogMode, Member, Service, Volume};
+use crate::map::{ArrayMap, LogMode, Member, OnLogLoss, Service, Volume};
 
 /// What is found at a device's beginning.
 #[derive(Clone, Debug)]
@@ -97,6 +97,8 @@ pub struct AssembleOptions {
     pub force: bool,
     /// When writes are acknowledged; none keeps what the log says.
     pub mode: Option<journal::LogMode>,
+    /// What becomes of it when the last log copy is lost.
+    pub on_log_loss: OnLogLoss,
     /// Volumes that are made if they are missing.
     pub volumes: Vec<CreateVolume>,
     /// Blocks that each shard's cache may hold.
@@ -275,6 +277,7 @@ fn attempt<D: SyncDevice>(
             journal::LogMode::WriteThrough => LogMode::WriteThrough,
             journal::LogMode::WriteBack => LogMode::WriteBack,
         },
+        on_log_loss: options.on_log_loss,
         service: Service::ReadWrite,
         shards: options.shards,
     };

@@ -46,7 +46,7 @@ use crate::command::Event;
 use crate::drives::DriveSettings;
 use crate::jobs::Jobs;
 use crate::limits::MAX_NEWS;
-use crate::map::{ArrayMap, Service, VolumeMap, VolumeTables};
+use crate::map::{ArrayMap, OnLogLoss, Service, VolumeMap, VolumeTables};
 use crate::message::Message;
 use crate::operations::Operations;
 use crate::status::JobStatus;
@@ -431,11 +431,16 @@ impl Coordinator {
             *superblock = None;
         }
         array.tables = tables;
+        let is_last = |map: &ArrayMap| map.copies.iter().all(Option::is_none);
+        let log_is_lost = is_last(&map) && !is_last(&array.array.map);
         array.array.map = map.clone();
         self.tell_all(|| Message::Map(map.clone()));
         let Proposal { members, copies, edit, .. } = proposal;
         if members | copies != 0 {
             self.tell(Event::Excluded { array: id, members, copies, epoch: map.epoch });
+        }
+        if log_is_lost {
+            self.tell(Event::LogLost { array: id, service: map.service });
         }
         match edit {
             Some(Edit::Join(join)) => {
@@ -470,7 +475,10 @@ pub(crate) fn service(map: &ArrayMap) -> Service {
     if !map.geometry.bears(map.missing()) {
         Service::Failed
     } else if map.copies.iter().all(Option::is_none) {
-        Service::ReadOnly
+        match map.on_log_loss {
+            OnLogLoss::ReadOnly => Service::ReadOnly,
+            OnLogLoss::Stop => Service::Stopped,
+        }
     } else {
         Service::ReadWrite
     }

@@ -173,7 +173,7 @@ impl Hub {
             }
             Ok(()) => (Status::SUCCESS, Status::SUCCESS),
             // The compare may well have been in order.
-            Err(IoError::ReadOnly) => (Status::ABORTED_FAILED_FUSED, status_of(IoError::ReadOnly)),
+            Err(error @ (IoError::ReadOnly | IoError::Stopped)) => (Status::ABORTED_FAILED_FUSED, status_of(error)),
             Err(error) => (status_of(error), Status::ABORTED_FAILED_FUSED),
         };
         connection.reply(first, of_first, 0);

@@ -1,0 +1,121 @@
+//! What becomes of an array when the last copy of its log is lost, by the operator's policy. Random runs stay within what the
+//! array promises to survive, and this is beyond it; so it is tried here, step by step.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use base::ids::{Lba, VolumeId};
+use engine::fence::Association;
+use engine::io::{IoDone, IoError, IoKind, IoRequest};
+use engine::map::OnLogLoss;
+use ports::{BufferList, Buffers};
+use raid::Level;
+
+use crate::machine::{Machine, Started, boot_devices};
+use crate::production::Production;
+use crate::rack::Rack;
+use crate::random::Random;
+use crate::scenario::Scenario;
+use crate::subject::Subject;
+use crate::trace::Trace;
+
+/// Steps within which a request ends.
+const SOON: u32 = 100_000;
+
+/// An appliance with one log copy that keeps what is dirty in it.
+pub(crate) struct Bench {
+    pub(crate) scenario: Scenario,
+    pub(crate) rack: Rc<RefCell<Rack>>,
+    machine: Option<Machine<Production>>,
+    random: Random,
+}
+
+impl Bench {
+    pub(crate) fn new(scenario: Scenario) -> Self {
+        let rack = Rc::new(RefCell::new(Rack::new(scenario.seed, &scenario.devices(), Trace::default())));
+        let mut random = Random::named(scenario.seed, "bench");
+        Production::create(&scenario, &mut boot_devices(&rack), &mut random).expect("an array");
+        Self { scenario, rack, machine: None, random }
+    }
+
+    pub(crate) fn start(&mut self) -> Result<(), String> {
+        match Machine::boot(&self.scenario, &self.rack, &mut self.random)? {
+            Started::Up(machine) => self.machine = Some(machine),
+            Started::Cut | Started::DeviceLost => unreachable!("nothing is planned"),
+        }
+        Ok(())
+    }
+
+    pub(crate) fn machine(&mut self) -> &mut Machine<Production> {
+        self.machine.as_mut().expect("it was started")
+    }
+
+    /// Carries out one request of one block; of a read the first byte.
+    pub(crate) fn ask(&mut self, kind: IoKind, lba: u64, byte: u8) -> Result<u8, IoError> {
+        let machine = self.machine();
+        let mut buffers = BufferList::EMPTY;
+        if matches!(kind, IoKind::Read | IoKind::Write) {
+            let buffer = machine.ports.pool.alloc().expect("a buffer");
+            machine.ports.pool.bytes_mut(buffer.id()).fill(byte);
+            buffers.push(&mut machine.ports.pool, buffer);
+        }
+        let blocks = u32::from(kind != IoKind::Flush);
+        let association = Association::NONE;
+        let request = IoRequest { token: 1, association, volume: VolumeId(0), kind, lba: Lba(lba), blocks, buffers };
+        machine.begin(request).expect("there is room");
+        let IoDone { result, buffers, .. } = self.await_answer();
+        let pool = &mut self.machine().ports.pool;
+        let found = buffers.first().map_or(byte, |first| pool.bytes(first)[0]);
+        buffers.free(pool);
+        result.map(|()| found)
+    }
+
+    fn await_answer(&mut self) -> IoDone {
+        for _ in 0..SOON {
+            if let Some(done) = self.machine().done() {
+                return done;
+            }
+            self.machine().step();
+        }
+        panic!("a request does not end");
+    }
+}
+
+fn with_one_copy(policy: OnLogLoss) -> Bench {
+    let mut scenario = Scenario::draw_at(2, Some(Level::Raid5));
+    scenario.log_copies = 1;
+    scenario.write_through = false;
+    scenario.destage_age = base::time::Span::from_secs(3600);
+    scenario.faults.clear();
+    scenario.degraded.clear();
+    scenario.on_log_loss = policy;
+    let mut bench = Bench::new(scenario);
+    bench.start().expect("it starts");
+    bench
+}
+
+fn lose_the_log(bench: &mut Bench) {
+    let copy = bench.scenario.log_devices().next().expect("there is one");
+    bench.rack.borrow_mut().lose(copy, false);
+}
+
+#[test]
+fn with_the_log_lost_reads_go_on_also_of_what_only_memory_holds_and_writes_are_refused() {
+    let mut bench = with_one_copy(OnLogLoss::ReadOnly);
+    assert_eq!(bench.ask(IoKind::Write, 3, 0x11), Ok(0x11));
+    lose_the_log(&mut bench);
+    assert_eq!(bench.ask(IoKind::Write, 3, 0x22), Err(IoError::ReadOnly), "the one that finds it out");
+    assert_eq!(bench.ask(IoKind::Write, 4, 0x22), Err(IoError::ReadOnly));
+    assert_eq!(bench.ask(IoKind::Read, 3, 0), Ok(0x11));
+    assert_eq!(bench.ask(IoKind::Read, 4, 0), Ok(0));
+}
+
+#[test]
+fn with_the_log_lost_nothing_is_served_where_the_operator_wants_it_so() {
+    let mut bench = with_one_copy(OnLogLoss::Stop);
+    assert_eq!(bench.ask(IoKind::Write, 3, 0x11), Ok(0x11));
+    lose_the_log(&mut bench);
+    for kind in [IoKind::Write, IoKind::WriteZeroes, IoKind::Read] {
+        assert_eq!(bench.ask(kind, 3, 0x22), Err(IoError::Stopped), "{kind:?}");
+    }
+}
