@@ -35,6 +35,9 @@ pub const UPDATE_BLOCKS: usize = 2 * MAX_FRAGMENT_BLOCKS as usize;
 /// Messages that the mesh must hold between two shards: fragments one way, answers to those the other way, and the rest.
 pub const MESH_CAPACITY: usize = 2 * FRAGMENT_CREDITS + 1024;
 
+/// Aborts of one shard's requests under way; what hosts want aborted beyond that goes on.
+pub const MAX_ABORTS: usize = 128;
+
 /// Device operations under way on one shard.
 pub const MAX_OPERATIONS: usize = 4096;
 
@@ -95,4 +98,4 @@ const _: () = assert!(MAX_FRAGMENT_BLOCKS as usize <= ports::MAX_DEVICE_BLOCKS);
 const _: () = assert!(MAX_REQUEST_BLOCKS <= u16::MAX as u32);
 const _: () = assert!(RESERVED_OPERATIONS < MAX_OPERATIONS);
 const _: () = assert!(RECORDS_IN_FLIGHT <= journal::MAX_IN_FLIGHT);
-const _: () = assert!(MESH_CAPACITY > 2 * FRAGMENT_CREDITS);
+const _: () = assert!(MESH_CAPACITY > 2 * FRAGMENT_CREDITS + 2 * MAX_ABORTS, "aborts one way, words the other");

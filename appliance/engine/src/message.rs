@@ -87,6 +87,16 @@ pub enum Message {
     },
     /// Back from there: none of them is under way any more.
     Raised(Association),
+    /// To every owner: what waits of a request is to be dropped.
+    Abort {
+        /// The request, on the shard that this comes from.
+        request: u64,
+    },
+    /// Back from there, behind the answers to what was dropped.
+    AbortTried {
+        /// The request.
+        request: u64,
+    },
     /// To the coordinator: a member does not answer as it should.
     MemberFailed {
         /// Whose member.

@@ -2,8 +2,10 @@
 //! together. It knows where blocks lie and who owns them, never what is in them.
 //!
 //! A request whose fragments cannot all be sent at once (no credit at the owner) waits in order with its cursor; an answer
-//! always has room, because its credit was taken with the fragment. Requests for zeros have a way of their own: [`zeros`].
+//! always has room, because its credit was taken with the fragment. Requests for zeros have a way of their own: [`zeros`]. Hosts may
+//! change their mind: [`abort`].
 
+mod abort;
 mod zeros;
 
 use std::collections::VecDeque;
@@ -14,9 +16,11 @@ use base::snapshot::Snapshot;
 use nvme::dataset::MAX_RANGES;
 use ports::{BufferId, BufferList, Buffers, Ports};
 
+use self::abort::Abort;
+pub(crate) use self::abort::Dropped;
 use crate::fence::{ASSOCIATIONS, Association, Fences};
 use crate::io::{IoDone, IoError, IoKind, IoRequest, MAX_REQUEST_BLOCKS};
-use crate::limits::{FRAGMENT_CREDITS, LOCAL_FRAGMENTS, MAX_REQUESTS, ZERO_FRAGMENTS, atomic_blocks};
+use crate::limits::{FRAGMENT_CREDITS, LOCAL_FRAGMENTS, MAX_ABORTS, MAX_REQUESTS, ZERO_FRAGMENTS, atomic_blocks};
 use crate::map::{ArrayMap, Volume, VolumeMap};
 use crate::message::{Fragment, FragmentDone, FragmentKind, Message};
 
@@ -91,6 +95,9 @@ pub(crate) struct Router {
     under_way: Vec<u16>,
     /// Fenced requests that have ended since the shard last looked.
     fenced_ended: Vec<Association>,
+    /// Aborts under way, and the tokens of requests whose abort came to nothing.
+    aborts: Vec<Abort>,
+    go_on: VecDeque<u64>,
     stopping: bool,
 }
 
@@ -119,6 +126,8 @@ impl Router {
             free_ids: (0..SPLIT_READS).rev().collect(),
             under_way: vec![0; ASSOCIATIONS],
             fenced_ended: Vec::with_capacity(MAX_REQUESTS),
+            aborts: Vec::with_capacity(MAX_ABORTS),
+            go_on: VecDeque::with_capacity(MAX_ABORTS),
             stopping: false,
         }
     }
@@ -370,12 +379,7 @@ impl Router {
     }
 
     /// Takes the answer to a fragment that `owner` had.
-    pub(crate) fn answered<P: Ports<Message = Message>>(
-        &mut self,
-        ports: &mut P,
-        owner: ShardId,
-        answer: FragmentDone,
-    ) {
+    pub(crate) fn answered<P: Ports>(&mut self, ports: &mut P, owner: ShardId, answer: FragmentDone) {
         self.credits[owner.index()] += 1;
         let key = Key::from_bits(answer.request);
         let request = self.requests.get_mut(key).expect("an answer finds its request");
@@ -427,15 +431,12 @@ impl Router {
         if self.under_way[usize::from(association.id)] == 0 {
             return 0;
         }
-        let mut waiting = 0;
-        let mut ended = Vec::new();
-        for (key, request) in self.requests.iter_mut().filter(|(_, one)| one.association.is_before(association)) {
-            if request.sent < request.blocks || request.range < request.ranges {
-                request.result = Err(IoError::Aborted);
-                request.range = request.ranges;
-                request.blocks = request.sent;
-                core::mem::take(&mut request.buffers).free(ports);
-            }
+        let older = |request: &Request| request.association.is_before(association);
+        let older = self.requests.iter().filter(|(_, request)| older(request)).map(|(key, _)| key);
+        let (mut waiting, mut ended) = (0, Vec::new());
+        for key in older.collect::<Vec<_>>() {
+            self.cut_short(ports, key, IoError::Aborted);
+            let request = &mut self.requests[key];
             if request.unanswered > 0 {
                 request.fenced = true;
                 waiting += 1;

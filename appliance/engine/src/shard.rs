@@ -14,7 +14,7 @@ use crate::coordinator::{Coordinator, CoordinatorSetup};
 use crate::fence::Fences;
 use crate::front::{Front, FrontSetup, VolumeIo};
 use crate::io::{IoDone, IoRequest};
-use crate::limits::{COMPLETIONS_A_TURN, MAX_OPERATIONS, MESSAGES_A_TURN};
+use crate::limits::{COMPLETIONS_A_TURN, MAX_ABORTS, MAX_OPERATIONS, MESSAGES_A_TURN};
 use crate::map::{Service, VolumeMap, VolumeTables};
 use crate::message::{FragmentDone, Message};
 use crate::operations::{Ended, Operations};
@@ -61,6 +61,8 @@ pub struct Shard {
     shard: ShardId,
     router: Router,
     fences: Fences,
+    /// Aborts of other shards' requests that were carried out here in this turn.
+    aborts_tried: Vec<(ShardId, u64)>,
     arrays: Vec<ArrayShard>,
     coordinator: Option<Coordinator>,
     front: Option<Front>,
@@ -82,6 +84,10 @@ impl<P: Ports<Message = Message>> VolumeIo<P> for Requests<'_> {
     fn begin(&mut self, ports: &mut P, request: IoRequest) -> Result<(), IoRequest> {
         self.router.begin(ports, self.fences, request)
     }
+
+    fn abort(&mut self, ports: &mut P, token: u64) {
+        self.router.abort(ports, token);
+    }
 }
 
 impl Shard {
@@ -93,6 +99,7 @@ impl Shard {
             shard: setup.shard,
             router: Router::new(setup.shard, setup.shards, setup.volumes, maps),
             fences: Fences::new(),
+            aborts_tried: Vec::with_capacity(usize::from(setup.shards) * MAX_ABORTS),
             arrays,
             coordinator: setup.coordinator.map(Coordinator::new),
             front: setup.front.map(Front::new),
@@ -107,6 +114,12 @@ impl Shard {
     /// Takes a request to a volume, or gives it back if there is no room now.
     pub fn begin<P: Ports<Message = Message>>(&mut self, ports: &mut P, request: IoRequest) -> Result<(), IoRequest> {
         self.router.begin(ports, &self.fences, request)
+    }
+
+    /// Drops what has not begun of a request, if it is still under way. It ends as aborted if that was anything, else as if
+    /// nothing had been said.
+    pub fn abort<P: Ports<Message = Message>>(&mut self, ports: &mut P, token: u64) {
+        self.router.abort(ports, token);
     }
 
     /// The next request that has ended; only where there is no front.
@@ -177,6 +190,8 @@ impl Shard {
                 let front = self.front.as_mut().expect("only who raised an epoch is told");
                 front.raised(ports, from, association);
             }
+            Message::Abort { request } => self.abort_waiting(ports, from, request),
+            Message::AbortTried { request } => self.router.abort_tried(request),
             Message::MemberFailed { .. }
             | Message::MemberErrors { .. }
             | Message::MemberSlow { .. }
@@ -499,6 +514,7 @@ impl<P: Ports<Message = Message>> Program<P> for Shard {
             worked |= front.turn(ports, &mut Requests { router, fences });
         }
         worked |= self.raise_everywhere(ports);
+        worked |= self.abort_everywhere(ports);
         self.router.maintain(ports);
         worked |= self.exchange(ports);
         for index in 0..self.arrays.len() {

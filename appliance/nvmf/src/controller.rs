@@ -75,9 +75,9 @@ pub enum Outcome {
     Data(Vec<u8>),
     /// It waits for an event (Asynchronous Event Request).
     Held,
-    /// Abort of a command of an I/O queue: the caller may know more of it. It completes with success and bit 0 of the
-    /// result 0 if the command was aborted, 1 if not.
-    AbortIo {
+    /// Abort of a command of any of its queues, which the caller knows. It completes with success and bit 0 of the result 0
+    /// if that command was aborted, 1 if not.
+    Abort {
         /// The queue.
         queue_id: u16,
         /// The command.
@@ -310,13 +310,13 @@ impl Controller {
             opcode::KEEP_ALIVE if self.keep_alive_ms == 0 => Err(Status::KEEP_ALIVE_INVALID).into(),
             opcode::KEEP_ALIVE => Answer::success(0),
             opcode::ABORT => {
-                Answer::of(Outcome::AbortIo { queue_id: entry.cdw10 as u16, cid: (entry.cdw10 >> 16) as u16 })
+                Answer::of(Outcome::Abort { queue_id: entry.cdw10 as u16, cid: (entry.cdw10 >> 16) as u16 })
             }
             _ => Err(Status::INVALID_OPCODE).into(),
         }
     }
 
-    /// Abort of an admin command: only a held Asynchronous Event Request can be (Base, section 5.1).
+    /// Abort of an Asynchronous Event Request; whether it was held.
     pub fn abort(&mut self, slot: SlotId) -> bool {
         self.events.abort(slot)
     }

@@ -43,7 +43,7 @@ pub const MAX_IO_QUEUES: u16 = 64;
 
 /// Asynchronous Event Requests in flight (AERL + 1).
 pub const MAX_ASYNC_EVENT_REQUESTS: usize = 4;
-/// Abort commands in flight (ACL + 1). Ours end at once; the figure is what hosts may rely on.
+/// Abort commands in flight (ACL + 1).
 pub const MAX_ABORTS: u8 = 4;
 /// Entries of the error log (ELPE + 1).
 pub const ERROR_LOG_ENTRIES: usize = 16;

@@ -129,6 +129,15 @@ impl<S: Subject> Machine<S> {
         self.shards[shard].begin(&mut self.ports, request)
     }
 
+    /// Asks for the abort of a request, wherever it began.
+    pub fn abort(&mut self, token: u64) {
+        for (shard, subject) in (0..).zip(&mut self.shards) {
+            self.ports.turn_to(ShardId(shard));
+            subject.abort(&mut self.ports, token);
+        }
+        self.wake();
+    }
+
     /// Takes a request that has ended.
     pub fn done(&mut self) -> Option<IoDone> {
         self.shards.iter_mut().find_map(S::done)

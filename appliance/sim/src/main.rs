@@ -164,7 +164,7 @@ fn run_seeds(
 ) -> Result<(), String> {
     let started = Instant::now();
     let (mut runs, mut events, mut cuts) = (0u64, 0u64, 0u64);
-    let (mut kills, mut probes, mut rebuilds) = (0u64, 0u64, 0u64);
+    let (mut kills, mut aborted, mut probes, mut rebuilds) = (0u64, 0u64, 0u64, 0u64);
     for (seed, level) in seeds {
         if end.is_some_and(|end| Instant::now() >= end) {
             break;
@@ -177,12 +177,13 @@ fn run_seeds(
         events += report.events;
         cuts += report.cuts;
         kills += report.kills;
+        aborted += report.aborted;
         probes += report.probes;
         rebuilds += report.rebuilds;
     }
     let minutes = started.elapsed().as_secs_f64() / 60.0;
     println!(
-        "{runs} seeds passed: {events} events ({:.0} a minute), {cuts} power cuts, {kills} hosts killed, {probes} losses tried, {rebuilds} rebuilds",
+        "{runs} seeds passed: {events} events ({:.0} a minute), {cuts} power cuts, {kills} hosts killed, {aborted} requests aborted, {probes} losses tried, {rebuilds} rebuilds",
         events as f64 / minutes.max(1e-9)
     );
     Ok(())

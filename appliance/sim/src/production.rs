@@ -136,6 +136,10 @@ impl Subject for Production {
         self.shard.begin(ports, request)
     }
 
+    fn abort(&mut self, ports: &mut SimPorts<Message>, token: u64) {
+        self.shard.abort(ports, token);
+    }
+
     fn turn(&mut self, ports: &mut SimPorts<Message>) -> Turn {
         let turn = self.shard.turn(ports);
         self.turns = self.turns.wrapping_add(1);
@@ -251,13 +255,15 @@ mod tests {
 
     #[test]
     fn fixed_seeds_pass() {
-        let (mut cuts, mut probes) = (0, 0);
+        let (mut cuts, mut probes, mut aborted) = (0, 0, 0);
         for seed in 100..120 {
             let report = run_seed::<Production>(seed, false).unwrap_or_else(|failure| panic!("seed {seed}: {failure}"));
             cuts += report.cuts;
             probes += report.probes;
+            aborted += report.aborted;
         }
         assert!(cuts > 15 && probes > 15, "{cuts} power cuts, {probes} losses tried");
+        assert!(aborted > 15, "{aborted} requests aborted");
     }
 
     #[test]

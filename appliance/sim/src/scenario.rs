@@ -54,6 +54,8 @@ pub struct WorkloadOptions {
     pub discards: Option<Discards>,
     /// One write in so many compares first, and as many reads are compares; 0 is none.
     pub compares_once_in: u64,
+    /// One step in so many brings the abort of a request; 0 is none.
+    pub aborts_once_in: u64,
 }
 
 /// Discards: lists of ranges.
@@ -165,6 +167,10 @@ const JOIN_BLOCKS: usize = 64;
 const KILLING: [u64; 5] = [1, 3, 5, 8, 10];
 const KILLING_OF: u64 = 12;
 
+/// Seeds with these remainders have hosts that change their mind. The others keep the runs that they had before any did.
+const ABORTING: [u64; 4] = [2, 7, 9, 13];
+const ABORTING_OF: u64 = 14;
+
 /// Stripes of a zone.
 pub const ZONE_STRIPES: u64 = 1024;
 
@@ -229,6 +235,7 @@ impl Scenario {
                 write_through: false,
                 discards: None,
                 compares_once_in: 0,
+                aborts_once_in: 0,
             },
             carving: None,
             kills: None,
@@ -263,6 +270,9 @@ impl Scenario {
         }
         if KILLING.contains(&(seed % KILLING_OF)) {
             scenario.kills = Some(KillOptions::draw(&mut Random::named(seed, "kills")));
+        }
+        if ABORTING.contains(&(seed % ABORTING_OF)) {
+            scenario.workload.aborts_once_in = Random::named(seed, "aborts").choose(&[2, 10, 50]);
         }
         scenario.keep_witnesses();
         scenario.workload.write_through = scenario.write_through;
@@ -321,6 +331,7 @@ impl Scenario {
             write_through: self.write_through,
             discards: None,
             compares_once_in: 0,
+            aborts_once_in: 0,
         };
         self.press_faults(random);
     }

@@ -46,6 +46,11 @@ pub trait Subject: Sized {
     /// The request.
     fn begin(&mut self, ports: &mut SimPorts<Self::Message>, request: IoRequest) -> Result<(), IoRequest>;
 
+    /// A request, which may have begun at another shard, is to be aborted if it can be.
+    fn abort(&mut self, _: &mut SimPorts<Self::Message>, token: u64) {
+        unreachable!("nobody wants {token} aborted")
+    }
+
     /// Does a bounded amount of work.
     fn turn(&mut self, ports: &mut SimPorts<Self::Message>) -> Turn;
 

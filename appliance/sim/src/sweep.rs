@@ -166,6 +166,7 @@ pub fn script(number: usize, case: Case, requests: u64) -> Scenario {
             write_through: case.write_through,
             discards: None,
             compares_once_in: 0,
+            aborts_once_in: 0,
         },
         carving: None,
         kills: None,

@@ -42,6 +42,8 @@ pub(crate) const IN_PLACE: u8 = 6;
 pub(crate) const LATE_WRITE: u8 = 20;
 /// The end of a host is confirmed while something of it is under way.
 pub(crate) const EARLY_CONFIRMATION: u8 = 21;
+/// A write that its host wanted no more is answered as aborted, and done later.
+pub(crate) const UNDEAD_WRITE: u8 = 22;
 
 /// A read that found nothing is taken for one that did.
 pub(crate) const TRUST_UNREADABLE: u8 = 7;
@@ -83,6 +85,7 @@ pub(crate) fn scenario(seed: u64) -> Scenario {
     scenario.degraded.clear();
     scenario.workload.discards = None;
     scenario.workload.compares_once_in = 0;
+    scenario.workload.aborts_once_in = 10;
     scenario.member_cache = true;
     scenario.members_are_zero = true;
     scenario.probe_losses = false;
@@ -161,9 +164,9 @@ impl<const MISTAKE: u8> Toy<MISTAKE> {
         }
     }
 
-    fn abort(&mut self, ports: &mut SimPorts<Association>, request: IoRequest) {
+    fn drop_one(&mut self, ports: &mut SimPorts<Association>, request: IoRequest) {
         self.done.push_back(IoDone { token: request.token, result: Err(IoError::Aborted), buffers: BufferList::EMPTY });
-        if MISTAKE == LATE_WRITE && request.kind == IoKind::Write {
+        if matches!(MISTAKE, LATE_WRITE | UNDEAD_WRITE) && request.kind == IoKind::Write {
             let forgotten = Association { id: request.association.id, epoch: u32::MAX };
             return self.waiting.push_back(IoRequest { association: forgotten, token: u64::MAX, ..request });
         }
@@ -175,7 +178,7 @@ impl<const MISTAKE: u8> Toy<MISTAKE> {
         for _ in 0..self.waiting.len() {
             let request = self.waiting.pop_front().expect("as many as there were");
             if request.association.is_before(association) {
-                self.abort(ports, request);
+                self.drop_one(ports, request);
             } else {
                 self.waiting.push_back(request);
             }
@@ -247,11 +250,18 @@ impl<const MISTAKE: u8> Subject for Toy<MISTAKE> {
             self.answer(ports, request.token, BufferList::EMPTY);
         }
         if request.association.epoch < self.epochs[usize::from(request.association.id)] {
-            self.abort(ports, request);
+            self.drop_one(ports, request);
             return Ok(());
         }
         self.waiting.push_back(request);
         Ok(())
+    }
+
+    fn abort(&mut self, ports: &mut SimPorts<Association>, token: u64) {
+        let at = self.waiting.iter().position(|request| request.token == token);
+        if let Some(request) = at.and_then(|at| self.waiting.remove(at)) {
+            self.drop_one(ports, request);
+        }
     }
 
     fn turn(&mut self, ports: &mut SimPorts<Association>) -> Turn {
@@ -328,6 +338,9 @@ mod tests {
         if !matches!(MISTAKE, NOTHING | LATE_WRITE | EARLY_CONFIRMATION) {
             scenario.kills = None;
         }
+        if !matches!(MISTAKE, NOTHING | UNDEAD_WRITE) {
+            scenario.workload.aborts_once_in = 0;
+        }
         World::create::<Toy<MISTAKE>>(scenario, false)?.run::<Toy<MISTAKE>>()
     }
 
@@ -383,8 +396,9 @@ mod tests {
         {
             assert!(!found.is_empty() && found.iter().all(content), "{found:?}");
         }
-        let late = findings::<LATE_WRITE>();
-        assert!(!late.is_empty() && late.iter().all(content), "{late:?}");
+        for late in [findings::<LATE_WRITE>(), findings::<UNDEAD_WRITE>()] {
+            assert!(!late.is_empty() && late.iter().all(content), "{late:?}");
+        }
         let early = findings::<EARLY_CONFIRMATION>();
         assert!(!early.is_empty() && early.iter().all(|failure| matches!(failure, Failure::ConfirmedEarly { .. })));
         let leaks = findings::<LEAK>();

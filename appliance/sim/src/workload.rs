@@ -1,6 +1,7 @@
 //! The hosts: draws requests, remembers those under way, and tells the oracle what began and how it ended. It never decides
 //! when something moves; that is the world's.
 
+mod aborted;
 mod killed;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -11,6 +12,7 @@ use engine::io::{IoDone, IoError, IoKind, IoRequest};
 use nvme::dataset::DatasetRange;
 use ports::{BufferList, Buffers};
 
+use self::aborted::Aborts;
 use crate::failure::Failure;
 use crate::killing::{Asker, Hosts};
 use crate::oracle::{Moment, Oracle};
@@ -55,6 +57,7 @@ pub struct Workload {
     /// Of write-through: an oracle that hears of no read.
     told: Option<Oracle>,
     hosts: Hosts,
+    aborts: Aborts,
     under_way: BTreeMap<u64, Asked>,
     /// The runs of the request that [`Workload::next`] gave last.
     drawn: Vec<(Lba, u32)>,
@@ -79,7 +82,9 @@ pub struct Workload {
 impl Workload {
     /// Hosts that will ask for what the options say.
     pub fn new(options: WorkloadOptions, random: Random, hosts: Hosts) -> Self {
+        let aborts = Aborts::new(options.aborts_once_in, Random::named(random.clone().bits(), "aborts"));
         Self {
+            aborts,
             left: options.requests,
             told: options.write_through.then(Oracle::default),
             options,
@@ -273,8 +278,13 @@ impl Workload {
             return Ok(());
         }
         let asked = self.under_way.remove(&done.token).expect("an answer to a request under way, once");
+        let unwanted = self.aborts.ended(done.token);
         if let Err(error) = done.result {
             assert!(done.buffers.is_empty(), "a failed request gives no buffers back");
+            if unwanted && error == IoError::Aborted {
+                self.was_aborted(asked);
+                return Ok(());
+            }
             let compares = matches!(asked.kind, IoKind::Compare | IoKind::CompareAndWrite);
             if compares && error == IoError::Miscompare {
                 return self.miscompared(&asked);
@@ -505,6 +515,7 @@ mod tests {
             write_through: false,
             discards: None,
             compares_once_in: 0,
+            aborts_once_in: 0,
         };
         Workload::new(options, Random::named(1, "workload"), Hosts::new(None, Random::named(1, "hosts")))
     }

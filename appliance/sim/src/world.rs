@@ -56,6 +56,8 @@ pub struct Report {
     pub cuts: u64,
     /// Hosts killed.
     pub kills: u64,
+    /// Requests that were aborted.
+    pub aborted: u64,
     /// Further devices whose loss was tried.
     pub probes: u64,
     /// Members that were rebuilt.
@@ -207,6 +209,7 @@ impl World {
             effects,
             cuts: self.cuts,
             kills: self.kills,
+            aborted: self.workload.aborted(),
             probes: self.probes,
             rebuilds: self.rebuilds,
         })
@@ -352,6 +355,9 @@ impl World {
             }
             if self.random.once_in(ASK_ONCE_IN) {
                 self.ask(machine);
+                if let Some(token) = self.workload.abort() {
+                    machine.abort(token);
+                }
                 if let Some(association) = self.workload.kill(self.scenario.shards) {
                     let Association { id, epoch } = association;
                     self.rack.borrow_mut().trace.note("kill", &[u64::from(id), u64::from(epoch)]);

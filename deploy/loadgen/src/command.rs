@@ -104,6 +104,14 @@ pub(crate) const fn keep_alive() -> SubmissionEntry {
     entry
 }
 
+/// Abort of a command of a queue (Base, section 5.1).
+pub(crate) const fn abort(queue_id: u16, cid: u16) -> SubmissionEntry {
+    let mut entry = empty();
+    entry.opcode = opcode::ABORT;
+    entry.cdw10 = queue_id as u32 | (cid as u32) << 16;
+    entry
+}
+
 /// An I/O command on `blocks` logical blocks from `lba` (NVM, section 3.2).
 pub(crate) const fn block_command(opcode: u8, nsid: u32, lba: u64, blocks: u32) -> SubmissionEntry {
     let mut entry = empty();
@@ -158,6 +166,8 @@ mod tests {
         assert_eq!((bytes[4], &bytes[44..52]), (0, &[0x14, 0, 0, 0, 1, 0, 0x46, 0][..]));
         let bytes = get_log(0x70, 1024, 0x4_0000).encode();
         assert_eq!(bytes[40..56], [0x70, 0, 0xff, 0xff, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0]);
+        let bytes = abort(2, 0x31).encode();
+        assert_eq!((bytes[0], &bytes[40..44]), (opcode::ABORT, &[2, 0, 0x31, 0][..]));
         let bytes = block_command(opcode::WRITE, 1, 0x1_0000_0002, 256).encode();
         assert_eq!(bytes[40..52], [2, 0, 0, 0, 1, 0, 0, 0, 255, 0, 0, 0]);
         assert_eq!(set_queue_count(4).encode()[40..48], [7, 0, 0, 0, 3, 0, 3, 0]);

@@ -310,6 +310,29 @@ impl Host {
         accepted("Keep Alive", &completion)
     }
 
+    /// Wants a request of an I/O queue aborted, and does not wait: a target may need data of that queue before it answers.
+    ///
+    /// # Errors
+    /// The admin connection is lost.
+    ///
+    /// # Panics
+    /// With more than two at a time.
+    pub fn begin_abort(&mut self, queue_id: u16, request: Slot) -> Result<Slot, HostError> {
+        let slot = self.admin.hold().expect("the admin queue has slots for Abort");
+        self.admin.submit(slot, command::abort(queue_id, request.0), 0)?;
+        self.admin.poll(Wait::Spin)?;
+        Ok(slot)
+    }
+
+    /// Whether the request was aborted that [`Host::begin_abort`] was about; waits until that is known.
+    ///
+    /// # Errors
+    /// The Abort is refused, or the admin connection is lost.
+    pub fn end_abort(&mut self, abort: Slot) -> Result<bool, HostError> {
+        let (result, _) = self.answer("Abort", abort, 0)?;
+        Ok(result & 1 == 0)
+    }
+
     /// Shuts the controller down in good order and closes the admin queue; I/O queues should be closed before.
     ///
     /// # Errors
@@ -432,6 +455,11 @@ impl Host {
     ) -> Result<(u64, Vec<u8>), HostError> {
         let slot = self.admin.hold().expect("the admin queue has a slot for a command");
         self.admin.submit(slot, entry, length)?;
+        self.answer(command, slot, length)
+    }
+
+    /// Waits for the answer to an admin command: its result and `length` bytes of data.
+    fn answer(&mut self, command: &'static str, slot: Slot, length: u32) -> Result<(u64, Vec<u8>), HostError> {
         let deadline = Instant::now() + ANSWER_TIMEOUT;
         loop {
             let completion = await_any(&mut self.admin, command, deadline)?;

@@ -336,7 +336,8 @@ impl Client {
         assert!(self.ended().is_success());
     }
 
-    fn ended(&mut self) -> Status {
+    /// Waits for the next request that ends: how it did.
+    pub(crate) fn ended(&mut self) -> Status {
         loop {
             self.queue.poll(Wait::Sleep(SOON)).unwrap();
             if let Some(completion) = self.queue.completed() {

@@ -59,11 +59,11 @@ use base::snapshot::Snapshot;
 use base::time::{Span, Time};
 use ports::{Buffer, DeviceError, Ports};
 
-use crate::fence::Association;
 use crate::limits::{FRAGMENT_CREDITS, LOCAL_FRAGMENTS, MAX_DESTAGES, MAX_MENDS, UPDATE_BLOCKS};
 use crate::map::{ArrayMap, LogMode, Service};
 use crate::message::{Fragment, FragmentDone, FragmentKind, Message};
 use crate::operations::Operations;
+use crate::router::Dropped;
 use destage::Destage;
 use detained::Detained;
 use grace::Grace;
@@ -363,11 +363,11 @@ impl ArrayShard {
         }
     }
 
-    /// Drops what waits and is of an older epoch. What a lane has admitted is ordered before all that comes later, and
+    /// Drops what waits and nobody wants any more. What a lane has admitted is ordered before all that comes later, and
     /// completes.
-    pub(crate) fn fence<P: Ports>(&mut self, ports: &mut P, association: Association) {
-        self.fence_writes(ports, association);
-        self.fence_reads(ports, association);
+    pub(crate) fn drop_waiting<P: Ports>(&mut self, ports: &mut P, dropped: Dropped) {
+        self.drop_writes(ports, dropped);
+        self.drop_reads(ports, dropped);
     }
 
     /// Takes the end of a device operation.

@@ -25,11 +25,11 @@ use super::mend::{Mended, Wanting};
 use super::stripes::Version;
 use super::sum::carry_out;
 use super::{ArrayShard, Purpose, Work};
-use crate::fence::Association;
 use crate::io::IoError;
 use crate::limits::{MAX_FRAGMENT_BLOCKS, RESERVED_OPERATIONS};
 use crate::map::Service;
 use crate::message::{Fragment, FragmentDone};
+use crate::router::Dropped;
 
 /// Blocks that are reconstructed at a time: bounds the buffers that a degraded read takes from what is set aside.
 const RECONSTRUCT_BLOCKS: u32 = 8;
@@ -115,11 +115,11 @@ impl ArrayShard {
         }
     }
 
-    /// Drops reads that wait and are of an older epoch; those at the members end by themselves.
-    pub(crate) fn fence_reads<P: Ports>(&mut self, ports: &mut P, association: Association) {
+    /// Drops reads that wait and nobody wants any more; those at the members end by themselves.
+    pub(crate) fn drop_reads<P: Ports>(&mut self, ports: &mut P, dropped: Dropped) {
         for _ in 0..self.unread.len() {
             let (from, fragment) = self.unread.pop_front().expect("as many as there were");
-            if fragment.association.is_before(association) {
+            if dropped.includes(from, fragment.association, fragment.request) {
                 self.answers.push_back((from, fragment.aborted(ports)));
             } else {
                 self.unread.push_back((from, fragment));
@@ -127,7 +127,10 @@ impl ArrayShard {
         }
         for _ in 0..self.stalled.len() {
             let key = self.stalled.pop_front().expect("as many as there were");
-            if self.reads[key].fragment.association.is_before(association) {
+            let read = &self.reads[key];
+            // What an update reads is not its host's.
+            let fragment = read.update.is_none().then_some(&read.fragment);
+            if fragment.is_some_and(|one| dropped.includes(read.from, one.association, one.request)) {
                 // Destages wait for its moment.
                 self.forget_moment(key);
                 self.finish_read(key, Err(IoError::Aborted));

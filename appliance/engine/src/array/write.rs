@@ -10,10 +10,10 @@ use ports::{Buffer, BufferList, Ports};
 use super::commit::run_of;
 use super::lane::{Acknowledgement, Item};
 use super::{ArrayShard, Work};
-use crate::fence::Association;
 use crate::io::IoError;
 use crate::map::Service;
 use crate::message::{Fragment, FragmentDone, FragmentKind};
+use crate::router::Dropped;
 
 /// A write-through fragment whose stripes are on their way to the members.
 #[derive(Debug)]
@@ -62,12 +62,12 @@ impl ArrayShard {
         }
     }
 
-    /// Drops what waits for room and is of an older epoch: it is answered as aborted.
-    pub(crate) fn fence_writes<P: Ports>(&mut self, ports: &mut P, association: Association) {
+    /// Drops what waits for room and nobody wants any more: it is answered as aborted.
+    pub(crate) fn drop_writes<P: Ports>(&mut self, ports: &mut P, dropped: Dropped) {
         for lane in self.lanes.iter_mut().flatten() {
             for _ in 0..lane.waiting.len() {
                 let (from, fragment) = lane.waiting.pop_front().expect("as many as there were");
-                if fragment.association.is_before(association) {
+                if dropped.includes(from, fragment.association, fragment.request) {
                     self.answers.push_back((from, fragment.aborted(ports)));
                 } else {
                     lane.waiting.push_back((from, fragment));

@@ -16,6 +16,7 @@ use nvmf::pdu::{self, DIGEST_BYTES, Direction, TERM_REQ_BYTES, Transfer};
 use nvmf::queue::{Queue, SlotId};
 use ports::{Address, BufferId, BufferList, Buffers, StreamId, Streams};
 
+use super::abort::Aborter;
 use super::fused::FirstHalf;
 use crate::fence::Association;
 
@@ -97,6 +98,8 @@ pub(super) struct Command {
     pub(super) task: Task,
     pub(super) entry: SubmissionEntry,
     pub(super) io: IoCommand,
+    /// Who wants it aborted.
+    pub(super) aborter: Option<Aborter>,
     /// Its other half, if it is one of a pair whose capsules have both come.
     pub(super) partner: Option<SlotId>,
     pub(super) path: DataPath,
@@ -134,6 +137,7 @@ impl Command {
             task: Task::Admin,
             entry: SubmissionEntry::default(),
             io: IoCommand::flush(IoAction::Flush, VolumeId(0)),
+            aborter: None,
             partner: None,
             path: DataPath::None,
             arrived: Time(0),
@@ -160,6 +164,7 @@ impl Command {
         self.task = task;
         self.entry = entry;
         self.io = IoCommand::flush(IoAction::Flush, VolumeId(0));
+        assert_eq!(self.aborter, None, "who waits was told");
         self.partner = None;
         self.path = DataPath::None;
         self.arrived = arrived;
@@ -262,6 +267,8 @@ pub(super) struct Connection {
     pub(super) is_dirty: bool,
     /// Commands that wait for buffers or a place, oldest first.
     pub(super) waiting: VecDeque<SlotId>,
+    /// What became of commands that were to be aborted.
+    pub(super) aborts_ended: Vec<(Aborter, bool)>,
     /// Stands in the list of those with waiting commands.
     pub(super) is_waiting: bool,
     /// Commands at the volumes.
@@ -334,6 +341,7 @@ impl Connection {
             blocked_since: None,
             is_dirty: false,
             waiting: VecDeque::with_capacity(slots),
+            aborts_ended: Vec::new(),
             is_waiting: false,
             executing: 0,
             reserved: 0,
@@ -371,6 +379,7 @@ impl Connection {
         if !status.is_success() {
             self.last_error = Some(status);
         }
+        self.abort_ended(slot, status == Status::ABORT_REQUESTED);
         let digests = self.deframer.digests();
         let entry = self.queue.complete(slot, status, result);
         let command = self.command(slot);
@@ -383,6 +392,7 @@ impl Connection {
 
     /// Queues the completion of a command with `length` bytes of data for the host, which lie in its page or its blocks.
     pub(super) fn reply_data(&mut self, pool: &impl Buffers, slot: SlotId, length: usize) {
+        self.abort_ended(slot, false);
         let digests = self.deframer.digests();
         let entry = self.queue.complete(slot, Status::SUCCESS, 0);
         // The last data may stand for the response only where the host needs no SQ head (TCP, section 3.3.2.1).

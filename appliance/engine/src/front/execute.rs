@@ -201,9 +201,7 @@ impl Hub {
         command.stage = Stage::Executing;
         connection.executing += 1;
         if matches!(kind, IoKind::Write | IoKind::Deallocate | IoKind::Compare) {
-            let blocks = core::mem::take(&mut command.of_data);
-            self.space.data_done(blocks);
-            connection.data_blocks -= blocks;
+            self.leave_budget(connection, slot);
         }
         true
     }

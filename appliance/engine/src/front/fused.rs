@@ -136,11 +136,8 @@ impl Hub {
         }
         connection.executing += 1;
         for half in [first, second] {
-            let command = connection.command(half);
-            command.stage = Stage::Executing;
-            let blocks = core::mem::take(&mut command.of_data);
-            self.space.data_done(blocks);
-            connection.data_blocks -= blocks;
+            connection.command(half).stage = Stage::Executing;
+            self.leave_budget(connection, half);
         }
         true
     }
@@ -172,6 +169,11 @@ impl Hub {
                 return;
             }
             Ok(()) => (Status::SUCCESS, Status::SUCCESS),
+            // The half that was to be aborted says so; if it was one alone, its other has failed with it.
+            Err(IoError::Aborted) if connection.command(second).aborter.is_some() => {
+                let both = connection.command(first).aborter.is_some();
+                (if both { Status::ABORT_REQUESTED } else { Status::ABORTED_FAILED_FUSED }, Status::ABORT_REQUESTED)
+            }
             // The compare may well have been in order.
             Err(error @ (IoError::ReadOnly | IoError::Stopped)) => (Status::ABORTED_FAILED_FUSED, status_of(error)),
             Err(error) => (status_of(error), Status::ABORTED_FAILED_FUSED),

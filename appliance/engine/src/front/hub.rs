@@ -8,7 +8,7 @@ use base::ids::ShardId;
 use base::metrics::{Metrics, ShardMetrics};
 use base::snapshot::Snapshot;
 use base::time::{Span, Time};
-use nvme::log_page::{SmartLog, WARNING_READ_ONLY, WARNING_RELIABILITY, data_units};
+use nvme::log_page::SmartLog;
 use nvme::opcode;
 use nvme::status::Status;
 use nvmf::controller::{Claim, Controller, Effect, Host, Kind, Outcome, World, judge_admin, judge_connect};
@@ -18,6 +18,7 @@ use nvmf::queue::SlotId;
 use nvmf::subsystem::{Exports, Subsystem};
 use ports::{Address, Ports, Segment};
 
+use super::abort::{Aborter, HeldAbort, Target};
 use super::cause::Cause;
 use super::connection::{Asking, Connection, ConnectionKey, Role, Stage};
 use super::endings::{Asker, Endings};
@@ -46,8 +47,21 @@ pub(super) struct Entry {
     queues: Vec<Attached>,
     /// I/O queues were attached since its epoch was last raised: something of them may be at the volumes.
     has_worked: bool,
+    /// Aborts whose end is awaited.
+    pub(super) aborts: Vec<HeldAbort>,
     /// When its host last asked for something, keep alive apart.
     pub(super) last_work: Time,
+}
+
+impl Entry {
+    /// Where one of its queues is; `home` is this shard.
+    pub(super) fn queue(&self, home: ShardId, queue_id: u16) -> Option<(ShardId, u64)> {
+        if queue_id == 0 {
+            return Some((home, self.connection.to_bits()));
+        }
+        let queue = self.queues.iter().find(|queue| queue.queue_id == queue_id);
+        queue.map(|queue| (queue.shard, queue.connection))
+    }
 }
 
 /// All that is not one connection's.
@@ -71,6 +85,9 @@ pub(super) struct Hub {
     pub(super) raises: VecDeque<(Association, Cause)>,
     /// Kills that are not done.
     pub(super) killings: Vec<Killing>,
+    /// Commands of this shard's queues that are to be aborted, and what became of those of this shard's controllers.
+    pub(super) aborts: VecDeque<Target>,
+    pub(super) aborted: VecDeque<(Aborter, bool)>,
     /// The control side's address.
     pub(super) control: ShardId,
     pub(super) last_attempt: u32,
@@ -221,7 +238,15 @@ impl Hub {
         let host = Host { nqn: host, id: data.host_id };
         let controller = Controller::new(id, kind, subsystem, host, connect, self.now);
         let (local, last_work) = (connection.local, self.now);
-        let entry = Entry { controller, connection: key, local, queues: Vec::new(), has_worked: false, last_work };
+        let entry = Entry {
+            controller,
+            connection: key,
+            local,
+            queues: Vec::new(),
+            has_worked: false,
+            aborts: Vec::new(),
+            last_work,
+        };
         self.controllers.insert(id, entry);
         connection.role = Role::Admin { controller: id };
         if kind == Kind::Io {
@@ -362,19 +387,15 @@ impl Hub {
                 connection.reply_data(ports, slot, length);
             }
             Outcome::Held => connection.command(slot).stage = Stage::Held,
-            Outcome::AbortIo { queue_id, cid } => {
-                // Commands at the volumes end by themselves and are not taken back (Base, section 5.1 allows it).
-                let held = connection.queue.find(cid).filter(|_| queue_id == 0);
-                let aborted = held.filter(|&held| place.controller.abort(held));
-                if let Some(held) = aborted {
-                    connection.reply(held, Status::ABORT_REQUESTED, 0);
-                }
-                connection.reply(slot, Status::SUCCESS, u64::from(aborted.is_none()));
-            }
+            Outcome::Abort { queue_id, cid } => self.take_abort(connection, slot, id, (queue_id, cid)),
         }
         match answer.effect {
             Effect::None => {}
             Effect::Reset => {
+                let place = self.controllers.get_mut(&id).expect("it has just answered");
+                for held in place.aborts.drain(..) {
+                    connection.reply(held.slot, Status::ABORTED_SQ_DELETION, 0);
+                }
                 for held in place.controller.take_requests() {
                     connection.reply(held, Status::ABORTED_SQ_DELETION, 0);
                 }
@@ -390,6 +411,11 @@ impl Hub {
             }
         }
         self.tell_events(connection, id);
+    }
+
+    /// Takes an Asynchronous Event Request back from a controller; whether it was held.
+    pub(super) fn abort_event_request(&mut self, controller: u16, slot: SlotId) -> bool {
+        self.controllers.get_mut(&controller).is_some_and(|entry| entry.controller.abort(slot))
     }
 
     /// Completes held requests with the events that are there.
@@ -530,36 +556,6 @@ impl Hub {
             .iter()
             .filter(move |(_, entry)| entry.controller.subsystem_nqn() == subsystem_nqn)
             .map(|(&id, _)| id)
-    }
-
-    /// Health of a subsystem: what was given, what all shards counted for its volumes, and the state of their arrays.
-    fn smart(&self, subsystem: Option<usize>) -> SmartLog {
-        let mut smart = self.health;
-        let Some(subsystem) = subsystem.map(|index| &self.exports.subsystems()[index]) else { return smart };
-        let names = self.metrics.names();
-        let (mut read, mut written) = (0u128, 0u128);
-        for namespace in &subsystem.namespaces {
-            let place = namespace.volume.index();
-            let volume = self.metrics.volumes().find(|(at, _)| *at == place).map(|(_, volume)| volume);
-            let array = volume.and_then(|volume| names.arrays.iter().position(|a| *a == volume.array));
-            for shard in self.metrics.shards() {
-                if let Some(volume) = shard.volumes.get(place) {
-                    let of = |op: base::metrics::VolumeOp| &volume.ops[op as usize];
-                    smart.reads += u128::from(of(base::metrics::VolumeOp::Read).requests.get());
-                    smart.writes += u128::from(of(base::metrics::VolumeOp::Write).requests.get());
-                    smart.media_errors += u128::from(of(base::metrics::VolumeOp::Read).errors.get());
-                    read += u128::from(of(base::metrics::VolumeOp::Read).bytes.get());
-                    written += u128::from(of(base::metrics::VolumeOp::Write).bytes.get());
-                }
-                if let Some(array) = array.and_then(|array| shard.arrays.get(array)) {
-                    smart.critical_warning |= if array.degraded.get() > 0 { WARNING_RELIABILITY } else { 0 };
-                    smart.critical_warning |= if array.read_only.get() > 0 { WARNING_READ_ONLY } else { 0 };
-                }
-            }
-        }
-        smart.units_read += data_units(read);
-        smart.units_written += data_units(written);
-        smart
     }
 }
 

@@ -66,6 +66,26 @@ pub enum FrontMessage {
         /// Whether it may.
         clear: bool,
     },
+    /// From a controller's home: a command of a queue is to be aborted.
+    Abort {
+        /// The queue's connection.
+        connection: u64,
+        /// The command.
+        cid: u16,
+        /// CNTLID.
+        controller: u16,
+        /// Which of its Aborts.
+        number: u32,
+    },
+    /// Back from there: what became of it.
+    Aborted {
+        /// CNTLID.
+        controller: u16,
+        /// Which of its Aborts.
+        number: u32,
+        /// Whether it was aborted.
+        aborted: bool,
+    },
     /// From the control side: end connections.
     Kill(Box<Kill>),
     /// To the control side: they have ended.

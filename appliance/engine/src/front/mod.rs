@@ -10,7 +10,9 @@
 //! | `receive` | bytes to commands |
 //! | `execute` | commands to volumes and back |
 //! | `fused` | pairs of commands that are carried out as one |
+//! | `abort` | commands that their host wants no more |
 //! | `hub` | controllers, and what connections share |
+//! | `health` | what the SMART log says |
 //! | `endings` | associations that end, and who waits for that |
 //! | `fencing` | ends, kills and Connects that wait for them |
 //! | `kill` | which connections the control side wants to end |
@@ -25,12 +27,14 @@
 //! The order of one connection's commands is that of their capsules; a command that must wait for buffers makes those
 //! behind it wait. The price is that one large read may delay a small one; the gain is that none starves.
 
+mod abort;
 mod cause;
 mod connection;
 mod endings;
 mod execute;
 mod fencing;
 mod fused;
+mod health;
 mod hub;
 mod kill;
 mod limits;
@@ -75,6 +79,10 @@ use crate::status::ConnectionStatus;
 pub trait VolumeIo<P> {
     /// Begins a request, or gives it back if there is no room: it is kept and tried again in a later turn.
     fn begin(&mut self, ports: &mut P, request: IoRequest) -> Result<(), IoRequest>;
+
+    /// Drops what has not begun of the request with this token. It ends, as aborted if that was anything, or
+    /// [`Front::goes_on`] is told that nothing could be dropped.
+    fn abort(&mut self, ports: &mut P, token: u64);
 }
 
 /// What a front is made of.
@@ -138,6 +146,8 @@ impl Front {
                 closing: VecDeque::with_capacity(limits.connections),
                 endings: Endings::new(),
                 raises: VecDeque::new(),
+                aborts: VecDeque::new(),
+                aborted: VecDeque::new(),
                 killings: Vec::new(),
                 control: ShardId(setup.shards),
                 last_attempt: 0,
@@ -186,6 +196,7 @@ impl Front {
             }
         }
         worked |= self.retry(ports, io);
+        worked |= self.carry_out_aborts(ports, io);
         if self.hub.now >= self.next_housekeeping {
             self.keep_house(ports);
         }
@@ -251,6 +262,10 @@ impl Front {
                 }
             }
             FrontMessage::Asked { connection, attempt, clear } => self.asked(ports, connection, attempt, clear),
+            FrontMessage::Abort { connection, cid, controller, number } => {
+                self.abort(connection, cid, (controller, number));
+            }
+            FrontMessage::Aborted { controller, number, aborted } => self.answer_abort(controller, number, aborted),
             FrontMessage::Kill(kill) => self.kill(&kill),
             FrontMessage::Killed(_) => unreachable!("this goes to the control side"),
         }
@@ -273,7 +288,9 @@ impl Front {
     /// The latest time of the next turn.
     pub fn deadline(&self) -> Time {
         let hub = &self.hub;
-        if !hub.outbox.is_empty() || !hub.closing.is_empty() || !hub.raises.is_empty() || !self.dirty.is_empty() {
+        let aborts = !hub.aborts.is_empty() || !hub.aborted.is_empty();
+        let ends = !hub.closing.is_empty() || !hub.raises.is_empty();
+        if !hub.outbox.is_empty() || ends || aborts || !self.dirty.is_empty() {
             return self.hub.now;
         }
         let retry = if self.waiting.is_empty() { Time::NEVER } else { self.hub.now + RETRY };
@@ -369,6 +386,7 @@ impl Front {
 
     /// Puts a connection on the lists that it belongs to.
     fn note(&mut self, key: ConnectionKey) {
+        self.tell_aborts(key);
         let Some(connection) = self.connections.get_mut(key) else { return };
         let ended = connection.life == Life::Ending && connection.out.is_empty();
         let sends = !connection.out.is_empty() && connection.blocked_since.is_none();
@@ -477,6 +495,7 @@ impl Front {
     }
 
     fn remove(&mut self, ports: &mut impl Ports, key: ConnectionKey) {
+        self.tell_aborts(key);
         let connection = self.connections.remove(key).expect("it is removed once");
         self.hub.space.unreserve(ports, connection.reserved);
         assert_eq!((connection.data_blocks, connection.queue.in_flight()), (0, 0), "everything has come home");

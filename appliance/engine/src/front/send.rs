@@ -147,6 +147,7 @@ impl Hub {
     /// Frees a command's blocks and its slot.
     pub(super) fn release(&mut self, ports: &mut impl Ports, connection: &mut Connection, slot: SlotId) {
         self.free_blocks(ports, connection, slot);
+        connection.abort_ended(slot, false);
         let command = &mut connection.commands[slot.index()];
         assert!(!matches!(command.stage, Stage::Free | Stage::Executing), "a command under way keeps its slot");
         command.stage = Stage::Free;
@@ -162,8 +163,13 @@ impl Hub {
         let of_reserve = core::mem::take(&mut command.of_reserve);
         let buffers = core::mem::take(&mut command.buffers);
         self.space.give_back(ports, buffers, of_reserve);
-        let of_data = core::mem::take(&mut command.of_data);
-        self.space.data_done(of_data);
-        connection.data_blocks -= of_data;
+        self.leave_budget(connection, slot);
+    }
+
+    /// A command's blocks no longer count in the budget for data: they are freed, or given away.
+    pub(super) fn leave_budget(&mut self, connection: &mut Connection, slot: SlotId) {
+        let blocks = core::mem::take(&mut connection.command(slot).of_data);
+        self.space.data_done(blocks);
+        connection.data_blocks -= blocks;
     }
 }

@@ -1,5 +1,6 @@
 //! Well-behaved hosts against a front; `hostile` has the others.
 
+mod aborts;
 mod entries;
 mod fake;
 mod fused;

@@ -67,11 +67,8 @@ impl Router {
             let key = self.zeroing.pop_front().expect("as many as there were");
             if self.stopping {
                 // What is left would take too long; its host asks again elsewhere.
-                let request = &mut self.requests[key];
-                request.range = request.ranges;
-                request.blocks = request.sent;
-                request.result = Err(IoError::Stopping);
-                if request.unanswered == 0 {
+                self.cut_short(ports, key, IoError::Stopping);
+                if self.requests[key].unanswered == 0 {
                     self.end(ports, key, BufferList::EMPTY);
                 }
             } else if !self.send_zeros(ports, key) {

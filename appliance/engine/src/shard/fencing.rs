@@ -1,4 +1,4 @@
-//! Associations that end: what a shard does when an epoch is raised, and how it comes to confirm that.
+//! Associations that end, and single requests that are aborted: what a shard drops, and how it comes to confirm that.
 
 use base::ids::ShardId;
 use ports::Ports;
@@ -7,6 +7,7 @@ use super::Shard;
 use crate::fence::Association;
 use crate::front::{Cause, Front};
 use crate::message::{Fragment, Message};
+use crate::router::Dropped;
 
 impl Shard {
     /// Gives a fragment to its array, unless its association has ended.
@@ -33,7 +34,7 @@ impl Shard {
         }
         self.count_fenced();
         for array in &mut self.arrays {
-            array.fence(ports, association);
+            array.drop_waiting(ports, Dropped::Before(association));
         }
         let left = self.router.fence(ports, association);
         self.fences.raise(asker, association, left);
@@ -59,10 +60,41 @@ impl Shard {
         worked
     }
 
-    /// Tells those who wait for it that nothing of an older epoch is under way any more.
+    /// A request of `from` is to be aborted: what waits of it here is dropped.
+    pub(super) fn abort_waiting<P: Ports<Message = Message>>(&mut self, ports: &mut P, from: ShardId, request: u64) {
+        for array in &mut self.arrays {
+            array.drop_waiting(ports, Dropped::Of(from, request));
+        }
+        if from != self.shard {
+            self.aborts_tried.push((from, request));
+        }
+    }
+
+    /// Has every owner, this shard too, drop what waits of requests that are to be aborted.
+    pub(super) fn abort_everywhere<P: Ports<Message = Message>>(&mut self, ports: &mut P) -> bool {
+        let mut worked = false;
+        while let Some(request) = self.router.next_abort(ports) {
+            worked = true;
+            self.abort_waiting(ports, self.shard, request);
+        }
+        worked
+    }
+
+    /// Tells those who wait for it that nothing of an older epoch is under way any more, or that an abort has done here what
+    /// it could: behind all answers of this turn.
     pub(super) fn confirm<P: Ports<Message = Message>>(&mut self, ports: &mut P) -> bool {
         self.count_fenced();
         let mut worked = false;
+        for (asker, request) in self.aborts_tried.drain(..) {
+            let posted = ports.post(asker, Message::AbortTried { request });
+            assert!(posted.is_ok(), "the mesh keeps room for aborts");
+            worked = true;
+        }
+        while let Some(token) = self.router.goes_on() {
+            if let Some(front) = &mut self.front {
+                front.goes_on(token);
+            }
+        }
         while let Some((asker, association)) = self.fences.confirmed() {
             worked = true;
             if asker == self.shard {

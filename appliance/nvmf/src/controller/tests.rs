@@ -357,7 +357,7 @@ fn events_wait_for_requests_and_requests_for_events() {
     assert_eq!(rig.controller.poll_event(), None, "an I/O controller does not tell of discovery");
     assert_eq!(rig.controller.take_requests().collect::<Vec<_>>(), [SlotId(2), SlotId(4)]);
     let abort = admin(opcode::ABORT, 0, 1 | 0x22 << 16, 0);
-    assert_eq!(rig.answer(&abort, &[]).outcome, Outcome::AbortIo { queue_id: 1, cid: 0x22 });
+    assert_eq!(rig.answer(&abort, &[]).outcome, Outcome::Abort { queue_id: 1, cid: 0x22 });
 }
 
 #[test]

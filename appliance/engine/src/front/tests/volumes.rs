@@ -18,6 +18,8 @@ pub(super) struct FakeIo {
     pub(super) requests: VecDeque<IoRequest>,
     pub(super) refuses: bool,
     pub(super) fails: Option<IoError>,
+    /// Requests that are to be aborted.
+    pub(super) aborts: Vec<u64>,
 }
 
 impl VolumeIo<FakePorts> for FakeIo {
@@ -27,6 +29,10 @@ impl VolumeIo<FakePorts> for FakeIo {
         }
         self.requests.push_back(request);
         Ok(())
+    }
+
+    fn abort(&mut self, _: &mut FakePorts, token: u64) {
+        self.aborts.push(token);
     }
 }
 
