@@ -15,7 +15,7 @@ use journal::{
     Entry, LogLayout, LogMode, LogSuperblock, RecordHeader, RecordKind, format_lane, payload_crc, seal_record,
 };
 use ports::{DeviceError, SyncDevice};
-use raid::{Geometry, Initialised, Level, Metadata, MetadataError, Origin, Superblock, superblock_block};
+use raid::{Geometry, Level, Metadata, MetadataError, Origin, Superblock, ZoneBits, superblock_block};
 
 const MEMBERS: usize = 3;
 const COPIES: usize = 2;
@@ -187,9 +187,9 @@ fn log(devices: &Devices, device: usize) -> LogSuperblock {
 }
 
 /// What one member alone says of the zones.
-fn bits_of(devices: &Devices, device: usize) -> Option<Initialised> {
+fn bits_of(devices: &Devices, device: usize) -> Option<ZoneBits> {
     let superblock = superblock(devices, device);
-    let mut bits = Initialised::new(superblock.array, superblock.geometry.zones(), false);
+    let mut bits = ZoneBits::new(superblock.array, superblock.geometry.zones(), false);
     let slots = [0, 1].map(|slot| block(devices, device, superblock.layout.bitmap_block(0, slot)));
     bits.merge(0, &slots).then_some(bits)
 }
@@ -229,7 +229,7 @@ fn a_newest_bitmap_block_without_a_bit_of_another_gets_it_when_that_is_safe() {
     let mut ends = 0;
     for writes in 1..60 {
         let (ended, after) = cut_start(&devices, writes);
-        let bits: Vec<Initialised> = (0..MEMBERS).map(|at| bits_of(&after, at).expect("a bitmap")).collect();
+        let bits: Vec<ZoneBits> = (0..MEMBERS).map(|at| bits_of(&after, at).expect("a bitmap")).collect();
         for zone in [ZoneId(0), ZoneId(1)] {
             let have = bits.iter().filter(|bits| bits.is_set(zone)).count();
             assert!(have >= if ended { MEMBERS } else { 1 }, "{zone} is on {have} members after {writes} writes");
@@ -402,6 +402,7 @@ fn devices_that_are_smaller_than_they_say_are_left_out_with_a_note() {
     forged.geometry = Geometry::new(Level::Raid5, 3, 16, u64::MAX).expect("the largest there is");
     (forged.layout.bitmap.start, forged.layout.bitmap.blocks) = (1 << 50, 1 << 40);
     (forged.layout.data.start, forged.layout.data.blocks) = (1 << 52, 1 << 50);
+    forged.layout.dirty = None;
     forged.update += 1;
     put_superblock(&devices, 2, &forged);
     notes_of(&mut devices, 2);

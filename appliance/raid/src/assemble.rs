@@ -179,8 +179,9 @@ pub enum AssembleError {
     },
     /// Perhaps left behind.
     #[error(
-        "array {array}: members {members:?} and log copies {copies:?} are missing and may have gone on without those that are \
-         here, who would not know. Attach one of them, or start with --force to take what is here for the truth"
+        "array {array}: members {members:?}{} are missing and may have gone on without those that are here, who would not know. \
+         Attach one of them, or start with --force to take what is here for the truth",
+        if copies.is_empty() { String::new() } else { format!(" and log copies {copies:?}") }
     )]
     Undecided {
         /// The array's name.
@@ -346,7 +347,9 @@ fn refuse_left_behind(
         let alone = slots(log.members & geometry.all_members()).map(|slot| slot.0).collect();
         return Err(AssembleError::LeftBehind { array: superblock.name.clone(), device: log.device, alone });
     }
-    if newly_missing_copies != 0 && geometry.bears(!newly_missing) {
+    // An array that never had a log has no other witnesses than its members.
+    let nobody_would_know = newly_missing_copies != 0 || superblock.copies.is_empty();
+    if nobody_would_know && geometry.bears(!newly_missing) {
         let numbers = |mask| slots(mask).map(|slot| slot.0).collect();
         return Err(AssembleError::Undecided {
             array: superblock.name.clone(),
@@ -511,7 +514,7 @@ fn copies(
         };
         copies.push(usable);
     }
-    if copies.iter().all(Option::is_none) {
+    if !superblock.copies.is_empty() && copies.iter().all(Option::is_none) {
         let active = superblock.copies.iter().enumerate().filter(|(_, copy)| copy.state == State::Active);
         let needed: Vec<String> = active.map(|(at, copy)| format!("log copy {at} ({})", copy.uuid)).collect();
         let needed = if needed.is_empty() { "one that was not excluded".to_owned() } else { needed.join(" or ") };

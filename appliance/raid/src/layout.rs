@@ -4,8 +4,8 @@
 use base::ids::DeviceBlock;
 use thiserror::Error;
 
-use crate::initialised::Initialised;
 use crate::metadata::METADATA_BLOCKS;
+use crate::zone_bits::ZoneBits;
 
 /// The two places of the superblock.
 pub const SUPERBLOCK_START: u64 = 1;
@@ -32,6 +32,8 @@ pub struct MemberLayout {
     pub bitmap: Region,
     /// Two slots of the volume table.
     pub metadata: Region,
+    /// Bitmap of dirty zones, likewise; members of arrays that are older than it have none.
+    pub dirty: Option<Region>,
     /// Data and parity.
     pub data: Region,
 }
@@ -56,19 +58,22 @@ impl MemberLayout {
     /// The layout of a device of this size with zones of this many stripes.
     pub fn for_device(blocks: u64, zone_stripes: u64) -> Result<Self, LayoutError> {
         // As if all of it were data: the bitmap is at most a little larger than it must be.
-        let bitmap = Region { start: REGIONS_START, blocks: 2 * Initialised::blocks_for(blocks / zone_stripes) };
+        let bitmap = Region { start: REGIONS_START, blocks: 2 * ZoneBits::blocks_for(blocks / zone_stripes) };
         let metadata = Region { start: bitmap.start + bitmap.blocks, blocks: 2 * METADATA_BLOCKS as u64 };
-        let start = (metadata.start + metadata.blocks).next_multiple_of(DATA_ALIGNMENT_BLOCKS);
+        let dirty = Region { start: metadata.start + metadata.blocks, blocks: bitmap.blocks };
+        let start = (dirty.start + dirty.blocks).next_multiple_of(DATA_ALIGNMENT_BLOCKS);
         let need = start + zone_stripes;
         if blocks < need {
             return Err(LayoutError::TooSmall { have: blocks, need });
         }
-        Ok(Self { bitmap, metadata, data: Region { start, blocks: blocks - start } })
+        Ok(Self { bitmap, metadata, dirty: Some(dirty), data: Region { start, blocks: blocks - start } })
     }
 
     /// Checks what was read from a disk: regions in place, apart, and large enough for this many stripes and zones.
     pub fn check(&self, stripes: u64, zones: u64) -> Result<(), LayoutError> {
-        let regions = [self.bitmap, self.metadata, self.data];
+        // One that is not there lies nowhere and is over nothing.
+        let dirty = self.dirty.unwrap_or(Region { start: u64::MAX, blocks: 0 });
+        let regions = [self.bitmap, self.metadata, dirty, self.data];
         for (at, region) in regions.iter().enumerate() {
             let end =
                 region.start.checked_add(region.blocks).ok_or(LayoutError::Inconsistent("a region has no end"))?;
@@ -82,8 +87,11 @@ impl MemberLayout {
                 }
             }
         }
-        if self.bitmap.blocks < 2 * Initialised::blocks_for(zones) {
+        if self.bitmap.blocks < 2 * ZoneBits::blocks_for(zones) {
             return Err(LayoutError::Inconsistent("the bitmap is too small for the zones"));
+        }
+        if self.dirty.is_some_and(|dirty| dirty.blocks < 2 * ZoneBits::blocks_for(zones)) {
+            return Err(LayoutError::Inconsistent("the bitmap of dirty zones is too small for the zones"));
         }
         if self.metadata.blocks < 2 * METADATA_BLOCKS as u64 {
             return Err(LayoutError::Inconsistent("the metadata region is too small"));
@@ -98,7 +106,8 @@ impl MemberLayout {
     pub fn check_beside(&self, start: u64, blocks: u64) -> Result<(), LayoutError> {
         let end = start.checked_add(blocks).ok_or(LayoutError::Inconsistent("a region has no end"))?;
         let over = |region: &Region| start < region.start.saturating_add(region.blocks) && region.start < end;
-        if start < REGIONS_START || [self.bitmap, self.metadata, self.data].iter().any(over) {
+        let known = [self.bitmap, self.metadata, self.data];
+        if start < REGIONS_START || known.iter().chain(&self.dirty).any(over) {
             return Err(LayoutError::Inconsistent("a later region lies over another"));
         }
         Ok(())
@@ -110,7 +119,12 @@ impl MemberLayout {
         let bitmap = self.bitmap.start.saturating_add(self.bitmap.blocks);
         let metadata = self.metadata.start.saturating_add(self.metadata.blocks);
         let data = self.data.start.saturating_add(stripes);
+        let dirty = match self.dirty {
+            Some(dirty) => dirty.start.saturating_add(dirty.blocks),
+            None => 0,
+        };
         let regions = if bitmap > metadata { bitmap } else { metadata };
+        let regions = if dirty > regions { dirty } else { regions };
         if data > regions { data } else { regions }
     }
 
@@ -119,6 +133,14 @@ impl MemberLayout {
         let at = 2 * block as u64 + slot as u64;
         assert!(slot < 2 && at < self.bitmap.blocks, "bitmap block {block}.{slot} lies in the region");
         DeviceBlock(self.bitmap.start + at)
+    }
+
+    /// One of the two places of a block of dirty zones, if they are kept.
+    pub fn dirty_block(&self, block: usize, slot: usize) -> Option<DeviceBlock> {
+        let dirty = self.dirty?;
+        let at = 2 * block as u64 + slot as u64;
+        assert!(slot < 2 && at < dirty.blocks, "block {block}.{slot} of dirty zones lies in the region");
+        Some(DeviceBlock(dirty.start + at))
     }
 
     /// The first block of one of the two slots of the volume table.

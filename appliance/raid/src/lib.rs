@@ -11,7 +11,8 @@
 //! | [`layout`] | the regions of a member |
 //! | [`assemble`](mod@assemble) | from superblocks found anywhere to an array, or to a clear refusal |
 //! | [`metadata`] | the table of volumes, kept on every member |
-//! | [`initialised`] | which zones were ever written |
+//! | [`zone_bits`] | which zones were ever written, and which may be inconsistent without a log |
+//! | [`dirty`] | what a start does with the latter |
 //! | [`signature`] | what else may live on a device that is about to be overwritten |
 //!
 //! The formats are described in `FORMAT.md`.
@@ -26,8 +27,8 @@
 #![forbid(unsafe_code)]
 
 pub mod assemble;
+pub mod dirty;
 pub mod geometry;
-pub mod initialised;
 pub mod layout;
 pub mod level;
 pub mod metadata;
@@ -35,10 +36,11 @@ pub mod plan;
 pub mod recipe;
 pub mod signature;
 pub mod superblock;
+pub mod zone_bits;
 
 pub use assemble::{AssembleError, Assembly, Candidate, LogCandidate, Wanted, assemble};
+pub use dirty::{DirtyStart, start_of_dirty};
 pub use geometry::{Geometry, GeometryError, Part, Place, slots};
-pub use initialised::Initialised;
 pub use layout::MemberLayout;
 pub use level::Level;
 pub use metadata::{ExportRecord, ExtentRecord, Metadata, MetadataError, Origin, VolumeRecord, VolumeState};
@@ -46,3 +48,4 @@ pub use plan::{DestageKind, DestagePlan, ReadPlan, plan_destage, plan_read};
 pub use recipe::{Lost, Recipe, Term, recipe, weight};
 pub use signature::{Signature, foreign_signature};
 pub use superblock::{CopyEntry, MemberEntry, State, Superblock, SuperblockError, Tables, superblock_block};
+pub use zone_bits::ZoneBits;

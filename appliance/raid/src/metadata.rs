@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::Geometry;
-use crate::initialised::{put_crc, verified_crc};
+use crate::zone_bits::{put_crc, verified_crc};
 
 /// The first eight bytes of the header block.
 pub const MAGIC: [u8; 8] = *b"BRINDLET";

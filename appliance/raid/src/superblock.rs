@@ -25,8 +25,12 @@ pub const VERSION: u16 = 1;
 /// place for a whole member's, or for nothing, stays away.
 pub const FEATURE_REBUILDING: u64 = 1;
 
+/// An incompatible feature: the array is written without a log, and the bits of dirty zones say where a crash may have left
+/// what does not match. Set exactly if no log copy is active.
+pub const FEATURE_WITHOUT_LOG: u64 = 2;
+
 /// Incompatible features that this program knows.
-pub const KNOWN_INCOMPATIBLE: u64 = FEATURE_REBUILDING;
+pub const KNOWN_INCOMPATIBLE: u64 = FEATURE_REBUILDING | FEATURE_WITHOUT_LOG;
 
 /// Highest epoch and update that are believed: nobody ever counted so far, and there is room to count on.
 pub const MAX_EPOCH: u64 = journal::MAX_COUNT;
@@ -45,6 +49,8 @@ const REGIONS_AT: usize = 384;
 const REGION_BYTES: usize = 32;
 /// Regions of a member that every superblock has.
 const KNOWN_REGIONS: usize = 3;
+/// Regions that this program knows beside them.
+const OPTIONAL_REGIONS: usize = 1;
 /// Places of the region table.
 const MAX_REGIONS: usize = 16;
 const MEMBERS_AT: usize = 1024;
@@ -59,6 +65,7 @@ const REGION_NONE: u16 = 0;
 const REGION_BITMAP: u16 = 1;
 const REGION_METADATA: u16 = 2;
 const REGION_DATA: u16 = 3;
+const REGION_DIRTY: u16 = 4;
 
 /// Whether a member or copy takes part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,7 +213,13 @@ impl Superblock {
 
     fn incompatible(&self) -> u64 {
         let is_rebuilding = |member: &MemberEntry| matches!(member.state, State::Rebuilding { .. });
-        if self.members.iter().any(is_rebuilding) { FEATURE_REBUILDING } else { 0 }
+        let rebuilding = if self.members.iter().any(is_rebuilding) { FEATURE_REBUILDING } else { 0 };
+        rebuilding | if self.is_without_log() { FEATURE_WITHOUT_LOG } else { 0 }
+    }
+
+    /// Whether the array is written without a log: no copy of one is active.
+    pub fn is_without_log(&self) -> bool {
+        self.copies.iter().all(|copy| copy.state != State::Active)
     }
 
     /// Who takes part, as this superblock says.
@@ -242,7 +255,10 @@ impl Superblock {
     pub fn encode(&self, out: &mut Block) {
         assert!(self.members.len() == usize::from(self.geometry.members()) && self.copies.len() <= MAX_COPIES);
         assert!(self.name.len() <= MAX_NAME_BYTES && usize::from(self.slot) < self.members.len());
-        assert!(self.later_regions.len() + KNOWN_REGIONS <= MAX_REGIONS, "the region table has {MAX_REGIONS} places");
+        assert!(
+            self.later_regions.len() + KNOWN_REGIONS + OPTIONAL_REGIONS <= MAX_REGIONS,
+            "the region table has {MAX_REGIONS} places"
+        );
         out.fill(0);
         let mut to = Writer::new(out);
         to.bytes(&MAGIC).u32_le(0).u16_le(VERSION).u16_le(0);
@@ -260,7 +276,8 @@ impl Superblock {
         let layout = &self.layout;
         let known: [(u16, Region); KNOWN_REGIONS] =
             [(REGION_BITMAP, layout.bitmap), (REGION_METADATA, layout.metadata), (REGION_DATA, layout.data)];
-        let known = known.into_iter().map(|(kind, region)| (kind, 0, region.start, region.blocks));
+        let known = known.into_iter().chain(layout.dirty.map(|dirty| (REGION_DIRTY, dirty)));
+        let known = known.map(|(kind, region)| (kind, 0, region.start, region.blocks));
         let later = self.later_regions.iter().map(|region| (region.kind, region.flags, region.start, region.blocks));
         for (kind, flags, start, blocks) in known.chain(later) {
             to.u16_le(kind).u16_le(flags).u32_le(0).u64_le(start).u64_le(blocks).u64_le(0);
@@ -358,7 +375,12 @@ impl Superblock {
             fencing_epoch,
         };
         if superblock.incompatible() != incompatible {
-            return Err(SuperblockError::Malformed("it does not announce a rebuild as it should"));
+            return Err(SuperblockError::Malformed(
+                "it does not announce a rebuild, or that it has no log, as it should",
+            ));
+        }
+        if superblock.is_without_log() && superblock.layout.dirty.is_none() {
+            return Err(SuperblockError::Malformed("it has no log and no bits of dirty zones"));
         }
         Ok(superblock)
     }
@@ -404,7 +426,7 @@ fn read_entry(from: &mut Reader<'_>) -> Result<(Uuid, State), SuperblockError> {
 }
 
 fn read_regions(table: &[u8]) -> Result<(MemberLayout, Vec<LaterRegion>), SuperblockError> {
-    let (mut bitmap, mut metadata, mut data, mut later) = (None, None, None, Vec::new());
+    let (mut bitmap, mut metadata, mut dirty, mut data, mut later) = (None, None, None, None, Vec::new());
     for bytes in table.chunks_exact(REGION_BYTES).take(MAX_REGIONS) {
         let mut from = Reader::new(bytes);
         let (kind, flags) = (from.u16_le()?, from.u16_le()?);
@@ -416,6 +438,7 @@ fn read_regions(table: &[u8]) -> Result<(MemberLayout, Vec<LaterRegion>), Superb
             REGION_BITMAP => bitmap.replace(region),
             REGION_METADATA => metadata.replace(region),
             REGION_DATA => data.replace(region),
+            REGION_DIRTY => dirty.replace(region),
             // Had it mattered to this program, an incompatible feature would have announced it. The next superblock still
             // names it.
             _ => {
@@ -428,7 +451,7 @@ fn read_regions(table: &[u8]) -> Result<(MemberLayout, Vec<LaterRegion>), Superb
         }
     }
     match (bitmap, metadata, data) {
-        (Some(bitmap), Some(metadata), Some(data)) => Ok((MemberLayout { bitmap, metadata, data }, later)),
+        (Some(bitmap), Some(metadata), Some(data)) => Ok((MemberLayout { bitmap, metadata, dirty, data }, later)),
         _ => Err(SuperblockError::Malformed("a region is missing")),
     }
 }

@@ -1,9 +1,9 @@
-//! The bytes of the bitmap of initialised zones and of the metadata, as committed under `golden/`: a change of these is a
+//! The bytes of the bitmaps of zones and of the metadata, as committed under `golden/`: a change of these is a
 //! change of the format.
 
 use base::ids::ZoneId;
 use base::{Block, ZERO_BLOCK, uuid::Uuid};
-use raid::{Geometry, Initialised, Level, Metadata, Origin};
+use raid::{Geometry, Level, Metadata, Origin, ZoneBits};
 
 const ARRAY: Uuid = Uuid(*b"array-uuid-bytes");
 
@@ -39,15 +39,30 @@ fn same(block: &Block, golden: &str) {
 #[test]
 fn initialised() {
     let golden = include_str!("../golden/initialised.hex");
-    let mut bits = Initialised::new(ARRAY, 40_000, false);
+    let mut bits = ZoneBits::new(ARRAY, 40_000, false);
     [32_256, 32_257, 32_330, 39_999].into_iter().for_each(|zone| bits.set(ZoneId(zone)));
     (0..5).for_each(|_| assert!(bits.advance(1) < 2));
     let mut block = ZERO_BLOCK;
     bits.encode(1, &mut block);
     same(&block, golden);
-    let mut back = Initialised::new(ARRAY, 40_000, false);
+    let mut back = ZoneBits::new(ARRAY, 40_000, false);
     assert!(back.merge(1, [&unhex(golden)]));
     assert_eq!((back.words(), back.update(1)), (bits.words(), 5));
+}
+
+#[test]
+fn dirty() {
+    let golden = include_str!("../golden/dirty.hex");
+    let mut bits = ZoneBits::dirty(ARRAY, 40_000);
+    [0, 5, 32_255].into_iter().for_each(|zone| bits.set(ZoneId(zone)));
+    bits.clear(ZoneId(5));
+    (0..2).for_each(|_| assert!(bits.advance(0) < 2));
+    let mut block = ZERO_BLOCK;
+    bits.encode(0, &mut block);
+    same(&block, golden);
+    let mut back = ZoneBits::dirty(ARRAY, 40_000);
+    assert!(back.merge(0, [&unhex(golden)]));
+    assert_eq!((back.words(), back.update(0)), (bits.words(), 2));
 }
 
 #[test]

@@ -5,7 +5,7 @@
 use base::ids::{DeviceBlock, DeviceId, LaneId, Slot, StripeId};
 use base::{Block, ZERO_BLOCK};
 use journal::{LogLayout, LogReader, LogSuperblock, ReadFault, scan_lane};
-use raid::{Geometry, Initialised, State, Superblock, SuperblockError, recipe, superblock_block};
+use raid::{Geometry, State, Superblock, SuperblockError, ZoneBits, recipe, superblock_block};
 
 use crate::failure::Failure;
 use crate::rack::Rack;
@@ -72,11 +72,11 @@ impl<'a> Row<'a> {
 }
 
 /// Which zones are initialised, by what these members say.
-pub(crate) fn bitmap(rack: &Rack, members: &[(DeviceId, Superblock)]) -> Result<Initialised, Failure> {
+pub(crate) fn bitmap(rack: &Rack, members: &[(DeviceId, Superblock)]) -> Result<ZoneBits, Failure> {
     let (device, superblock) = &members[0];
     let zones = superblock.geometry.zones();
-    let mut initialised = Initialised::new(superblock.array, zones, false);
-    for block in 0..Initialised::blocks_for(zones) as usize {
+    let mut initialised = ZoneBits::new(superblock.array, zones, false);
+    for block in 0..ZoneBits::blocks_for(zones) as usize {
         let slots = members.iter().flat_map(|(device, superblock)| {
             [0, 1].map(|slot| rack.peek(*device, superblock.layout.bitmap_block(block, slot)))
         });

@@ -3,7 +3,7 @@
 //! writes that were not acknowledged: those may be there, or not, or torn.
 
 use base::ids::{ArrayBlock, Lba, StripeId};
-use raid::{Geometry, Initialised, slots};
+use raid::{Geometry, ZoneBits, slots};
 
 use crate::audit::{Row, bitmap, members_in_force};
 use crate::failure::Failure;
@@ -54,7 +54,7 @@ pub fn members_hold_acknowledged(scenario: &Scenario, rack: &Rack, told: &Oracle
     Ok(())
 }
 
-fn is_initialised(initialised: &Initialised, geometry: &Geometry, stripe: StripeId) -> bool {
+fn is_initialised(initialised: &ZoneBits, geometry: &Geometry, stripe: StripeId) -> bool {
     initialised.is_set(geometry.zone_of(stripe))
 }
 

@@ -66,7 +66,7 @@ impl Landmark {
         block.starts_with(match self {
             Self::Anchor => &anchor::MAGIC,
             Self::Superblock => &raid::superblock::MAGIC,
-            Self::Bitmap => &raid::initialised::MAGIC,
+            Self::Bitmap => &raid::zone_bits::MAGIC,
         })
     }
 }
@@ -79,7 +79,7 @@ mod tests {
     #[test]
     fn each_landmark_is_known_by_its_magic_and_by_no_other() {
         let all = [Landmark::Anchor, Landmark::Superblock, Landmark::Bitmap];
-        let magics = [anchor::MAGIC, raid::superblock::MAGIC, raid::initialised::MAGIC];
+        let magics = [anchor::MAGIC, raid::superblock::MAGIC, raid::zone_bits::MAGIC];
         for (index, magic) in magics.into_iter().enumerate() {
             let mut block = [0; BLOCK];
             block[..8].copy_from_slice(&magic);

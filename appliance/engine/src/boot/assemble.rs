@@ -247,7 +247,7 @@ fn attempt<D: SyncDevice>(
     let last_incarnation = scans.iter().map(|scan| scan.last_incarnation).max().unwrap_or(0);
     let superblocks = make_durable(devices, &assembly, &mut log_superblocks, last_incarnation, options)?;
     regions.make_durable(devices)?;
-    let Regions { initialised, metadata, table_update, .. } = regions;
+    let Regions { initialised, dirty, metadata, table_update, .. } = regions;
     let log = log_superblocks.iter().flatten().next().expect("assembly found a copy of the log").clone();
 
     let map = ArrayMap {
@@ -312,6 +312,7 @@ fn attempt<D: SyncDevice>(
         superblocks,
         log_superblocks,
         initialised,
+        dirty,
         metadata: Arc::new(metadata),
         table_update,
         drives: options.drives,

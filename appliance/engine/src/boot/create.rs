@@ -7,7 +7,7 @@ use base::{Block, ZERO_BLOCK};
 use journal::{LogIdentity, LogLayout, LogMode, LogSuperblock, format_lane, slot_of};
 use ports::{DeviceError, SyncDevice};
 use raid::{
-    CopyEntry, Geometry, Initialised, Level, MemberEntry, MemberLayout, Metadata, Origin, State, Superblock,
+    CopyEntry, Geometry, Level, MemberEntry, MemberLayout, Metadata, Origin, State, Superblock, ZoneBits,
     superblock_block,
 };
 
@@ -106,9 +106,11 @@ pub fn create_array<D: SyncDevice>(
         }
     }
 
-    let mut initialised = Initialised::new(array, plan.geometry.zones(), spec.known_zero);
-    let bitmap_blocks = Initialised::blocks_for(plan.geometry.zones()) as usize;
+    let mut initialised = ZoneBits::new(array, plan.geometry.zones(), spec.known_zero);
+    let bitmap_blocks = ZoneBits::blocks_for(plan.geometry.zones()) as usize;
     let slots: Vec<usize> = (0..bitmap_blocks).map(|block| initialised.advance(block)).collect();
+    let mut dirty = ZoneBits::dirty(array, plan.geometry.zones());
+    (0..bitmap_blocks).for_each(|block| _ = dirty.advance(block));
     for (at, &device) in spec.members.iter().enumerate() {
         let layout = &plan.layouts[at];
         let mut device = Writer::new(devices, device)?;
@@ -119,6 +121,9 @@ pub fn create_array<D: SyncDevice>(
             let mut bits = ZERO_BLOCK;
             initialised.encode(block, &mut bits);
             device.write(layout.bitmap_block(block, slot), &[bits])?;
+            dirty.encode(block, &mut bits);
+            let place = layout.dirty_block(block, dirty.slot(block)).expect("a new member keeps them");
+            device.write(place, &[bits])?;
         }
         device.write(layout.metadata_block(0), &[ZERO_BLOCK])?;
         device.write(layout.metadata_block(1), &encode(&plan.metadata, array, 1, &spec.name)?)?;

@@ -11,7 +11,7 @@ use base::ids::{DeviceBlock, DeviceId};
 use base::{Block, ZERO_BLOCK};
 use ports::SyncDevice;
 use raid::metadata::METADATA_BLOCKS;
-use raid::{Assembly, Initialised, Metadata, MetadataError, Origin};
+use raid::{Assembly, MemberLayout, Metadata, MetadataError, Origin, ZoneBits};
 
 use super::BootError;
 use super::create::{CreateVolume, Writer, encode};
@@ -25,7 +25,8 @@ struct Pending {
 
 /// Bitmap and volume table, as they are to be served.
 pub(super) struct Regions {
-    pub(super) initialised: Initialised,
+    pub(super) initialised: ZoneBits,
+    pub(super) dirty: ZoneBits,
     pub(super) metadata: Metadata,
     pub(super) table_update: u64,
     /// What brings members up that are behind.
@@ -42,9 +43,10 @@ impl Regions {
     /// Reads both from the members that are used.
     pub(super) fn read<D: SyncDevice>(devices: &mut [Option<D>], assembly: &Assembly) -> Result<Self, BootError> {
         let geometry = &assembly.superblock.geometry;
-        let initialised = Initialised::new(assembly.superblock.array, geometry.zones(), false);
+        let array = assembly.superblock.array;
         let mut regions = Self {
-            initialised,
+            initialised: ZoneBits::new(array, geometry.zones(), false),
+            dirty: ZoneBits::dirty(array, geometry.zones()),
             metadata: Metadata::default(),
             table_update: 0,
             behind: Vec::new(),
@@ -52,8 +54,13 @@ impl Regions {
             next: Vec::new(),
             notes: Vec::new(),
         };
-        for block in 0..Initialised::blocks_for(geometry.zones()) as usize {
+        for block in 0..ZoneBits::blocks_for(geometry.zones()) as usize {
             regions.read_bitmap_block(devices, assembly, block)?;
+            regions.read_dirty_block(devices, assembly, block)?;
+        }
+        if !assembly.superblock.is_without_log() {
+            // What a log protects is not dirty, whatever became of the bits.
+            regions.dirty.clear_all();
         }
         regions.read_table(devices, assembly)?;
         Ok(regions)
@@ -65,34 +72,31 @@ impl Regions {
         assembly: &Assembly,
         block: usize,
     ) -> Result<(), BootError> {
-        let mut found: Vec<[Block; 2]> = Vec::new();
-        for member in assembly.members.iter().flatten() {
-            let mut device = Writer::new(devices, member.device)?;
-            let mut slots = [ZERO_BLOCK; 2];
-            for (at, slot) in slots.iter_mut().enumerate() {
-                let place = member.superblock.layout.bitmap_block(block, at);
-                device.read_around(place, core::slice::from_mut(slot))?;
-            }
-            found.push(slots);
-        }
-        if !self.initialised.merge(block, found.iter().flatten()) {
+        let found = read_slots(devices, assembly, |layout, slot| Some(layout.bitmap_block(block, slot)))?;
+        if !self.initialised.merge(block, found.iter().flat_map(|found| &found.slots)) {
             return Err(BootError::NoMetadata { array: assembly.superblock.name.clone() });
         }
-        let (update, slot) = (self.initialised.update(block), self.initialised.slot(block));
-        let mut united = ZERO_BLOCK;
-        self.initialised.encode(block, &mut united);
-        for (member, slots) in assembly.members.iter().flatten().zip(&found) {
-            if slots[slot] == united {
-                continue;
-            }
-            let start = member.superblock.layout.bitmap_block(block, slot);
-            let pending = Pending { device: member.device, start, blocks: vec![united] };
-            if self.initialised.update_in(block, &slots[slot]) == Some(update) {
-                self.beside.push(pending);
-            } else {
-                self.behind.push(pending);
-            }
+        bring_up(&self.initialised, block, &found, &mut self.behind, &mut self.beside);
+        Ok(())
+    }
+
+    /// The same of dirty zones, where members keep them. What nobody can say counts as dirty.
+    fn read_dirty_block<D: SyncDevice>(
+        &mut self,
+        devices: &mut [Option<D>],
+        assembly: &Assembly,
+        block: usize,
+    ) -> Result<(), BootError> {
+        let found = read_slots(devices, assembly, |layout, slot| layout.dirty_block(block, slot))?;
+        let dirty = &mut self.dirty;
+        // Of an array with a log they are read for the number of the next write alone.
+        let newest: Vec<&Block> = found.iter().filter_map(|found| dirty.newest(block, &found.slots)).collect();
+        if !found.is_empty() && !dirty.clone().merge(block, newest.iter().copied()) {
+            dirty.set_all(block);
+        } else {
+            dirty.merge(block, newest);
         }
+        bring_up(dirty, block, &found, &mut self.behind, &mut self.beside);
         Ok(())
     }
 
@@ -181,6 +185,45 @@ impl Regions {
             }
         }
         Ok(())
+    }
+}
+
+/// Both slots of a block of bits, as a member has them.
+struct FoundSlots {
+    device: DeviceId,
+    places: [DeviceBlock; 2],
+    slots: [Block; 2],
+}
+
+/// Reads both slots of a block from the members that have them.
+fn read_slots<D: SyncDevice>(
+    devices: &mut [Option<D>],
+    assembly: &Assembly,
+    place: impl Fn(&MemberLayout, usize) -> Option<DeviceBlock>,
+) -> Result<Vec<FoundSlots>, BootError> {
+    let mut all = Vec::new();
+    for member in assembly.members.iter().flatten() {
+        let layout = &member.superblock.layout;
+        let (Some(first), Some(second)) = (place(layout, 0), place(layout, 1)) else { continue };
+        let mut found = FoundSlots { device: member.device, places: [first, second], slots: [ZERO_BLOCK; 2] };
+        let mut device = Writer::new(devices, member.device)?;
+        for (place, slot) in found.places.into_iter().zip(&mut found.slots) {
+            device.read_around(place, core::slice::from_mut(slot))?;
+        }
+        all.push(found);
+    }
+    Ok(all)
+}
+
+/// Has the united bits written, at their own number, to the members that do not have them.
+fn bring_up(bits: &ZoneBits, block: usize, found: &[FoundSlots], behind: &mut Vec<Pending>, beside: &mut Vec<Pending>) {
+    let (update, slot) = (bits.update(block), bits.slot(block));
+    let mut united = ZERO_BLOCK;
+    bits.encode(block, &mut united);
+    for FoundSlots { device, places, slots } in found.iter().filter(|found| found.slots[slot] != united) {
+        let pending = Pending { device: *device, start: places[slot], blocks: vec![united] };
+        let is_beside = bits.update_in(block, &slots[slot]) == Some(update);
+        if is_beside { beside.push(pending) } else { behind.push(pending) }
     }
 }
 

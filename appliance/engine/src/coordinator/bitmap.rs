@@ -3,7 +3,7 @@
 
 use base::ids::ArrayId;
 use ports::Ports;
-use raid::Initialised;
+use raid::ZoneBits;
 
 use super::persist::{Target, write};
 use super::{Change, Coordinator};
@@ -15,10 +15,10 @@ impl Coordinator {
     pub(super) fn record_zones<P: Ports>(&mut self, ports: &mut P, operations: &mut Operations<Purpose>, id: ArrayId) {
         let array = &mut self.arrays[id.index()];
         let Some(&(_, first)) = array.pending_zones.front() else { return };
-        let block = Initialised::block_of(first);
+        let block = ZoneBits::block_of(first);
         for _ in 0..array.pending_zones.len() {
             let (shard, zone) = array.pending_zones.pop_front().expect("as many as there were");
-            if Initialised::block_of(zone) == block {
+            if ZoneBits::block_of(zone) == block {
                 array.array.initialised.set(zone);
                 array.recording_zones.push((shard, zone));
             } else {

@@ -10,7 +10,7 @@ use base::ids::{ArrayId, DeviceBlock, DeviceId, Slot, StripeId};
 use base::uuid::Uuid;
 use ports::{Buffer, DeviceOp, Ports};
 use raid::metadata::METADATA_BLOCKS;
-use raid::{Initialised, MemberEntry, MemberLayout, State, Superblock, superblock_block};
+use raid::{MemberEntry, MemberLayout, State, Superblock, ZoneBits, superblock_block};
 
 use super::persist::{Target, pack};
 use super::proposal::Edit;
@@ -39,8 +39,10 @@ pub struct Spare {
 enum Step {
     /// Both places of the superblock are cleared.
     Clear,
-    /// A block of the bitmap is written.
+    /// A block of the bitmap of initialised zones is written.
     Bitmap(usize),
+    /// A block of that of dirty zones is.
+    Dirty(usize),
     /// A slot of the volume table is read from another member.
     ReadTable(usize),
     /// It is written.
@@ -175,11 +177,12 @@ impl Coordinator {
             }
             return;
         }
-        let bitmap_blocks = Initialised::blocks_for(array.array.map.geometry.zones()) as usize;
+        let bitmap_blocks = ZoneBits::blocks_for(array.array.map.geometry.zones()) as usize;
         joining.step = match joining.step {
             Step::Clear => Step::Bitmap(0),
-            Step::Bitmap(block) if block + 1 < bitmap_blocks => Step::Bitmap(block + 1),
-            Step::Bitmap(_) => Step::ReadTable(0),
+            Step::Bitmap(block) => Step::Dirty(block),
+            Step::Dirty(block) if block + 1 < bitmap_blocks => Step::Bitmap(block + 1),
+            Step::Dirty(_) => Step::ReadTable(0),
             Step::ReadTable(slot) => Step::WriteTable(slot),
             Step::WriteTable(0) => Step::ReadTable(1),
             Step::WriteTable(_) => Step::Superblock,
@@ -207,7 +210,7 @@ impl Coordinator {
         let (device, layout) = (joining.spare.device, joining.superblock.layout);
         let count = match joining.step {
             Step::Clear => 2,
-            Step::Bitmap(_) | Step::Superblock => 1,
+            Step::Bitmap(_) | Step::Dirty(_) | Step::Superblock => 1,
             Step::ReadTable(_) | Step::WriteTable(_) => METADATA_BLOCKS,
         };
         let buffers = &joining.buffers[..count];
@@ -222,6 +225,11 @@ impl Coordinator {
                 let initialised = &array.array.initialised;
                 initialised.encode(block, ports.bytes_mut(buffers[0].id()));
                 (device, layout.bitmap_block(block, initialised.slot(block)))
+            }
+            Step::Dirty(block) => {
+                let dirty = &array.array.dirty;
+                dirty.encode(block, ports.bytes_mut(buffers[0].id()));
+                (device, layout.dirty_block(block, dirty.slot(block)).expect("a new member keeps them"))
             }
             Step::ReadTable(slot) => {
                 let whole = (0u8..).zip(&array.array.map.members).zip(&array.array.superblocks);

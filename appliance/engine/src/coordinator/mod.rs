@@ -39,7 +39,7 @@ use base::time::Time;
 use journal::LogSuperblock;
 use nvmf::subsystem::Exports;
 use ports::{Buffer, Ports};
-use raid::{Initialised, Metadata, Superblock, Tables};
+use raid::{Metadata, Superblock, Tables, ZoneBits};
 
 use crate::array::Purpose;
 use crate::command::Event;
@@ -71,7 +71,9 @@ pub struct CoordinatedArray {
     /// The log copies' superblocks.
     pub log_superblocks: Vec<Option<LogSuperblock>>,
     /// Which zones are initialised.
-    pub initialised: Initialised,
+    pub initialised: ZoneBits,
+    /// Which zones are dirty: without a log a crash may have left them so that not all of it matches.
+    pub dirty: ZoneBits,
     /// The volume table in force.
     pub metadata: Arc<Metadata>,
     /// The number that it was written with.

@@ -287,3 +287,40 @@ fn whatever_the_tables_say_nobody_is_used_whom_another_that_is_used_excludes() {
     }
     assert!(served > 1000 && refused > 1000, "{served} were served, {refused} refused");
 }
+
+/// Members of an array that never had a log, by slot; absent ones are not there.
+fn without_log(level: Level, there: u32, exclude: u32) -> Result<Assembly, AssembleError> {
+    let like = example();
+    let layout = crate::MemberLayout::for_device(1 << 16, 1024).expect("256 MiB is enough");
+    let geometry =
+        crate::Geometry::new(level, 3, like.geometry.chunk_blocks(), layout.data.blocks).expect("a geometry");
+    let mut all = Superblock { geometry, layout, copies: Vec::new(), log_generation: 0, ..like };
+    if exclude != 0 {
+        all.exclude(8, exclude, 0);
+    }
+    let candidate = |slot: u8| {
+        let superblock = Superblock { slot, ..all.clone() };
+        Candidate { device: DeviceId(10 + u16::from(slot)), superblock }
+    };
+    let candidates: Vec<_> = (0..3).filter(|slot| there & 1 << slot != 0).map(candidate).collect();
+    assemble(Wanted::Named("a0"), &candidates, &[], false)
+}
+
+#[test]
+fn an_array_without_a_log_is_served_if_nobody_can_have_gone_on_without_those_that_are_there() {
+    for level in [Level::Raid1, Level::Raid5] {
+        let whole = without_log(level, 0b111, 0).expect("all are there");
+        assert!(whole.copies.is_empty() && !whole.renew && whole.members_whole() == 0b111);
+        let known = without_log(level, 0b011, 0b100).expect("the third was excluded before");
+        assert!(!known.renew && known.newly_missing == 0);
+    }
+    let degraded = without_log(Level::Raid5, 0b011, 0).expect("one alone is no array");
+    assert_eq!((degraded.newly_missing, degraded.renew), (0b100, true));
+    // The third mirror may have been told that the others are out, and no log copy is there to say so.
+    let mirrors = without_log(Level::Raid1, 0b011, 0).unwrap_err();
+    assert_eq!(
+        mirrors.to_string(),
+        "array a0: members [2] are missing and may have gone on without those that are here, who would not know. Attach one of \
+         them, or start with --force to take what is here for the truth"
+    );
+}

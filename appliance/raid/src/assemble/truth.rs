@@ -160,7 +160,8 @@ fn unite(ours: &mut State, theirs: State) {
 fn is_too_few(superblock: &Superblock) -> bool {
     let missing = (0..32).zip(&superblock.members).filter(|(_, member)| member.state != State::Active);
     let missing = missing.fold(0, |mask, (slot, _): (u32, _)| mask | 1 << slot);
-    !superblock.geometry.bears(missing) || superblock.copies.iter().all(|copy| copy.state != State::Active)
+    let lacks_log = !superblock.copies.is_empty() && superblock.is_without_log();
+    !superblock.geometry.bears(missing) || lacks_log
 }
 
 /// Takes back what fewer members exclude than stay when as many are lost as the level bears: all who stay had to know of

@@ -4,7 +4,8 @@ use super::*;
 use base::ZERO_BLOCK;
 
 pub(crate) fn example() -> Superblock {
-    let layout = MemberLayout::for_device(1 << 16, 1024).expect("256 MiB is enough");
+    // As members were laid out before there were bits of dirty zones.
+    let layout = MemberLayout { dirty: None, ..MemberLayout::for_device(1 << 16, 1024).expect("256 MiB is enough") };
     let geometry = Geometry::new(Level::Raid5, 3, 16, layout.data.blocks).expect("three members");
     let member = |at: u8| MemberEntry { uuid: Uuid([at + 1; 16]), state: State::Active };
     let copy = |at: u8| CopyEntry { uuid: Uuid([at + 11; 16]), state: State::Active };
@@ -167,7 +168,7 @@ fn a_rebuild_is_announced_to_programs_that_would_not_understand_it_and_only_then
     };
     assert!(matches!(forge(&whole, INCOMPATIBLE_AT, 0), Err(SuperblockError::Malformed(_))));
     assert!(matches!(forge(&encoded(&example()), INCOMPATIBLE_AT, 1), Err(SuperblockError::Malformed(_))));
-    assert_eq!(forge(&whole, INCOMPATIBLE_AT, 3), Err(SuperblockError::Incompatible(2)));
+    assert_eq!(forge(&whole, INCOMPATIBLE_AT, 5), Err(SuperblockError::Incompatible(4)));
     let position_at = MEMBERS_AT + 2 * MEMBER_BYTES + 24;
     assert!(matches!(forge(&whole, position_at, 1), Err(SuperblockError::Malformed(_))), "no whole zone");
     assert!(matches!(forge(&whole, position_at + 5, 1), Err(SuperblockError::Malformed(_))), "beyond the end");
@@ -177,10 +178,35 @@ fn a_rebuild_is_announced_to_programs_that_would_not_understand_it_and_only_then
     assert_eq!(excluded.members[2].state, State::Excluded { since: 8 });
 }
 
+fn without_log() -> Superblock {
+    let layout = MemberLayout::for_device(1 << 16, 1024).expect("256 MiB is enough");
+    Superblock { log_generation: 0, copies: Vec::new(), layout, ..example() }
+}
+
+#[test]
+fn that_there_is_no_log_is_announced_and_goes_with_bits_of_dirty_zones() {
+    const INCOMPATIBLE_AT: usize = 24;
+    let whole = encoded(&without_log());
+    assert_eq!((Superblock::decode(&whole), whole[INCOMPATIBLE_AT]), (Ok(without_log()), 2));
+    let mut lost = Superblock { layout: without_log().layout, ..example() };
+    assert_eq!(encoded(&lost)[INCOMPATIBLE_AT], 0);
+    lost.exclude(8, 0, 0b11);
+    assert_eq!((Superblock::decode(&encoded(&lost)), encoded(&lost)[INCOMPATIBLE_AT]), (Ok(lost.clone()), 2));
+    lost.layout.dirty = None;
+    assert!(matches!(Superblock::decode(&encoded(&lost)), Err(SuperblockError::Malformed(_))));
+    let dirty = lost.layout.metadata;
+    lost.layout.dirty = Some(dirty);
+    assert!(matches!(Superblock::decode(&encoded(&lost)), Err(SuperblockError::Layout(_))), "over another region");
+}
+
 #[test]
 fn the_bytes_are_golden() {
-    let goldens = [include_str!("../../golden/superblock.hex"), include_str!("../../golden/superblock-rebuilding.hex")];
-    for (superblock, golden) in [example(), rebuilding()].iter().zip(goldens) {
+    let goldens = [
+        include_str!("../../golden/superblock.hex"),
+        include_str!("../../golden/superblock-rebuilding.hex"),
+        include_str!("../../golden/superblock-without-log.hex"),
+    ];
+    for (superblock, golden) in [example(), rebuilding(), without_log()].iter().zip(goldens) {
         let hex: String = encoded(superblock)
             .chunks(32)
             .enumerate()

@@ -145,6 +145,7 @@ impl World {
         if let Ok(superblock) = Superblock::newest(slots[0], slots[1]) {
             let layout = &superblock.layout;
             let (bitmap, table) = (layout.bitmap_block(0, 0).0, layout.metadata_block(0).0);
+            regions.extend((0..2).filter_map(|slot| layout.dirty_block(0, slot)).map(|at| at.0..at.0 + 1));
             regions.extend([
                 bitmap..bitmap + 2,
                 table..table + 1,

@@ -1,20 +1,28 @@
-//! Which zones were ever written. A zone whose bit is not set reads as zeros without asking a member; its first write
-//! zeroes it on all members, flushes them, and only then sets the bit durably.
+//! One bit a zone, kept on every member, in two bitmaps. *Initialised*: the zone was ever written; without the bit it reads as
+//! zeros without asking a member, and its first write zeroes it on all members, flushes them, and only then sets the bit
+//! durably. *Dirty*: writes to the zone may be under way without a log, so that after a crash its parities or mirrors may not
+//! match; the bit is durable before the first of them, and cleared some time after they were flushed.
 //!
-//! On a member the bits lie in blocks of 32256 zones, each block in a pair of slots that are written in turn. Bits are only
-//! ever set, and only after the zone is zeros on every member: so a bit that *any* valid block of a current member shows is
-//! true, and what is read is the union of all of them. A block that is lost can therefore only forget, which is why
-//! [`Initialised::merge`] is to be followed by writing the merged block, *at its same update*, to the members that do not
-//! have it ([`Initialised::update_in`]): the next [`Initialised::advance`] then never overwrites a member's last good copy.
+//! On a member the bits lie in blocks of 32256 zones, each block in a pair of slots that are written in turn.
 //!
-//! It never clears a bit, and it touches no device.
+//! Bits of initialised zones are only ever set, and only after the zone is zeros on every member: so a bit that *any* valid
+//! block of a current member shows is true, and what is read is the union of all of them. Bits of dirty zones are cleared as
+//! well: of a member only the newest valid slot counts ([`ZoneBits::newest`]), and what is read is the union of these. A bit too
+//! many costs a resync of a zone that needs none. In either way a block that is lost can only forget, which is why
+//! [`ZoneBits::merge`] is to be followed by writing the merged block, *at its same update*, to the members that do not have it
+//! ([`ZoneBits::update_in`]): the next [`ZoneBits::advance`] then never overwrites a member's last good copy.
+//!
+//! It touches no device.
 
 use base::cursor::{Reader, Writer};
 use base::ids::ZoneId;
 use base::{BLOCK, Block, uuid::Uuid};
 
-/// The first eight bytes of a bitmap block.
+/// The first eight bytes of a block of initialised zones.
 pub const MAGIC: [u8; 8] = *b"BRINDLEI";
+
+/// The first eight bytes of a block of dirty zones.
+pub const DIRTY_MAGIC: [u8; 8] = *b"BRINDLED";
 
 /// The version that this code writes, and the only one that it reads.
 pub const VERSION: u16 = 1;
@@ -28,15 +36,16 @@ const CRC_AT: usize = 8;
 
 /// The bits of an array, and how often each of their blocks was written.
 #[derive(Clone, Debug)]
-pub struct Initialised {
+pub struct ZoneBits {
+    magic: [u8; 8],
     array: Uuid,
     zones: u64,
     words: Vec<u64>,
     updates: Vec<u64>,
 }
 
-impl Initialised {
-    /// The bits of a new array: all set if its members are known to hold zeros, else none.
+impl ZoneBits {
+    /// Initialised zones of a new array: all if its members are known to hold zeros, else none.
     ///
     /// # Panics
     /// If there are no zones.
@@ -46,10 +55,18 @@ impl Initialised {
         if let Some(last) = words.last_mut() {
             *last &= last_word_mask(zones);
         }
-        Self { array, zones, words, updates: vec![0; Self::blocks_for(zones) as usize] }
+        Self { magic: MAGIC, array, zones, words, updates: vec![0; Self::blocks_for(zones) as usize] }
     }
 
-    /// Records that a zone is written from now on.
+    /// Dirty zones of a new array: none.
+    ///
+    /// # Panics
+    /// If there are no zones.
+    pub fn dirty(array: Uuid, zones: u64) -> Self {
+        Self { magic: DIRTY_MAGIC, ..Self::new(array, zones, false) }
+    }
+
+    /// Sets a zone's bit.
     ///
     /// # Panics
     /// If the array has no such zone.
@@ -58,7 +75,45 @@ impl Initialised {
         self.words[word] |= bit;
     }
 
-    /// Whether a zone was ever written.
+    /// Clears a zone's bit, which only dirty zones have done to them.
+    ///
+    /// # Panics
+    /// If the array has no such zone, or these are initialised ones: what was written stays so.
+    pub fn clear(&mut self, zone: ZoneId) {
+        assert_eq!(self.magic, DIRTY_MAGIC, "a zone is initialised for ever");
+        let (word, bit) = self.place(zone);
+        self.words[word] &= !bit;
+    }
+
+    /// Sets the bits of all zones of a block: nobody knows better.
+    pub fn set_all(&mut self, block: usize) {
+        let range = self.words_of(block);
+        self.words[range].fill(u64::MAX);
+        if let Some(last) = self.words.last_mut() {
+            *last &= last_word_mask(self.zones);
+        }
+    }
+
+    /// Clears the bits of all dirty zones: what they say does not count.
+    pub fn clear_all(&mut self) {
+        assert_eq!(self.magic, DIRTY_MAGIC, "a zone is initialised for ever");
+        self.words.fill(0);
+    }
+
+    /// How many bits are set.
+    pub fn count(&self) -> u64 {
+        self.words.iter().map(|word| u64::from(word.count_ones())).sum()
+    }
+
+    /// The zones whose bits are set, in ascending order.
+    pub fn iter(&self) -> impl Iterator<Item = ZoneId> + '_ {
+        let in_word = |(at, &word): (u64, &u64)| {
+            (0..64).filter(move |bit| word & 1 << bit != 0).map(move |bit| ZoneId(64 * at + bit))
+        };
+        (0u64..).zip(&self.words).flat_map(in_word)
+    }
+
+    /// Whether a zone's bit is set.
     ///
     /// # Panics
     /// If the array has no such zone.
@@ -108,7 +163,7 @@ impl Initialised {
     pub fn encode(&self, block: usize, out: &mut Block) {
         out.fill(0);
         let mut to = Writer::new(out);
-        to.bytes(&MAGIC).u32_le(0).u16_le(VERSION).u16_le(0).bytes(&self.array.0);
+        to.bytes(&self.magic).u32_le(0).u16_le(VERSION).u16_le(0).bytes(&self.array.0);
         to.u64_le(self.updates[block]).u64_le(block as u64).pad_to(BITS_AT);
         for word in &self.words[self.words_of(block)] {
             to.u64_le(*word);
@@ -120,7 +175,7 @@ impl Initialised {
     pub fn update_in(&self, block: usize, slot: &Block) -> Option<u64> {
         verified_crc(slot).then_some(())?;
         let mut from = Reader::new(slot);
-        let ours = from.array() == Ok(MAGIC)
+        let ours = from.array() == Ok(self.magic)
             && from.skip(4).is_ok()
             && from.u16_le() == Ok(VERSION)
             && from.skip(2).is_ok()
@@ -128,6 +183,11 @@ impl Initialised {
         let (update, index) = (from.u64_le().ok()?, from.u64_le().ok()?);
         // Nobody counts so far, and one that is believed must have room to be advanced.
         (ours && index == block as u64 && update <= journal::MAX_COUNT).then_some(update)
+    }
+
+    /// The newer of a member's two slots, if one is valid.
+    pub fn newest<'a>(&self, block: usize, slots: &'a [Block; 2]) -> Option<&'a Block> {
+        slots.iter().filter(|slot| self.update_in(block, slot).is_some()).max_by_key(|slot| self.update_in(block, slot))
     }
 
     /// Takes up what the slots of a bitmap block say, in any order and from all current members: the union of the bits of
@@ -196,14 +256,14 @@ mod tests {
     /// Two whole bitmap blocks and a third with five zones.
     const ZONES: u64 = 2 * ZONES_PER_BLOCK + 5;
 
-    fn encoded(bits: &Initialised, block: usize) -> Block {
+    fn encoded(bits: &ZoneBits, block: usize) -> Block {
         let mut out = ZERO_BLOCK;
         bits.encode(block, &mut out);
         out
     }
 
-    fn with(zones: &[u64], updates: u64) -> Initialised {
-        let mut bits = Initialised::new(ARRAY, ZONES, false);
+    fn with(zones: &[u64], updates: u64) -> ZoneBits {
+        let mut bits = ZoneBits::new(ARRAY, ZONES, false);
         zones.iter().for_each(|&zone| bits.set(ZoneId(zone)));
         (0..3).for_each(|block| (0..updates).for_each(|_| assert!(bits.advance(block) < 2)));
         bits
@@ -213,7 +273,7 @@ mod tests {
     fn what_is_encoded_is_merged_back_block_by_block() {
         let edges = [0, 63, 64, ZONES_PER_BLOCK - 1, ZONES_PER_BLOCK, 2 * ZONES_PER_BLOCK, ZONES - 1];
         let bits = with(&edges, 3);
-        let mut back = Initialised::new(ARRAY, ZONES, false);
+        let mut back = ZoneBits::new(ARRAY, ZONES, false);
         for block in 0..3 {
             assert!(back.merge(block, [&encoded(&bits, block)]));
             assert_eq!(back.update(block), 3);
@@ -228,21 +288,52 @@ mod tests {
 
     #[test]
     fn blocks_are_counted_and_zones_find_theirs() {
-        assert_eq!((Initialised::blocks_for(1), Initialised::blocks_for(ZONES_PER_BLOCK)), (1, 1));
-        assert_eq!((Initialised::blocks_for(ZONES_PER_BLOCK + 1), Initialised::blocks_for(ZONES)), (2, 3));
-        assert_eq!(Initialised::block_of(ZoneId(ZONES_PER_BLOCK - 1)), 0);
-        assert_eq!(Initialised::block_of(ZoneId(ZONES - 1)), 2);
+        assert_eq!((ZoneBits::blocks_for(1), ZoneBits::blocks_for(ZONES_PER_BLOCK)), (1, 1));
+        assert_eq!((ZoneBits::blocks_for(ZONES_PER_BLOCK + 1), ZoneBits::blocks_for(ZONES)), (2, 3));
+        assert_eq!(ZoneBits::block_of(ZoneId(ZONES_PER_BLOCK - 1)), 0);
+        assert_eq!(ZoneBits::block_of(ZoneId(ZONES - 1)), 2);
     }
 
     #[test]
     fn a_new_array_of_zeros_has_every_bit_and_none_beyond() {
         for zones in [1, 63, 64, 65, ZONES] {
-            let bits = Initialised::new(ARRAY, zones, true);
+            let bits = ZoneBits::new(ARRAY, zones, true);
             assert!((0..zones).all(|zone| bits.is_set(ZoneId(zone))));
             let count: u64 = bits.words().iter().map(|word| u64::from(word.count_ones())).sum();
             assert_eq!((count, bits.zones()), (zones, zones));
-            assert!(Initialised::new(ARRAY, zones, false).words().iter().all(|&word| word == 0));
+            assert!(ZoneBits::new(ARRAY, zones, false).words().iter().all(|&word| word == 0));
         }
+    }
+
+    #[test]
+    fn dirty_zones_come_and_go_and_of_a_member_the_newest_slot_counts() {
+        let mut bits = ZoneBits::dirty(ARRAY, ZONES);
+        [1, 64, ZONES - 1].into_iter().for_each(|zone| bits.set(ZoneId(zone)));
+        assert_eq!(bits.advance(0), 1);
+        let older = encoded(&bits, 0);
+        bits.clear(ZoneId(64));
+        assert_eq!(bits.advance(0), 0);
+        let slots = [encoded(&bits, 0), older];
+        assert_eq!(bits.iter().map(|zone| zone.0).collect::<Vec<_>>(), [1, ZONES - 1]);
+        let mut back = ZoneBits::dirty(ARRAY, ZONES);
+        let newest = back.newest(0, &slots).expect("both are valid");
+        assert_eq!(newest, &slots[0]);
+        assert!(back.merge(0, [newest]));
+        assert_eq!((back.count(), back.update(0), back.is_set(ZoneId(1))), (1, 2, true));
+        assert_eq!(back.newest(0, &[ZERO_BLOCK, older]), Some(&older), "of what is left");
+        assert_eq!(
+            back.newest(0, &[ZERO_BLOCK, encoded(&with(&[1], 1), 0)]),
+            None,
+            "initialised zones are no dirty ones"
+        );
+        back.set_all(2);
+        assert_eq!(back.count(), 1 + 5);
+    }
+
+    #[test]
+    #[should_panic(expected = "for ever")]
+    fn what_was_written_stays_so() {
+        with(&[1], 1).clear(ZoneId(1));
     }
 
     #[test]
@@ -270,7 +361,7 @@ mod tests {
         let mut bits = with(&[], 0);
         assert!(!bits.merge(0, [&ZERO_BLOCK, &encoded(&with(&[1], 1), 1)]));
         assert!(!bits.merge(0, []));
-        let mut other = Initialised::new(Uuid::from_random([1, 2]), ZONES, true);
+        let mut other = ZoneBits::new(Uuid::from_random([1, 2]), ZONES, true);
         other.advance(0);
         assert!(!bits.merge(0, [&encoded(&other, 0)]));
         for at in 0..BLOCK {
