@@ -387,9 +387,10 @@ pub struct Listener {
     pub protocol: Protocol,
     /// The address and port. NVMe over TCP has port 4420 by custom.
     pub address: SocketAddress,
-    /// How long a host may give no sign of life: from 3s to 1h. TCP asks after half of it and gives up at its end, also on
-    /// what it could not send; a host that takes no replies has as long, one that owes data twice. A Keep Alive Timeout that
-    /// a host asks for holds beside it, as asked.
+    /// How long a host's system may give no sign of life: from 3s to 1h. TCP asks after half of it and gives up at its end,
+    /// also on what it could not send; a host that takes no replies has as long, one that owes data twice. The Keep Alive
+    /// Timeout that a host asks for holds beside it, as asked: whichever is over first ends the association. A host that asks
+    /// for none may say nothing for as long as its system answers.
     #[serde(default = "default_silence")]
     pub silence: TimeSpan,
     /// What becomes of connections whose local address, link or route is gone.

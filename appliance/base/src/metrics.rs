@@ -19,6 +19,7 @@ pub use samples::{HistogramValue, Value};
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::OnceLock;
 
+use crate::snapshot::Snapshot;
 use crate::time::Span;
 
 /// What a host asks of a volume.
@@ -393,7 +394,7 @@ struct LaterVolume {
 /// All metrics of an appliance, to be shared by `Arc`.
 #[derive(Debug)]
 pub struct Metrics {
-    names: Names,
+    names: Snapshot<Names>,
     /// Behind the volumes of `names`.
     later: Vec<LaterVolume>,
     shards: Vec<ShardMetrics>,
@@ -402,8 +403,9 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Counters at zero for `shards` reactors.
-    pub fn new(names: Names, shards: u16) -> Self {
+    /// Counters at zero for `shards` reactors. The names may lie where nobody can write to them.
+    pub fn new(names: impl Into<Snapshot<Names>>, shards: u16) -> Self {
+        let names = names.into();
         let shards = (0..shards).map(|_| ShardMetrics::new(&names)).collect();
         let later = core::iter::repeat_with(LaterVolume::default).take(LATER_VOLUMES).collect();
         Self { names, later, shards, events: Default::default(), process: ProcessMetrics::default() }
@@ -456,7 +458,7 @@ impl Metrics {
     }
 
     /// The label values.
-    pub const fn names(&self) -> &Names {
+    pub fn names(&self) -> &Names {
         &self.names
     }
 }

@@ -107,6 +107,12 @@ impl<T: 'static> From<Arc<T>> for Snapshot<T> {
     }
 }
 
+impl<T: 'static> From<T> for Snapshot<T> {
+    fn from(value: T) -> Self {
+        Self::new(value)
+    }
+}
+
 impl<T: fmt::Debug + 'static> fmt::Debug for Snapshot<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         (**self).fmt(f)
@@ -133,7 +139,7 @@ mod tests {
     #[test]
     fn an_ordinary_one_is_shared_too() {
         let value = Arc::new(7);
-        let snapshot = Snapshot::from(Arc::clone(&value));
+        let snapshot = Snapshot::<i32>::from(Arc::clone(&value));
         assert!(!snapshot.is_kept() && *snapshot == 7);
         drop(snapshot);
         assert_eq!(Arc::strong_count(&value), 1);

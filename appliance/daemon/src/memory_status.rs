@@ -29,7 +29,8 @@ pub struct MemoryStatus {
 pub struct RegionStatus {
     /// What lies there.
     pub name: String,
-    /// `statics`, `permanent` or `snapshot` (it goes when a newer one has replaced it).
+    /// `statics`, `permanent`, `snapshot` (it goes when a newer one has replaced it) or `program` (code, constants and tables of
+    /// the program's file).
     pub kind: String,
     /// Its first address.
     pub start: u64,

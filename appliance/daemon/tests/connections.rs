@@ -2,7 +2,8 @@
 
 mod appliance;
 
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Output;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ use loadgen::io_queue::Operation;
 use loadgen::request::Wait;
 use loadgen::workload::first_namespace;
 use nvme::status::Status;
+use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
 
 /// Two reactors, so that queues and zones live on different ones.
 const TWO: [(&str, &str); 2] = [("count: 1,", "count: 2,"), ("lanes: 1}", "lanes: 2}")];
@@ -223,5 +225,46 @@ fn a_socket_that_the_kernel_destroys_is_told_as_such_and_its_host_comes_back() {
     }
     let mut client = Client::connect(&server);
     assert!(client.holds(0, 9));
+    server.stop();
+}
+
+#[test]
+fn without_the_privilege_sockets_of_others_are_refused_in_words_and_our_own_end_the_native_way() {
+    let place = Place::new("unprivileged");
+    let server = place.serve(CONFIG, &[]);
+    let mut client = Client::connect(&server);
+    client.write(0, 1, 9);
+    // A connection of another process: of this one.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (mut own, _) = listener.accept().unwrap();
+    let numbers = [std::process::id(), listener.local_addr().unwrap().port().into()].map(|number| number.to_string());
+    let server_numbers = [place.status().process, server.address().port().into()].map(|number| number.to_string());
+    let destroy = |[pid, port]: &[String; 2], more: &[&str]| {
+        let all = ["connections", "kill", "--yes", "--config", "test.yaml", "--pid", pid, "--port", port];
+        place.brindle(&[&all, more].concat())
+    };
+    let (others, ours) = std::thread::scope(|scope| {
+        let unprivileged = scope.spawn(|| {
+            // Programs that this thread starts never have it, whoever runs them.
+            if rustix::process::geteuid().is_root() {
+                remove_capability_from_bounding_set(CapabilitySet::NET_ADMIN).unwrap();
+            }
+            (destroy(&numbers, &[]), destroy(&server_numbers, &["--json"]))
+        });
+        unprivileged.join().unwrap()
+    });
+    let said = text(&others);
+    assert!(!others.status.success(), "{said}");
+    assert!(["CAP_NET_ADMIN", "CONFIG_INET_DIAG"].iter().any(|words| said.contains(words)), "{said}");
+    own.write_all(b"x").unwrap();
+    assert_eq!(peer.read(&mut [0]).unwrap(), 1, "it is as it was");
+    assert!(ours.status.success(), "{}", text(&ours));
+    let ended: serde_json::Value = serde_json::from_slice(&ours.stdout).unwrap();
+    assert_eq!((&ended["destroyed"], &ended["by"]), (&2.into(), &"appliance".into()), "{ended}");
+    let ended = listed(&place, &["--ended"]);
+    let of_us = ended.iter().filter(|one| one.last_error == "ECONNABORTED: killed by the operator");
+    assert_eq!(of_us.count(), 2, "{ended:?}");
+    assert!(Client::connect(&server).holds(0, 9), "the host comes back");
     server.stop();
 }

@@ -155,3 +155,25 @@ fn connections_that_lose_address_link_or_route_are_destroyed_unless_their_listen
     assert_eq!(lost.count(), 3, "{ended:?}");
     server.kill();
 }
+
+#[test]
+fn a_host_whose_machine_falls_silent_is_given_up_by_silence_long_before_its_keep_alive_timeout() {
+    let namespaces = match Namespaces::new("mute") {
+        Ok(namespaces) => namespaces,
+        Err(error) => return eprintln!("SKIPPED: network namespaces cannot be made here: {error}"),
+    };
+    namespaces.join(4);
+    let place = Place::new("mute");
+    let listener = "address: 0.0.0.0:4420, silence: 3s, on_address_loss: keep}\nsubsystems";
+    let server = place.serve_in(&namespaces.target, &with(&[("address: 127.0.0.1:0}\nsubsystems", listener)]));
+    // It has asked for a Keep Alive Timeout of 15 s.
+    let _host = namespaces.connect("10.4.0.1:4420", None);
+    assert_eq!(locals(&place), ["10.4.0.1:4420"]);
+    // Its link stays up and its address stays known: only nothing comes from it any more.
+    namespaces.on_host("route add blackhole 10.4.0.1/32");
+    let after = wait_for(&place, &[]);
+    println!("a silence of 3 s ended it after {after:?}");
+    let ended = listed(&place, &["--ended"]);
+    assert_eq!(ended[0].last_error, "ETIMEDOUT: no sign of life from the host's system", "{ended:?}");
+    server.kill();
+}

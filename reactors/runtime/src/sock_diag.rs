@@ -45,6 +45,12 @@ pub struct TcpSocket {
 /// Why sockets cannot be listed or destroyed.
 #[derive(Debug, thiserror::Error)]
 pub enum SockDiagError {
+    /// The kernel does not list them.
+    #[error(
+        "this kernel cannot list TCP connections: it was built without CONFIG_INET_DIAG, or its module tcp_diag cannot be \
+         loaded"
+    )]
+    NoTable,
     /// We may not.
     #[error("destroying a socket of another process needs CAP_NET_ADMIN: run as root, or with that capability")]
     Permission,
@@ -69,6 +75,31 @@ pub enum SockDiagError {
     System(#[from] io::Error),
 }
 
+impl SockDiagError {
+    /// Whether no socket at all can be destroyed here.
+    pub const fn is_inability(&self) -> bool {
+        matches!(self, Self::NoTable | Self::Permission | Self::NotSupported)
+    }
+
+    /// What the kernel's answer to a listing means.
+    fn of_list(error: io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(libc::ENOENT | libc::EPROTONOSUPPORT | libc::EOPNOTSUPP) => Self::NoTable,
+            _ => error.into(),
+        }
+    }
+
+    /// What its answer to a destruction means.
+    fn of_destruction(error: io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(libc::EPERM | libc::EACCES) => Self::Permission,
+            Some(libc::EOPNOTSUPP) => Self::NotSupported,
+            Some(libc::ENOENT | libc::ESTALE) => Self::Gone,
+            _ => error.into(),
+        }
+    }
+}
+
 /// The sockets of one network namespace.
 pub struct SockDiag {
     netlink: Netlink,
@@ -79,7 +110,8 @@ pub struct SockDiag {
 impl SockDiag {
     /// The sockets of our own network namespace.
     pub fn open() -> Result<Self, SockDiagError> {
-        Ok(Self { netlink: Netlink::open(Some(SOCK_DIAG), 0)?, inodes: None })
+        let netlink = Netlink::open(Some(SOCK_DIAG), 0).map_err(SockDiagError::of_list)?;
+        Ok(Self { netlink, inodes: None })
     }
 
     /// The sockets of a process, in its network namespace.
@@ -114,7 +146,7 @@ impl SockDiag {
                 Ok(sockets) => found.extend(sockets),
                 // A kernel without IPv6 knows no sockets of it.
                 Err(error) if family == INET6 && error.raw_os_error() == Some(libc::ENOENT) => {}
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(SockDiagError::of_list(error)),
             }
         }
         if let Some(inodes) = &self.inodes {
@@ -126,12 +158,7 @@ impl SockDiag {
     /// Destroys a connection.
     pub fn destroy(&mut self, socket: &TcpSocket) -> Result<(), SockDiagError> {
         let body = request(socket.family, CONNECTED, &socket.name);
-        self.netlink.ask(DESTROY, &body, |_, _| {}).map_err(|error| match error.raw_os_error() {
-            Some(libc::EPERM | libc::EACCES) => SockDiagError::Permission,
-            Some(libc::EOPNOTSUPP) => SockDiagError::NotSupported,
-            Some(libc::ENOENT | libc::ESTALE) => SockDiagError::Gone,
-            _ => error.into(),
-        })
+        self.netlink.ask(DESTROY, &body, |_, _| {}).map_err(SockDiagError::of_destruction)
     }
 }
 
@@ -207,6 +234,28 @@ mod tests {
         let error = peer.read(&mut [0]).expect_err("it was reset");
         assert_eq!(error.raw_os_error(), Some(libc::ECONNRESET));
         assert!(matches!(diag.destroy(socket), Err(SockDiagError::Gone)));
+    }
+
+    #[test]
+    fn what_the_kernel_says_is_told_as_what_it_means() {
+        let said = io::Error::from_raw_os_error;
+        for number in [libc::ENOENT, libc::EPROTONOSUPPORT, libc::EOPNOTSUPP] {
+            let error = SockDiagError::of_list(said(number));
+            assert!(error.is_inability() && error.to_string().contains("CONFIG_INET_DIAG"), "{error}");
+        }
+        for (number, words) in [
+            (libc::EPERM, "CAP_NET_ADMIN"),
+            (libc::EACCES, "CAP_NET_ADMIN"),
+            (libc::EOPNOTSUPP, "CONFIG_INET_DIAG_DESTROY"),
+        ] {
+            let error = SockDiagError::of_destruction(said(number));
+            assert!(error.is_inability() && error.to_string().contains(words), "{error}");
+        }
+        for number in [libc::ENOENT, libc::ESTALE] {
+            assert!(matches!(SockDiagError::of_destruction(said(number)), SockDiagError::Gone));
+        }
+        let other = SockDiagError::of_destruction(said(libc::ENOBUFS));
+        assert!(matches!(other, SockDiagError::System(_)) && !other.is_inability());
     }
 
     #[test]

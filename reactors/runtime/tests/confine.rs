@@ -1,22 +1,19 @@
 //! A confined process, seen from inside: what it took from itself is refused, what it needs is not. It cannot be undone, so
-//! each case is a process: this program runs itself with the name of a part to play.
+//! each case is a process ([`parts`]).
 #![allow(unsafe_code, reason = "forbidden system calls have no safe form")]
+
+mod parts;
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Output};
+use std::process::{Command, ExitCode};
 
+use parts::{Case, played};
 use runtime::confine::{Access, Confinement, Rule, confine, forbids, refused_calls};
 use runtime::{Allocation, DeviceKind, DeviceOpenError, DeviceSpec, OpenDevice, Secret, create_file};
-
-/// The environment variables that say which part to play, and where.
-const PART: &str = "BRINDLE_TEST_PART";
-const FOLDER: &str = "BRINDLE_TEST_FOLDER";
-
-type Case = (&'static str, fn());
 
 const CASES: &[Case] = &[
     ("what_is_not_listed_is_refused_and_told", what_is_not_listed_is_refused_and_told),
@@ -26,36 +23,11 @@ const CASES: &[Case] = &[
 const PARTS: &[Case] = &[("holds", holds), ("other-program", other_program), ("other-process", other_process)];
 
 fn main() -> ExitCode {
-    if let Ok(part) = std::env::var(PART) {
-        let (_, play) = PARTS.iter().find(|(name, _)| *name == part).expect("a known part");
-        play();
-        return ExitCode::SUCCESS;
-    }
-    let filters: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
-    for (name, case) in CASES {
-        if filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str())) {
-            // A failure panics, which ends this program with an exit code that cargo takes for one.
-            case();
-            println!("test {name} ... ok");
-        }
-    }
-    ExitCode::SUCCESS
-}
-
-fn played(part: &str) -> (Output, String) {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("confine-{}-{part}", std::process::id()));
-    fs::create_dir_all(folder.join("inside")).expect("a folder");
-    fs::create_dir_all(folder.join("outside")).expect("a folder");
-    fs::write(folder.join("outside/secret"), "precious").expect("a file");
-    let program = std::env::current_exe().expect("a program knows its file");
-    let output = Command::new(program).env(PART, part).env(FOLDER, &folder).output().expect("a process");
-    fs::remove_dir_all(&folder).expect("the folder goes");
-    let said = String::from_utf8(output.stderr.clone()).expect("text");
-    (output, said)
+    parts::run(CASES, PARTS)
 }
 
 fn confined() -> (PathBuf, Confinement) {
-    let folder = PathBuf::from(std::env::var_os(FOLDER).expect("a folder"));
+    let folder = parts::folder();
     let rule = |path: PathBuf, access| Rule { path, access };
     let rules = [
         rule(folder.join("inside"), Access::Files),

@@ -2,13 +2,15 @@
 //! stray write is made on purpose, through an address that no type guards; what must follow is what the policy says.
 #![allow(unsafe_code, reason = "a stray write is what no safe code can make")]
 
+mod parts;
+
 use std::collections::BTreeMap;
-use std::fs;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, ExitCode, Output};
+use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
+use parts::{Case, access_at, played};
 use runtime::SignalStack;
 use runtime::sealed::{
     InitToken, MemoryReport, Policy, Protection, RegionKind, SealError, Sealed, SealingAllocator, report, seal_or_share,
@@ -24,18 +26,30 @@ runtime::sealed_static! {
     static TABLE: [u8; 5000] = [0; 5000];
 }
 
+/// A table of addresses, which the loader fills in: dispatch tables and lists of names are such.
+static DISPATCH: [fn(u64) -> u64; 3] = [|one| one + 1, |one| one * 2, u64::count_ones_of];
+
+/// A table of numbers.
+static OPCODES: [u64; 4] = [0x11, 0x22, 0x33, 0x44];
+
+trait CountOnes {
+    fn count_ones_of(self) -> u64;
+}
+
+impl CountOnes for u64 {
+    fn count_ones_of(self) -> u64 {
+        u64::from(self.count_ones())
+    }
+}
+
 /// A neighbour that must stay writable.
 static NEIGHBOUR: AtomicU64 = AtomicU64::new(0);
-
-/// The environment variable that says which part to play.
-const PART: &str = "BRINDLE_TEST_PART";
-
-type Case = (&'static str, fn());
 
 /// What is looked at from outside.
 const CASES: &[Case] = &[
     ("kill_tells_and_aborts", kill_tells_and_aborts),
     ("kill_names_the_static", kill_names_the_static),
+    ("kill_names_the_programs_tables", kill_names_the_programs_tables),
     ("kill_on_a_guard_page", kill_on_a_guard_page),
     ("kill_on_what_is_gone", kill_on_what_is_gone),
     ("kill_tells_machines_in_json", kill_tells_machines_in_json),
@@ -50,6 +64,9 @@ const CASES: &[Case] = &[
 const PARTS: &[Case] = &[
     ("kill-heap", || stray(Policy::Kill, |place| place.exports)),
     ("kill-static", || stray(Policy::Kill, |_| SHELF.get().as_ptr() as usize)),
+    ("kill-table", || stray(Policy::Kill, |_| DISPATCH.as_ptr() as usize)),
+    ("warn-table", || stray(Policy::Warn, |_| DISPATCH.as_ptr() as usize)),
+    ("kill-constant", || stray(Policy::Kill, |_| OPCODES.as_ptr() as usize)),
     ("kill-guard", || stray(Policy::Kill, |place| place.page - 8)),
     ("kill-gone", || stray(Policy::Kill, |place| place.gone)),
     ("kill-json", || stray_as(Policy::Kill, true, |place| place.exports)),
@@ -62,27 +79,7 @@ const PARTS: &[Case] = &[
 ];
 
 fn main() -> ExitCode {
-    if let Ok(part) = std::env::var(PART) {
-        let (_, play) = PARTS.iter().find(|(name, _)| *name == part).expect("a known part");
-        play();
-        return ExitCode::SUCCESS;
-    }
-    let filters: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
-    for (name, case) in CASES {
-        if filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str())) {
-            // A failure panics, which ends this program with an exit code that cargo takes for one.
-            case();
-            println!("test {name} ... ok");
-        }
-    }
-    ExitCode::SUCCESS
-}
-
-fn played(part: &str) -> (Output, String) {
-    let program = std::env::current_exe().expect("a program knows its file");
-    let output = Command::new(program).env(PART, part).output().expect("a process");
-    let said = String::from_utf8(output.stderr.clone()).expect("text");
-    (output, said)
+    parts::run(CASES, PARTS)
 }
 
 fn says(said: &str, words: &[&str]) {
@@ -153,6 +150,17 @@ fn kill_names_the_static() {
     let (output, said) = played("kill-static");
     assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{said}");
     says(&said, &["in static SHELF at offset 0x"]);
+}
+
+fn kill_names_the_programs_tables() {
+    for (part, name) in [("kill-table", "region program tables"), ("kill-constant", "region program constants")] {
+        let (output, said) = played(part);
+        assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{said}");
+        says(&said, &["a write to sealed memory", name]);
+    }
+    // Under `warn` they are not entered: no violation may make code writable. The loader's protection holds.
+    let (output, said) = played("warn-table");
+    assert_eq!(output.status.signal(), Some(libc::SIGSEGV), "{said}");
 }
 
 fn kill_on_a_guard_page() {
@@ -238,18 +246,6 @@ fn what_holds_in_one_process() {
     assert!(output.status.success(), "{said}");
 }
 
-/// How the mapping of an address may be used, such as `r--p`.
-fn access_at(address: usize) -> String {
-    let maps = fs::read_to_string("/proc/self/maps").expect("the kernel's table");
-    let of_line = |line: &str| {
-        let (range, rest) = line.split_once(' ')?;
-        let (start, end) = range.split_once('-')?;
-        let range = usize::from_str_radix(start, 16).ok()?..usize::from_str_radix(end, 16).ok()?;
-        range.contains(&address).then(|| rest[..4].to_owned())
-    };
-    maps.lines().find_map(of_line).unwrap_or_else(|| format!("nothing at {address:#x}"))
-}
-
 /// A value with heap data of several kinds.
 type Volumes = (Vec<String>, BTreeMap<u32, Option<Box<str>>>, [u8; 100]);
 
@@ -279,17 +275,34 @@ fn holds() {
         assert_eq!(access_at(address), "r--p");
     }
     let listed = report();
-    assert_eq!((listed.policy, listed.seals, listed.unsealed, listed.violations), (Policy::Kill, 2, 0, 0));
+    assert_eq!((listed.policy, listed.unsealed, listed.violations), (Policy::Kill, 0, 0));
+    let of_program = listed.regions.iter().filter(|region| region.kind == RegionKind::Program);
+    assert_eq!(listed.seals, 2 + of_program.clone().count() as u64);
+    let lies_in = |address: usize, name: &str| {
+        let of_name = of_program.clone().filter(|region| region.name == name);
+        of_name.clone().any(|region| (region.start..region.start + region.bytes).contains(&address))
+    };
+    assert!(lies_in(DISPATCH.as_ptr() as usize, "program tables"), "{listed:?}");
+    assert!(lies_in(OPCODES.as_ptr() as usize, "program constants"), "{listed:?}");
+    assert!(lies_in(holds as *const () as usize, "program code"), "{listed:?}");
     for region in &listed.regions {
+        let expected = if region.name == "program code" { "r-xp" } else { "r--p" };
         for page in (region.start..region.start + region.bytes).step_by(4096) {
-            assert_eq!(access_at(page), "r--p", "{region:?}");
+            assert_eq!(access_at(page), expected, "{region:?}");
         }
-        if region.kind != RegionKind::Statics {
+        if !matches!(region.kind, RegionKind::Statics | RegionKind::Program) {
             assert_eq!(access_at(region.start - 1), "---p");
             assert_eq!(access_at(region.start + region.bytes), "---p");
         }
     }
-    sealed_for_good(listed.regions[0].protection);
+    for (address, kind) in [
+        (SHELF.get().as_ptr() as usize, RegionKind::Statics),
+        (DISPATCH.as_ptr() as usize, RegionKind::Program),
+        (OPCODES.as_ptr() as usize, RegionKind::Program),
+    ] {
+        let region = listed.regions.iter().find(|region| region.kind == kind).expect("it is listed");
+        sealed_for_good(address, region.protection);
+    }
     // What lies beside the section is as before.
     NEIGHBOUR.fetch_add(1, Ordering::Relaxed);
     assert_eq!(access_at(NEIGHBOUR.as_ptr() as usize), "rw-p");
@@ -298,10 +311,10 @@ fn holds() {
 }
 
 /// Where the kernel knows mseal(2), the protection cannot be taken back; elsewhere that is said.
-fn sealed_for_good(protection: Protection) {
-    let address = SHELF.get().as_ptr() as usize & !4095;
+fn sealed_for_good(address: usize, protection: Protection) {
+    let page = address & !4095;
     // SAFETY: the page is a sealed one of ours; if the call works, nothing writes to it all the same.
-    let outcome = unsafe { libc::mprotect(address as *mut libc::c_void, 4096, libc::PROT_READ | libc::PROT_WRITE) };
+    let outcome = unsafe { libc::mprotect(page as *mut libc::c_void, 4096, libc::PROT_READ | libc::PROT_WRITE) };
     match protection {
         Protection::Final => assert_eq!(outcome, -1, "what is sealed for good stays so"),
         other => {

@@ -74,6 +74,8 @@ fn connections(reporter: &Reporter) -> Value {
 #[serde(deny_unknown_fields)]
 struct KillParams {
     id: Option<u64>,
+    /// Several by their numbers.
+    ids: Option<Vec<u64>>,
     host: Option<String>,
     peer: Option<String>,
     local: Option<String>,
@@ -106,6 +108,7 @@ fn selector(params: KillParams) -> Result<Selector, String> {
     let end = |text: String| text.parse::<End>();
     let mut chosen = Vec::new();
     chosen.extend(params.id.map(|id| Selector::Connections(vec![id])));
+    chosen.extend(params.ids.map(Selector::Connections));
     chosen.extend(params.host.map(Selector::Host));
     chosen.extend(params.peer.map(end).transpose()?.map(|end| Selector::Peer(end.ip, end.port)));
     chosen.extend(params.local.map(end).transpose()?.map(|end| Selector::Local(end.ip, end.port)));
@@ -114,7 +117,7 @@ fn selector(params: KillParams) -> Result<Selector, String> {
     chosen.extend(params.all.then_some(Selector::All));
     match (chosen.pop(), chosen.is_empty()) {
         (Some(selector), true) => Ok(selector),
-        _ => Err("exactly one of id, host, peer, local, target, idle_seconds and all says which".to_owned()),
+        _ => Err("exactly one of id, ids, host, peer, local, target, idle_seconds and all says which".to_owned()),
     }
 }
 

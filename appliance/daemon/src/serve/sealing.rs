@@ -87,6 +87,7 @@ fn region(region: &sealed::Region) -> RegionStatus {
             RegionKind::Statics => "statics",
             RegionKind::Permanent => "permanent",
             RegionKind::Snapshot => "snapshot",
+            RegionKind::Program => "program",
         }
         .to_owned(),
         start: region.start as u64,

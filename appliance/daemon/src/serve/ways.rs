@@ -1,6 +1,10 @@
 //! Watches whether hosts' connections still have their way: when addresses, links or routes change, each connection's local
 //! address, route and link are looked at, and those that have lost theirs are destroyed once the grace of their listener is
 //! over. So hosts move to another path at once instead of waiting for silence. One thread, which asks only after news.
+//!
+//! What becomes of a way is decided by [`Ways`], in three steps: it is lost, it is back, or its grace is over. *Lost* comes
+//! first and is the place where a path's state is to change as soon as paths have one (ANA): hosts have turned to another path
+//! by the time their connections go.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -47,9 +51,56 @@ struct Watcher {
     routes: Routes,
     /// By listener: how long a way may be gone; none where connections are kept.
     grace: Vec<Option<Duration>>,
-    /// Since when a way has been gone.
-    gone: BTreeMap<Pair, Instant>,
+    ways: Ways,
     ended: Arc<AtomicBool>,
+}
+
+/// What has become of a connection's way since it was looked at last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// It is there, as before.
+    Open,
+    /// It is lost: nothing ends yet, as it may come back until then.
+    Lost(Instant),
+    /// It has been lost before, and may still come back until then.
+    Waiting(Instant),
+    /// It is there again.
+    Back,
+    /// It did not come back in time: its connections end.
+    Over,
+}
+
+/// The ways that are lost, and since when.
+#[derive(Debug, Default)]
+struct Ways {
+    lost: BTreeMap<Pair, Instant>,
+}
+
+impl Ways {
+    /// The next step of a way with this grace.
+    fn step(&mut self, pair: Pair, is_open: bool, now: Instant, grace: Duration) -> Step {
+        match (is_open, self.lost.get(&pair).copied()) {
+            (true, None) => Step::Open,
+            (true, Some(_)) => {
+                self.lost.remove(&pair);
+                Step::Back
+            }
+            (false, since) => {
+                let over = since.unwrap_or(now) + grace;
+                self.lost.entry(pair).or_insert(now);
+                match since {
+                    _ if now >= over => Step::Over,
+                    None => Step::Lost(over),
+                    Some(_) => Step::Waiting(over),
+                }
+            }
+        }
+    }
+
+    /// Forgets the ways that nobody relies on any more.
+    fn keep(&mut self, relied_on: impl Fn(&Pair) -> bool) {
+        self.lost.retain(|pair, _| relied_on(pair));
+    }
 }
 
 /// Starts watching, unless every listener keeps its connections. What the system refuses is told, and is no reason not to
@@ -66,7 +117,7 @@ pub(super) fn watch(config: &Config, late: &Arc<Late>) -> Option<Watch> {
     let ended = Arc::new(AtomicBool::new(false));
     let (late, flag) = (Arc::clone(late), Arc::clone(&ended));
     let started = RouteNews::open().and_then(|news| {
-        let watcher = Watcher { news, routes: Routes::open()?, grace, gone: BTreeMap::new(), ended: flag };
+        let watcher = Watcher { news, routes: Routes::open()?, grace, ways: Ways::default(), ended: flag };
         std::thread::Builder::new().name("ways".to_owned()).spawn(move || watcher.run(&late))
     });
     match started {
@@ -114,19 +165,23 @@ impl Watcher {
                 None => self.routes.way(pair.0, pair.1)?,
             };
             ways.insert(pair, way);
-            if way == Way::Open {
-                continue;
-            }
-            let over = *self.gone.entry(pair).or_insert(now) + grace;
-            if now >= over {
-                let (connection, peer, local, host) = (one.id, one.peer, one.local, &one.host);
-                tracing::warn!(connection, %peer, %local, host, "{}: the connection is destroyed", way.text());
-                lost.push(one.id);
-            } else {
-                next = Some(next.map_or(over, |next| next.min(over)));
+            let (connection, peer, local, host) = (one.id, one.peer, one.local, &one.host);
+            match self.ways.step(pair, way == Way::Open, now, grace) {
+                Step::Open => {}
+                // The path's state changes here, before anything ends.
+                Step::Lost(over) => {
+                    tracing::warn!(%local, peer = %pair.1, grace = ?grace, "{}: its connections are destroyed unless it comes back", way.text());
+                    next = Some(next.map_or(over, |next| next.min(over)));
+                }
+                Step::Waiting(over) => next = Some(next.map_or(over, |next| next.min(over))),
+                Step::Back => tracing::info!(%local, peer = %pair.1, "the way is there again"),
+                Step::Over => {
+                    tracing::warn!(connection, %peer, %local, host, "{}: the connection is destroyed", way.text());
+                    lost.push(one.id);
+                }
             }
         }
-        self.gone.retain(|pair, _| ways.get(pair).is_some_and(|&way| way != Way::Open));
+        self.ways.keep(|pair| ways.get(pair).is_some_and(|&way| way != Way::Open));
         if !lost.is_empty() {
             reporter.shards.kill(&Selector::Connections(lost), None, Cause::AddressLoss);
         }
@@ -136,4 +191,26 @@ impl Watcher {
 
 fn pair(local: SocketAddr, peer: SocketAddr) -> Pair {
     (local.ip().to_canonical(), peer.ip().to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_way_is_lost_before_it_is_over_and_may_come_back_until_then() {
+        let ([own, other], begun) =
+            (["10.0.0.1", "10.0.0.2"].map(|text| text.parse::<IpAddr>().unwrap()), Instant::now());
+        let (pair, grace, mut ways) = ((own, other), Duration::from_millis(500), Ways::default());
+        let at = |milliseconds| begun + Duration::from_millis(milliseconds);
+        assert_eq!(ways.step(pair, true, at(0), grace), Step::Open);
+        assert_eq!(ways.step(pair, false, at(10), grace), Step::Lost(at(510)));
+        assert_eq!(ways.step(pair, false, at(509), grace), Step::Waiting(at(510)));
+        assert_eq!(ways.step(pair, true, at(509), grace), Step::Back);
+        assert_eq!(ways.step(pair, true, at(509), grace), Step::Open);
+        assert_eq!(ways.step(pair, false, at(600), grace), Step::Lost(at(1100)));
+        assert_eq!(ways.step(pair, false, at(1100), grace), Step::Over);
+        ways.keep(|_| false);
+        assert_eq!(ways.step(pair, false, at(1200), Duration::ZERO), Step::Over, "without grace at once");
+    }
 }

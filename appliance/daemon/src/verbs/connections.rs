@@ -4,20 +4,18 @@ use std::error::Error;
 use std::path::Path;
 
 use config::TimeSpan;
-use runtime::sock_diag::{SockDiag, SockDiagError, TcpSocket};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{consent, screen, socket_of};
+use super::{consent, screen, socket_of, sockets};
 use crate::cli::{ConnectionsAction, ConnectionsOptions, KillOptions};
 use crate::connections::{ConnectionStatus, Filter, show, sort};
 use crate::control_client::call;
-use crate::status::{row, table};
 
 /// What the server says of connections.
 #[derive(Deserialize)]
-struct Connections {
-    connections: Vec<ConnectionStatus>,
+pub(super) struct Connections {
+    pub(super) connections: Vec<ConnectionStatus>,
     ended: Vec<ConnectionStatus>,
 }
 
@@ -33,7 +31,7 @@ pub fn run(options: &ConnectionsOptions) -> Result<(), Box<dyn Error>> {
             screen::repeat(every, count, || list(options, &socket))
         }
         Some(ActionOf::Kill(kill)) if kill.pid.is_some() || kill.port.is_some() => {
-            let done = destroy(kill)?;
+            let done = sockets::destroy(kill)?;
             screen::repeat(TimeSpan(base::time::Span::ZERO), Some(1), || Ok(done.clone()))
         }
         Some(ActionOf::Kill(kill)) => {
@@ -73,7 +71,7 @@ fn kill(options: &KillOptions) -> Result<String, Box<dyn Error>> {
     };
     let socket = socket_of(&options.server)?;
     let all: Connections = call(&socket, "connections.list", &Value::Null)?;
-    consent::ask(&plan(&all.connections, &filter, options.block), options.consent)?;
+    consent::ask(&plan(&all.connections, |one| filter.fits(one), options.block), options.consent)?;
     let end = |end: crate::connections::End| match end.port {
         Some(port) => std::net::SocketAddr::new(end.ip, port).to_string(),
         None => end.ip.to_string(),
@@ -106,19 +104,23 @@ fn kill(options: &KillOptions) -> Result<String, Box<dyn Error>> {
 
 /// What a kill came to.
 #[derive(Deserialize, serde::Serialize)]
-struct Killed {
-    connections: u32,
+pub(super) struct Killed {
+    pub(super) connections: u32,
     complete: bool,
     seconds: f64,
 }
 
 /// What a kill will do: what is chosen, and what ends with it.
-fn plan(all: &[ConnectionStatus], filter: &Filter, block: Option<TimeSpan>) -> String {
+pub(super) fn plan(
+    all: &[ConnectionStatus],
+    is_chosen: impl Fn(&ConnectionStatus) -> bool,
+    block: Option<TimeSpan>,
+) -> String {
     let mut associations: Vec<u16> =
-        all.iter().filter(|one| filter.fits(one)).map(|one| one.controller).filter(|&id| id != 0).collect();
+        all.iter().filter(|one| is_chosen(one)).map(|one| one.controller).filter(|&id| id != 0).collect();
     associations.sort_unstable();
     associations.dedup();
-    let goes = |one: &&ConnectionStatus| filter.fits(one) || associations.contains(&one.controller);
+    let goes = |one: &&ConnectionStatus| is_chosen(one) || associations.contains(&one.controller);
     let going: Vec<_> = all.iter().filter(goes).cloned().collect();
     let what = show("These connections, of whole associations, will be reset", &going);
     let hosts = match block {
@@ -126,39 +128,6 @@ fn plan(all: &[ConnectionStatus], filter: &Filter, block: Option<TimeSpan>) -> S
         None => "Their hosts may come back at once.".to_owned(),
     };
     format!("{what}\nCommands that are not in the log are dropped; what was acknowledged stays. {hosts}")
-}
-
-/// Destroys sockets through the kernel, of whatever process.
-fn destroy(options: &KillOptions) -> Result<String, Box<dyn Error>> {
-    let mut diag = match options.pid {
-        Some(pid) => SockDiag::of_process(pid)?,
-        None => SockDiag::open()?,
-    };
-    let mut sockets = diag.connections()?;
-    sockets.retain(|socket| options.port.is_none_or(|port| socket.local.port() == port));
-    if sockets.is_empty() {
-        return Ok(if options.server.json {
-            "{\"destroyed\":0}\n".to_owned()
-        } else {
-            "there is no such connection\n".to_owned()
-        });
-    }
-    let rows = sockets.iter().map(|TcpSocket { local, peer, user, .. }| row([local, peer, user]));
-    let plan = table("These TCP connections will be destroyed by the kernel", &["local", "peer", "user"], rows);
-    consent::ask(&format!("{plan}\nTheir peers get a reset, their processes ECONNABORTED."), options.consent)?;
-    let mut destroyed = 0;
-    for socket in &sockets {
-        match diag.destroy(socket) {
-            Ok(()) => destroyed += 1,
-            Err(SockDiagError::Gone) => {}
-            Err(error) => return Err(format!("after {destroyed} of {} connections: {error}", sockets.len()).into()),
-        }
-    }
-    Ok(if options.server.json {
-        format!("{}\n", json!({ "destroyed": destroyed }))
-    } else {
-        format!("destroyed {destroyed} connections\n")
-    })
 }
 
 #[cfg(test)]
@@ -170,7 +139,7 @@ mod tests {
         let of =
             |id, controller, host: &str| ConnectionStatus { id, controller, host: host.into(), ..Default::default() };
         let all = [of(16, 1, "nqn.a"), of(32, 1, "nqn.a"), of(48, 2, "nqn.b"), of(64, 0, "")];
-        let plan = |id| plan(&all, &Filter { id: Some(id), ..Default::default() }, None);
+        let plan = |id| plan(&all, |one| one.id == id, None);
         assert!(plan(32).contains("  16 ") && plan(32).contains("  32 ") && !plan(32).contains("  48 "));
         assert!(plan(64).contains("  64 ") && !plan(64).contains("  16 "), "it has no association yet");
     }

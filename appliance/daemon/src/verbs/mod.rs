@@ -7,6 +7,7 @@ pub mod consent;
 pub mod drive;
 pub mod events;
 pub mod screen;
+mod sockets;
 pub mod top;
 pub mod volume;
 

@@ -89,7 +89,7 @@ struct PathBeneath {
 
 /// Restricts this thread and all that it starts; says by which version of Landlock, or none if the kernel has none.
 pub(super) fn restrict(rules: &[Rule]) -> io::Result<Option<u32>> {
-    let Some(version) = version() else { return Ok(None) };
+    let Some(version) = version()? else { return Ok(None) };
     // Network rules (version 4) are not made use of: listeners come and go. Scopes came with version 6.
     let ruleset = Ruleset { files: known(version), network: 0, scopes: if version >= 6 { SCOPES } else { 0 } };
     // An older kernel takes a structure that ends before what it does not know.
@@ -109,11 +109,21 @@ pub(super) fn restrict(rules: &[Rule]) -> io::Result<Option<u32>> {
 }
 
 /// The version of Landlock; none where the kernel has none, or does not enable it.
-fn version() -> Option<u32> {
+fn version() -> io::Result<Option<u32>> {
     let nothing = std::ptr::null::<Ruleset>();
     // SAFETY: with this flag the call takes no structure.
     let version = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, nothing, 0usize, ASK_VERSION) };
-    u32::try_from(version).ok().filter(|&version| version > 0)
+    version_of(checked(version))
+}
+
+/// What the kernel's answer to the question for its version comes to.
+fn version_of(answer: io::Result<libc::c_long>) -> io::Result<Option<u32>> {
+    match answer {
+        Ok(version) => Ok(u32::try_from(version).ok().filter(|&version| version > 0)),
+        // No such call, or it was left out when the machine was started.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EOPNOTSUPP)) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn allow(set: &OwnedFd, rule: &Rule, known: u64) -> io::Result<()> {
@@ -140,4 +150,27 @@ fn owned(outcome: libc::c_long) -> io::Result<OwnedFd> {
     let fd = checked(outcome)?;
     // SAFETY: the descriptor was just made for us and belongs to nobody else.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_without_landlock_is_no_error_and_anything_else_it_says_is() {
+        let answer = |number| Err(io::Error::from_raw_os_error(number));
+        assert_eq!(version_of(Ok(7)).expect("it has it"), Some(7));
+        for without in [libc::ENOSYS, libc::EOPNOTSUPP] {
+            assert_eq!(version_of(answer(without)).expect("no error"), None);
+        }
+        assert_eq!(version_of(answer(libc::EPERM)).expect_err("refused").raw_os_error(), Some(libc::EPERM));
+    }
+
+    #[test]
+    fn older_versions_are_not_asked_for_what_they_do_not_know() {
+        for (version, rights) in [(1, 13), (2, 14), (3, 15), (4, 15), (5, 16), (7, 16)] {
+            assert_eq!(known(version), (1 << rights) - 1, "version {version}");
+        }
+        assert!(known(2) & TRUNCATE == 0 && known(3) & TRUNCATE != 0 && known(4) & IOCTL_DEV == 0);
+    }
 }

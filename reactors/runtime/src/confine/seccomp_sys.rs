@@ -61,13 +61,16 @@ pub(super) fn filter(as_json: bool) -> io::Result<bool> {
     let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
     // SAFETY: the program is our own, and read during the call.
     let outcome = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) };
-    match outcome {
-        0 => Ok(true),
-        _ => match io::Error::last_os_error() {
-            // No such call, or no such operation: the kernel was built without.
-            error if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL)) => Ok(false),
-            error => Err(error),
-        },
+    is_filtered(if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) })
+}
+
+/// What the kernel's answer to the filter comes to: whether calls are filtered.
+fn is_filtered(answer: io::Result<()>) -> io::Result<bool> {
+    match answer {
+        Ok(()) => Ok(true),
+        // No such call, or no such operation: the kernel was built without.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL)) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -144,6 +147,16 @@ mod tests {
                 other => panic!("no such instruction: {other:#x}"),
             }
         }
+    }
+
+    #[test]
+    fn a_kernel_without_filters_is_no_error_and_anything_else_it_says_is() {
+        let answer = |number| Err(io::Error::from_raw_os_error(number));
+        assert!(is_filtered(Ok(())).expect("it has them"));
+        for without in [libc::ENOSYS, libc::EINVAL] {
+            assert!(!is_filtered(answer(without)).expect("no error"));
+        }
+        assert_eq!(is_filtered(answer(libc::EACCES)).expect_err("refused").raw_os_error(), Some(libc::EACCES));
     }
 
     #[test]

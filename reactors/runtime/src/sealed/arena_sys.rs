@@ -267,5 +267,28 @@ pub(super) fn protect(start: usize, bytes: usize, protection: libc::c_int) -> io
 pub(super) fn seal_for_good(start: usize, bytes: usize) -> Protection {
     // SAFETY: the call changes no content; it only forbids later changes to these pages' mapping.
     let outcome = unsafe { libc::syscall(libc::SYS_mseal, start, bytes, 0usize) };
-    if outcome == 0 { Protection::Final } else { Protection::ReadOnly }
+    granted(&if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) })
+}
+
+/// What the kernel's answer to mseal(2) comes to.
+fn granted(answer: &io::Result<()>) -> Protection {
+    match answer {
+        Ok(()) => Protection::Final,
+        // ENOSYS: older than 6.10, or without; EPERM: not in processes of this kind; ENOMEM: no room in its table. What is
+        // read-only stays so, and the list of regions says which is which.
+        Err(_) => Protection::ReadOnly,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_that_cannot_seal_for_good_leaves_what_is_read_only() {
+        assert_eq!(granted(&Ok(())), Protection::Final);
+        for number in [libc::ENOSYS, libc::EPERM, libc::ENOMEM] {
+            assert_eq!(granted(&Err(io::Error::from_raw_os_error(number))), Protection::ReadOnly);
+        }
+    }
 }

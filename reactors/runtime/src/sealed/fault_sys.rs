@@ -55,6 +55,9 @@ extern "C" fn handle(signal: libc::c_int, info: *mut libc::siginfo_t, context: *
     let (code, address) = unsafe { ((*info).si_code, (*info).si_addr() as usize) };
     // Only what the processor found: a signal that somebody sent has no address that means anything.
     let hit = if code > 0 { regions::find(address, page_bytes()) } else { None };
+    // Constants that are taken for code are not written to.
+    let is_jump = || signal_sys::registers(context).instruction == address;
+    let hit = hit.filter(|hit| hit.kind != RegionKind::Program || !is_jump());
     match hit {
         Some(hit) => violated(address, hit, signal_sys::registers(context)),
         None if code > 0 && was_sealed(address) => {

@@ -7,6 +7,7 @@
 //! | `arena_sys` | [`SealingAllocator`]: everything that a value owns, copied into pages of its own |
 //! | `value_sys` | [`Sealed`]: values there, and snapshots of them that can be replaced |
 //! | `fault_sys` | what a write to them leads to, and how it is told |
+//! | `program` | the program's own code, constants and tables |
 //! | `regions` | the table of what is sealed |
 //!
 //! A program takes the [`InitToken`] with a [`Policy`], fills its statics, keeps its values, and uses the token up by
@@ -20,6 +21,7 @@
 
 mod arena_sys;
 mod fault_sys;
+mod program;
 mod regions;
 mod section_sys;
 mod value_sys;
@@ -131,8 +133,13 @@ impl InitToken {
         settings().as_json.store(true, Ordering::Relaxed);
     }
 
-    /// Ends the initialisation: statics are read-only from here on.
+    /// Ends the initialisation: statics are read-only from here on, and under [`Policy::Kill`] the program's own read-only
+    /// pages are sealed with them.
     pub fn seal(self) -> Result<(), SealError> {
+        // Under `warn` a page that was hit becomes writable: that must never be code.
+        if Policy::current() == Policy::Kill {
+            program::seal()?;
+        }
         section_sys::seal(Policy::current().protection())
     }
 }

@@ -21,6 +21,8 @@ pub enum RegionKind {
     Permanent,
     /// A value that goes with its last holder.
     Snapshot,
+    /// Code, constants or tables of the program's file.
+    Program,
 }
 
 /// What the system was told of a region, and has granted.
@@ -106,7 +108,8 @@ impl Place {
         match self.kind.load(Ordering::Relaxed) {
             0 => RegionKind::Statics,
             1 => RegionKind::Permanent,
-            _ => RegionKind::Snapshot,
+            2 => RegionKind::Snapshot,
+            _ => RegionKind::Program,
         }
     }
 
@@ -171,8 +174,8 @@ pub(super) fn find(address: usize, page: usize) -> Option<Hit> {
         }
         let kind = place.kind();
         let bytes = place.bytes.load(Ordering::Relaxed);
-        // The section of statics has no guard pages: what lies beside it is not ours.
-        let guard = if kind == RegionKind::Statics { 0 } else { page };
+        // What lies beside the parts of the program's file is not ours.
+        let guard = if matches!(kind, RegionKind::Statics | RegionKind::Program) { 0 } else { page };
         let is_guard = !(start..start + bytes).contains(&address);
         let found = (start - guard..start + bytes + guard).contains(&address);
         found.then_some(Hit { place: index, start, is_guard, kind })

@@ -160,6 +160,20 @@ fn a_silent_host_loses_its_controller_and_all_its_queues() {
 }
 
 #[test]
+fn a_host_without_a_keep_alive_timeout_may_say_nothing_for_as_long_as_its_stream_lives() {
+    let mut rig = Rig::new(1024);
+    let mut admin = Host::open(&mut rig, 1, NONE);
+    // KATO (Base, figure 545).
+    let connected = admin.connect_as(&mut rig, 0, 0xffff, HOST, |entry| entry.cdw12 = 0);
+    assert!(connected.status.status.is_success());
+    for _ in 0..48 {
+        rig.pass(Span::from_secs(3600));
+    }
+    assert!(!rig.is_closed(1), "silence is TCP's to notice, and its system answers");
+    rig.end();
+}
+
+#[test]
 fn a_dead_connection_keeps_its_commands_until_they_end() {
     let mut rig = Rig::new(1024);
     let (_admin, controller) = Host::admin(&mut rig, 1, NONE);
