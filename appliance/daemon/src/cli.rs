@@ -41,6 +41,9 @@ pub enum Command {
     /// Drives: members of arrays and log copies.
     #[command(subcommand)]
     Drive(DriveCommand),
+    /// Logs of arrays: their copies come and go while hosts go on.
+    #[command(subcommand)]
+    Log(LogCommand),
     /// Arrays.
     #[command(subcommand)]
     Array(ArrayCommand),
@@ -76,6 +79,51 @@ pub enum RebuildAction {
     Pause,
     /// Go on.
     Resume,
+}
+
+/// What can be done with logs.
+#[derive(Debug, Subcommand)]
+pub enum LogCommand {
+    /// Make a declared drive that nothing uses a copy of an array's log, also in the place of one that was lost.
+    Attach {
+        /// The array.
+        array: String,
+        /// The drive, as the configuration calls it.
+        drive: String,
+        /// Also if the drive bears something, which is lost.
+        #[arg(long)]
+        force: bool,
+        /// Do not wait for its end.
+        #[arg(long)]
+        no_wait: bool,
+        /// Whether to ask.
+        #[command(flatten)]
+        consent: Consent,
+        /// Whom to ask.
+        #[command(flatten)]
+        server: Server,
+    },
+    /// Put a declared drive that nothing uses in the stead of a copy that is in use: in one step, so that there are never fewer.
+    Replace {
+        /// The array.
+        array: String,
+        /// The copy's drive.
+        old: String,
+        /// The drive that becomes a copy.
+        new: String,
+        /// Also if that drive bears something, which is lost.
+        #[arg(long)]
+        force: bool,
+        /// Do not wait for its end.
+        #[arg(long)]
+        no_wait: bool,
+        /// Whether to ask.
+        #[command(flatten)]
+        consent: Consent,
+        /// Whom to ask.
+        #[command(flatten)]
+        server: Server,
+    },
 }
 
 /// What can be done with drives.

@@ -41,6 +41,7 @@ fn run(command: Command) -> Result<(), Box<dyn Error>> {
         Command::Status(options) => say(&status_of(&options)?)?,
         Command::Connections(options) => verbs::connections::run(&options)?,
         Command::Top(options) => verbs::top::run(&options)?,
+        Command::Log(command) => say(&verbs::log::run(&command)?)?,
         Command::Array(command) => say(&verbs::array::run(&command)?)?,
         Command::Drive(command) => say(&verbs::drive::run(&command)?)?,
         Command::Volume(command) => say(&verbs::volume::run(&command)?)?,

@@ -11,6 +11,7 @@ mod drives;
 mod error;
 mod exports;
 mod fixed;
+mod logs;
 mod memory;
 mod methods;
 mod new_files;
@@ -339,8 +340,7 @@ fn names(config: &Config, devices: &Devices) -> Names {
 
 /// Blocks that the coordinator sets aside for the arrays as they are configured.
 fn set_aside(config: &Config) -> usize {
-    let copies = |array: &config::Array| array.log.as_ref().map_or(0, |log| log.devices.len());
-    Coordinator::set_aside_blocks(config.arrays.iter().map(|array| array.members.len() + copies(array)))
+    Coordinator::set_aside_blocks(config.arrays.iter().map(|array| array.members.len()))
 }
 
 fn pool(config: &Config, blocks: usize) -> Result<Arc<Pool>, ServeError> {
@@ -360,8 +360,8 @@ fn enlarged(
     booted: &[BootedArray],
 ) -> Result<Arc<Pool>, ServeError> {
     let recovered: usize = booted.iter().flat_map(|array| &array.parts).map(|part| part.recovered.len()).sum();
-    let places = booted.iter().map(|array| array.map.members.len() + array.map.copies.len());
-    let blocks = budget.pool_blocks + recovered + Coordinator::set_aside_blocks(places);
+    let members = booted.iter().map(|array| array.map.members.len());
+    let blocks = budget.pool_blocks + recovered + Coordinator::set_aside_blocks(members);
     if blocks <= pool.blocks() {
         return Ok(pool);
     }

@@ -151,7 +151,7 @@ pub struct RebuildStatus {
 pub struct LogStatus {
     /// `write-back` or `write-through`.
     pub mode: String,
-    /// Copies that it was made with.
+    /// Copies that there are or should be.
     pub copies: u8,
     /// Copies that take no part.
     pub missing_copies: Vec<u8>,
@@ -163,6 +163,34 @@ pub struct LogStatus {
     pub capacity_bytes: u64,
     /// Acknowledged and not yet on the members.
     pub dirty_bytes: u64,
+    /// The drive that is becoming a copy, if one is.
+    #[serde(default)]
+    pub attach: Option<AttachStatus>,
+}
+
+/// A drive on its way to be a copy of a log.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct AttachStatus {
+    /// Its place among the copies.
+    pub copy: u8,
+    /// The drive.
+    pub drive: String,
+    /// How much of it was erased, of so much.
+    pub erased_bytes: u64,
+    /// See `erased_bytes`.
+    pub bytes: u64,
+    /// Reactors that hold more in the log than the drive has yet.
+    pub reactors_behind: u16,
+}
+
+impl AttachStatus {
+    /// How far it is, in words.
+    pub fn in_words(&self) -> String {
+        if self.erased_bytes < self.bytes {
+            return format!("{} of {} erased", size(self.erased_bytes), size(self.bytes));
+        }
+        format!("in step with the others; {} reactors hold what was logged before", self.reactors_behind)
+    }
 }
 
 /// A volume.
@@ -292,6 +320,12 @@ impl Status {
             row([&a.name, &log.mode, &log.copies, &missing, &log.lanes, &used, &size(log.dirty_bytes)])
         });
         out += &table("Logs", &["array", "mode", "copies", "missing copies", "lanes", "used", "dirty"], logs);
+        let joining = self.arrays.iter().filter_map(|a| Some((a, a.log.as_ref()?.attach.as_ref()?)));
+        let mut joining =
+            joining.map(|(a, attach)| row([&a.name, &attach.drive, &attach.copy, &attach.in_words()])).peekable();
+        if joining.peek().is_some() {
+            out += &table("New log copies", &["array", "drive", "copy", "how far"], joining);
+        }
         out
     }
 

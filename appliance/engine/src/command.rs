@@ -54,6 +54,15 @@ pub enum Verb {
         /// Whether it is to wait.
         paused: bool,
     },
+    /// Make a device that holds nothing of use a copy of the log.
+    AttachCopy {
+        /// Whose.
+        array: ArrayId,
+        /// The device, with an identity for the copy.
+        device: Spare,
+        /// The copy that it replaces, if any: that one goes in the same step.
+        instead: Option<u8>,
+    },
     /// Use a log copy no longer.
     FailCopy {
         /// Whose.
@@ -198,6 +207,18 @@ pub enum Refusal {
     /// The drive is too small.
     #[error("it is smaller than the array's members")]
     TooSmall,
+    /// The device is too small.
+    #[error("it is smaller than the log's copies: at least {} bytes are needed", need * base::BLOCK as u64)]
+    LogTooSmall {
+        /// Blocks needed.
+        need: u64,
+    },
+    /// There is none to add to.
+    #[error("the array has no log")]
+    NoLog,
+    /// There is no place for a further copy.
+    #[error("the log has {} copies, and cannot have more: detach one first", journal::MAX_COPIES)]
+    TooManyCopies,
     /// The drive takes part, or is kept, already.
     #[error("it is in use, or a spare, already")]
     InUse,
@@ -305,6 +326,24 @@ pub enum Event {
         slot: Slot,
         /// The drive.
         device: DeviceId,
+    },
+    /// A device is a copy of the log, and has all that the others have.
+    Attached {
+        /// Whose.
+        array: ArrayId,
+        /// Its place among the copies.
+        copy: u8,
+        /// The device.
+        device: DeviceId,
+    },
+    /// Log copies are gone for good, durably, as an operator wanted.
+    Detached {
+        /// Whose.
+        array: ArrayId,
+        /// Which, as a bit mask.
+        copies: u32,
+        /// The epoch since which.
+        epoch: u64,
     },
     /// A drive failed before it had the place.
     DriveRefused {

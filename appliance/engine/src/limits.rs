@@ -68,6 +68,9 @@ pub const MAX_NEWS: usize = 512;
 /// Zones that a shard is given at a time to be walked over, of one array.
 pub const ZONES_AT_A_SHARD: usize = 2;
 
+/// Blocks of a new log copy that are erased in one step.
+pub const ERASE_BLOCKS: u64 = 1024;
+
 /// Stripes under destage on one shard and array.
 pub const MAX_DESTAGES: usize = 256;
 

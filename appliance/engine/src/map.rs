@@ -76,6 +76,17 @@ impl Service {
     }
 }
 
+/// A device that is about to be a copy of the log. Records and anchors go to it as to the copies, and it counts for nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Newcomer {
+    /// Its place among the copies.
+    pub copy: u8,
+    /// The device.
+    pub device: DeviceId,
+    /// Counts newcomers.
+    pub run: u32,
+}
+
 /// One array at one epoch.
 #[derive(Clone, Debug)]
 pub struct ArrayMap {
@@ -97,6 +108,10 @@ pub struct ArrayMap {
     pub log_layout: LogLayout,
     /// The log copies; none where one is missing or excluded.
     pub copies: Vec<Option<DeviceId>>,
+    /// Places of the log that have no copy and miss none, as a bit mask.
+    pub free_copies: u32,
+    /// A device that is about to be a copy. It comes and goes without an epoch of its own, since nothing relies on it.
+    pub newcomer: Option<Newcomer>,
     /// The incarnation of this start.
     pub incarnation: u64,
     /// When writes are acknowledged.
@@ -133,6 +148,29 @@ impl ArrayMap {
     /// Whether the member of a slot is being rebuilt.
     pub fn is_rebuilding(&self, slot: Slot) -> bool {
         self.members[slot.index()].is_some_and(|member| member.position.is_some())
+    }
+
+    /// The devices that records and anchors go to, with their places: the copies, and who is about to be one.
+    pub fn log_devices(&self) -> impl Iterator<Item = (u8, DeviceId)> {
+        let copies = (0u8..).zip(&self.copies).filter_map(|(copy, device)| Some((copy, (*device)?)));
+        copies.chain(self.newcomer.iter().map(|newcomer| (newcomer.copy, newcomer.device)))
+    }
+
+    /// Whether records and anchors go to a place of the log.
+    pub fn logs_to(&self, copy: u8) -> bool {
+        self.log_devices().any(|(at, _)| at == copy)
+    }
+
+    /// Places of the log that have a copy, as a bit mask.
+    pub fn present_copies(&self) -> u32 {
+        let present = (0u32..).zip(&self.copies).filter(|(_, device)| device.is_some());
+        present.fold(0, |mask, (copy, _)| mask | 1 << copy)
+    }
+
+    /// Places of the log whose copy is missed.
+    pub fn missing_copies(&self) -> impl Iterator<Item = u8> {
+        let missed = |&(copy, device): &(u8, &Option<DeviceId>)| device.is_none() && self.free_copies & 1 << copy == 0;
+        (0u8..).zip(&self.copies).filter(missed).map(|(copy, _)| copy)
     }
 
     /// Log blocks that destaging a stripe may need at most.

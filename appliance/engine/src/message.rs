@@ -135,6 +135,13 @@ pub enum Message {
         /// How.
         error: DeviceError,
     },
+    /// To the coordinator: a newcomer among the log's copies has all that this shard's lanes need.
+    CopyCaughtUp {
+        /// Whose log.
+        array: ArrayId,
+        /// The newcomer's number.
+        run: u32,
+    },
     /// To the coordinator: a zone has been zeroed and flushed on all members.
     ZoneZeroed {
         /// Whose zone.

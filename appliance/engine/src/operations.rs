@@ -135,6 +135,13 @@ impl<T> Operations<T> {
         self.watches[device.index()].limit = Some(limit);
     }
 
+    /// Waits for answers of a device as long as it takes from now on.
+    pub(crate) fn unwatch(&mut self, device: DeviceId) {
+        if let Some(watch) = self.watches.get_mut(device.index()) {
+            watch.limit = None;
+        }
+    }
+
     /// Operations that may be started now.
     pub(crate) fn available(&self) -> usize {
         self.free.len()

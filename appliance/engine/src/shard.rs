@@ -196,6 +196,7 @@ impl Shard {
             | Message::MemberErrors { .. }
             | Message::MemberSlow { .. }
             | Message::CopyFailed { .. }
+            | Message::CopyCaughtUp { .. }
             | Message::ZoneZeroed { .. }
             | Message::ZoneWalked { .. }
             | Message::ZoneBlocked { .. }
@@ -217,8 +218,10 @@ impl Shard {
                 let present = map.clone();
                 self.with_array(ports, array, |array, work| array.new_map(work, map));
                 // From here on nothing relies on what an excluded copy still has in hand.
-                for gone in before.copies.iter().flatten().filter(|&&device| !present.copies.contains(&Some(device))) {
-                    self.give_up(ports, *gone);
+                let stays = |device| present.log_devices().any(|(_, stays)| stays == device);
+                for (_, gone) in before.log_devices().filter(|(_, device)| !stays(*device)) {
+                    self.give_up(ports, gone);
+                    self.operations.unwatch(gone);
                 }
             }
             Message::Volumes(tables) => {
@@ -458,10 +461,11 @@ impl Shard {
                 copies: map.copies.clone(),
                 rebuilding_members: (0u8..map.members.len() as u8).filter(|&at| map.is_rebuilding(Slot(at))).collect(),
                 rebuild: self.coordinator.as_ref().and_then(|coordinator| coordinator.rebuild_status(map.id, now)),
+                attach: self.coordinator.as_ref().and_then(|coordinator| coordinator.attach_status(map.id)),
                 spares: self.coordinator.as_ref().map_or_else(Vec::new, |coordinator| coordinator.spares(map.id)),
                 missing_members: absent(map.members.iter().map(Option::is_some).collect()),
                 slow_members: array.slow_members(),
-                missing_copies: absent(map.copies.iter().map(Option::is_some).collect()),
+                missing_copies: map.missing_copies().collect(),
                 usage: array.usage(),
             }
         });
@@ -494,7 +498,7 @@ impl Shard {
                 metrics.rebuild_left_blocks.set(left / base::BLOCK as u64);
             }
             metrics.degraded.set(u64::from(missing > 0));
-            metrics.log_copies_missing.set(map.copies.iter().filter(|copy| copy.is_none()).count() as u64);
+            metrics.log_copies_missing.set(map.missing_copies().count() as u64);
             metrics.read_only.set(u64::from(map.service != Service::ReadWrite));
         }
     }

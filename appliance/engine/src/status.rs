@@ -65,6 +65,8 @@ pub struct ArrayStatus {
     pub spares: Vec<DeviceId>,
     /// The member that is being rebuilt, if one is. Shard 0 knows it.
     pub rebuild: Option<RebuildStatus>,
+    /// The device that is becoming a copy of the log, if one is. Shard 0 knows it.
+    pub attach: Option<AttachStatus>,
     /// Slots without a member.
     pub missing_members: Vec<u8>,
     /// Slots whose members are much slower than the others.
@@ -90,6 +92,22 @@ pub struct RebuildStatus {
     pub seconds_left: Option<u64>,
     /// Whether it was told to wait.
     pub paused: bool,
+}
+
+/// A device on its way to be a copy of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct AttachStatus {
+    /// Its place among the copies.
+    pub copy: u8,
+    /// The device.
+    #[serde(skip)]
+    pub device: DeviceId,
+    /// Blocks that were erased, of so many.
+    pub erased_blocks: u64,
+    /// See `erased_blocks`.
+    pub blocks: u64,
+    /// Shards with lanes that need more of the log than it has.
+    pub shards_behind: u16,
 }
 
 /// A connection.

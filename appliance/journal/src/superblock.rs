@@ -14,8 +14,11 @@ pub const MAGIC: [u8; 8] = *b"BRINDLEL";
 /// The version that this code writes.
 pub const VERSION: u16 = 1;
 
-/// Incompatible features that this code knows: none yet.
-pub const KNOWN_INCOMPATIBLE: u64 = 0;
+/// An incompatible feature: the device is about to become a copy and lacks what the others hold. Set only as long as it is so.
+pub const FEATURE_JOINING: u64 = 1;
+
+/// Incompatible features that this code knows.
+pub const KNOWN_INCOMPATIBLE: u64 = FEATURE_JOINING;
 
 /// Most regions of the table.
 pub const MAX_REGIONS: usize = 16;
@@ -70,8 +73,9 @@ pub struct LogSuperblock {
     pub incarnation: u64,
     /// How writes are acknowledged.
     pub mode: LogMode,
-    /// Whether the array was stopped in good order: each lane's anchor leads to an empty record with nothing after it.
-    pub clean: bool,
+    /// Whether it is about to become a copy: it lacks what the others hold, and is read only if the members name it, since then
+    /// it has become one.
+    pub joining: bool,
     /// Raised by one with each write of the superblock; the higher of the two slots counts.
     pub update: u64,
     /// Where lanes and anchors lie.
@@ -120,11 +124,11 @@ impl LogSuperblock {
         out.fill(0);
         let mut to = Writer::new(out);
         to.bytes(&MAGIC).u32_le(0).u16_le(VERSION).u16_le(0);
-        to.u64_le(self.compatible).u64_le(KNOWN_INCOMPATIBLE);
+        to.u64_le(self.compatible).u64_le(if self.joining { FEATURE_JOINING } else { 0 });
         to.bytes(&self.identity.array.0).u128_le(self.identity.generation).bytes(&self.copy.0);
         to.u16_le(self.copy_index).u16_le(self.copy_count).u32_le(self.geometry_epoch);
         to.u64_le(self.epoch).u64_le(self.incarnation).u64_le(self.update);
-        to.u16_le(self.layout.lanes()).u8(self.mode as u8).u8(u8::from(self.clean));
+        to.u16_le(self.layout.lanes()).u8(self.mode as u8).u8(0);
         to.u16_le(self.later_regions.len() as u16 + 2).u16_le(0).u64_le(self.layout.lane_blocks());
         to.u32_le(self.members);
         to.pad_to(REGIONS_AT);
@@ -166,11 +170,8 @@ impl LogSuperblock {
             2 => LogMode::WriteBack,
             _ => return Err(SuperblockError::Malformed("an unknown mode")),
         };
-        let clean = match from.u8()? {
-            0 => false,
-            1 => true,
-            _ => return Err(SuperblockError::Malformed("the clean flag is neither 0 nor 1")),
-        };
+        // Once said whether the log had been stopped in good order, which nobody relied on.
+        from.skip(1)?;
         let regions = usize::from(from.u16_le()?);
         from.skip(2)?;
         let (layout, later_regions) = regions_from(block, regions, lanes, from.u64_le()?)?;
@@ -186,7 +187,7 @@ impl LogSuperblock {
             geometry_epoch,
             incarnation,
             mode,
-            clean,
+            joining: incompatible & FEATURE_JOINING != 0,
             update,
             layout,
             later_regions,
@@ -270,7 +271,7 @@ mod tests {
             geometry_epoch: 8,
             incarnation: 9,
             mode: LogMode::WriteBack,
-            clean: true,
+            joining: true,
             update,
             layout: LogLayout::for_device(20_000, 16).expect("large enough"),
             later_regions: vec![LaterRegion { kind: 900, flags: 1, start: 20_000, blocks: 10 }],

@@ -72,7 +72,7 @@ fn superblock() {
         geometry_epoch: 0x31,
         incarnation: 0x21,
         mode: LogMode::WriteBack,
-        clean: true,
+        joining: true,
         update: 0x81,
         layout: LogLayout::for_device(16_384, 16).expect("large enough"),
         later_regions: vec![LaterRegion { kind: 0x77, flags: 1, start: 16_384, blocks: 64 }],

@@ -53,6 +53,8 @@ pub struct LogCandidate {
     pub epoch: u64,
     /// The members that take part at that epoch, as a bit mask; none if it does not say.
     pub members: u32,
+    /// Whether it was only about to become a copy, by its own word.
+    pub joining: bool,
 }
 
 /// Which array is wanted.
@@ -438,7 +440,13 @@ fn known_logs(
         }
         if log.generation != superblock.log_generation {
             notes.push(format!("device {device}: it bears an earlier log of this array and is left out"));
-        } else if superblock.copies.iter().all(|copy| copy.uuid != log.uuid) {
+        } else if superblock.copies.iter().any(|copy| copy.uuid == log.uuid) {
+            // Named, so it became one, whatever it says of itself: it had everything before anybody named it.
+        } else if log.joining {
+            notes.push(format!(
+                "device {device}: it was to become a copy of the log and did not come so far; it is left out. Attach it again"
+            ));
+        } else {
             notes.push(format!(
                 "device {device}: it bears a copy of the log that the members do not know and is left out"
             ));

@@ -100,6 +100,15 @@ pub struct CopyEntry {
     pub uuid: Uuid,
     /// Whether it takes part.
     pub state: State,
+    /// Of one that is excluded: whether it was taken away for good, so that nobody misses it.
+    pub free: bool,
+}
+
+impl CopyEntry {
+    /// A copy that takes part.
+    pub const fn active(uuid: Uuid) -> Self {
+        Self { uuid, state: State::Active, free: false }
+    }
 }
 
 /// Who takes part: the tables that all superblocks of an array have alike.
@@ -123,6 +132,32 @@ impl Tables {
         for (at, copy) in self.copies.iter_mut().enumerate() {
             if copies & 1 << at != 0 && copy.state == State::Active {
                 copy.state = excluded;
+            }
+        }
+    }
+
+    /// Frees the places of log copies (a bit mask) from an epoch on.
+    pub fn free(&mut self, epoch: u64, copies: u32) {
+        self.exclude(epoch, 0, copies);
+        for (_, copy) in self.copies.iter_mut().enumerate().filter(|(at, _)| copies & 1 << at != 0) {
+            copy.free = true;
+        }
+    }
+
+    /// Gives a place to a new log copy, behind the last one if there was none before.
+    ///
+    /// # Panics
+    /// If a copy has the place, or places before it would be left out.
+    pub fn add_copy(&mut self, place: u8, uuid: Uuid) {
+        let copy = CopyEntry::active(uuid);
+        match self.copies.get_mut(usize::from(place)) {
+            Some(before) => {
+                assert_ne!(before.state, State::Active, "a copy takes a place that has none");
+                *before = copy;
+            }
+            None => {
+                assert!(self.copies.len() == usize::from(place) && self.copies.len() < MAX_COPIES);
+                self.copies.push(copy);
             }
         }
     }
@@ -270,7 +305,7 @@ impl Superblock {
         to.u16_le(self.controller_ids.0).u16_le(self.controller_ids.1);
         to.pad_to(NAME_AT).u8(self.name.len() as u8).bytes(self.name.as_bytes()).pad_to(COPIES_AT);
         for copy in &self.copies {
-            entry(&mut to, copy.uuid, copy.state);
+            entry(&mut to, copy.uuid, copy.state, copy.free);
         }
         to.pad_to(REGIONS_AT);
         let layout = &self.layout;
@@ -284,7 +319,7 @@ impl Superblock {
         }
         to.pad_to(MEMBERS_AT);
         for member in &self.members {
-            entry(&mut to, member.uuid, member.state);
+            entry(&mut to, member.uuid, member.state, false);
         }
         let crc = crc_of(out);
         out[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
@@ -337,11 +372,11 @@ impl Superblock {
         let mut from = Reader::new(&block[COPIES_AT..]);
         let mut copies = Vec::new();
         for _ in 0..copy_count {
-            let (uuid, state) = read_entry(&mut from)?;
+            let (uuid, state, free) = read_entry(&mut from)?;
             if matches!(state, State::Rebuilding { .. }) {
                 return Err(SuperblockError::Malformed("a log copy is never being rebuilt"));
             }
-            copies.push(CopyEntry { uuid, state });
+            copies.push(CopyEntry { uuid, state, free });
         }
         let (layout, later_regions) = read_regions(&block[REGIONS_AT..MEMBERS_AT])?;
         layout.check(geometry.stripes(), geometry.zones())?;
@@ -349,7 +384,7 @@ impl Superblock {
         let mut from = Reader::new(&block[MEMBERS_AT..]);
         let mut members = Vec::new();
         for _ in 0..member_count {
-            let (uuid, state) = read_entry(&mut from)?;
+            let (uuid, state, _) = read_entry(&mut from)?;
             if let State::Rebuilding { position } = state
                 && (position > stripes || position % geometry.zone_stripes() != 0)
             {
@@ -399,19 +434,19 @@ impl Superblock {
     }
 }
 
-fn entry(to: &mut Writer<'_>, uuid: Uuid, state: State) {
+fn entry(to: &mut Writer<'_>, uuid: Uuid, state: State, free: bool) {
     let (code, number) = match state {
         State::Active => (1, 0),
         State::Excluded { since } => (2, since),
         State::Rebuilding { position } => (3, position),
     };
-    to.bytes(&uuid.0).u8(code).zeros(7).u64_le(number);
+    to.bytes(&uuid.0).u8(code).u8(u8::from(free)).zeros(6).u64_le(number);
 }
 
-fn read_entry(from: &mut Reader<'_>) -> Result<(Uuid, State), SuperblockError> {
+fn read_entry(from: &mut Reader<'_>) -> Result<(Uuid, State, bool), SuperblockError> {
     let uuid = Uuid(from.array()?);
-    let code = from.u8()?;
-    from.skip(7)?;
+    let (code, flags) = (from.u8()?, from.u8()?);
+    from.skip(6)?;
     let number = from.u64_le()?;
     let state = match code {
         1 => State::Active,
@@ -422,7 +457,7 @@ fn read_entry(from: &mut Reader<'_>) -> Result<(Uuid, State), SuperblockError> {
     if uuid.is_nil() {
         return Err(SuperblockError::Malformed("a member has no identity"));
     }
-    Ok((uuid, state))
+    Ok((uuid, state, flags & 1 != 0 && matches!(state, State::Excluded { .. })))
 }
 
 fn read_regions(table: &[u8]) -> Result<(MemberLayout, Vec<LaterRegion>), SuperblockError> {

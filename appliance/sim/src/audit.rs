@@ -4,7 +4,7 @@
 
 use base::ids::{DeviceBlock, DeviceId, LaneId, Slot, StripeId};
 use base::{Block, ZERO_BLOCK};
-use journal::{LogLayout, LogReader, LogSuperblock, ReadFault, scan_lane};
+use journal::{LogLayout, LogReader, LogSuperblock, ReadFault, SuperblockError as LogError, scan_lane};
 use raid::{Geometry, State, Superblock, SuperblockError, ZoneBits, recipe, superblock_block};
 
 use crate::failure::Failure;
@@ -135,11 +135,15 @@ impl LogReader for RawCopy<'_> {
 /// The copy and the lane that do not.
 pub fn log_is_clean(scenario: &Scenario, rack: &Rack) -> Result<(), Failure> {
     let mut copies = Vec::new();
-    for device in scenario.log_devices().filter(|&device| rack.works(device)) {
+    for device in log_devices(scenario).filter(|&device| rack.works(device)) {
         let slot = |slot| rack.peek(device, LogLayout::superblock_block(slot));
-        let (superblock, _) = LogSuperblock::newest(slot(0), slot(1))
-            .map_err(|fault| Failure::Log { device, detail: format!("no superblock: {fault}") })?;
-        copies.push((device, superblock));
+        match LogSuperblock::newest(slot(0), slot(1)) {
+            // What is no copy yet, or was one and is being prepared to be one again.
+            Ok((superblock, _)) if superblock.joining => {}
+            Err(LogError::NotASuperblock | LogError::BadCrc) if scenario.log_spares > 0 => {}
+            Ok((superblock, _)) => copies.push((device, superblock)),
+            Err(fault) => return Err(Failure::Log { device, detail: format!("no superblock: {fault}") }),
+        }
     }
     // A copy that was excluded keeps the epoch that it last saw.
     let newest = copies.iter().map(|(_, superblock)| superblock.epoch).max().unwrap_or(0);
@@ -157,10 +161,32 @@ pub fn log_is_clean(scenario: &Scenario, rack: &Rack) -> Result<(), Failure> {
     Ok(())
 }
 
+/// All devices that may hold the log.
+fn log_devices(scenario: &Scenario) -> impl Iterator<Item = DeviceId> + use<> {
+    scenario.log_devices().chain(scenario.log_spare_devices())
+}
+
+/// The log copies that the newest member superblock counts in.
+///
+/// # Errors
+/// A member that is not in order.
+pub fn copies_in_force(scenario: &Scenario, rack: &Rack) -> Result<Vec<DeviceId>, Failure> {
+    let members = members_in_force(scenario, rack)?;
+    let Some((_, newest)) = members.iter().max_by_key(|(_, superblock)| superblock.epoch) else {
+        return Ok(Vec::new());
+    };
+    let is_named = |device: &DeviceId| {
+        let slot = |slot| rack.peek(*device, LogLayout::superblock_block(slot));
+        LogSuperblock::newest(slot(0), slot(1))
+            .is_ok_and(|(log, _)| newest.copies.iter().any(|copy| copy.uuid == log.copy && copy.state == State::Active))
+    };
+    Ok(log_devices(scenario).filter(|&device| rack.works(device)).filter(is_named).collect())
+}
+
 /// What the log copies hold, record by record: for who looks into a failing seed.
 pub fn describe_log(scenario: &Scenario, rack: &Rack) -> Vec<String> {
     let mut lines = Vec::new();
-    for device in scenario.log_devices().filter(|&device| rack.works(device)) {
+    for device in log_devices(scenario).filter(|&device| rack.works(device)) {
         let slot = |slot| rack.peek(device, LogLayout::superblock_block(slot));
         let Ok((superblock, _)) = LogSuperblock::newest(slot(0), slot(1)) else {
             lines.push(format!("device {device}: no superblock"));

@@ -28,6 +28,7 @@
 //! | [`world`] | a run from beginning to end |
 //! | [`audit`] | what must lie on the devices after a clean stop |
 //! | [`exposed`] | what must lie on the members in write-through, whatever becomes of the log |
+//! | [`log_keeper`] | whoever has devices come to the log and go from it |
 //! | [`ring_watch`] | where a record may go |
 //! | [`sweep`] | a short script, cut at each of its effects |
 //! | [`failure`] | broken promises |
@@ -51,6 +52,7 @@ pub mod fault;
 pub mod image;
 pub mod kept;
 pub mod killing;
+pub mod log_keeper;
 #[cfg(test)]
 mod log_loss;
 pub mod machine;

@@ -19,12 +19,21 @@ pub struct Health {
     pub spares: Vec<DeviceId>,
     /// Whether it takes writes.
     pub writable: bool,
+    /// The devices of the log copies, by place.
+    pub copies: Vec<Option<DeviceId>>,
+    /// The device that is becoming a copy.
+    pub newcomer: Option<DeviceId>,
 }
 
 impl Health {
     /// Whether all members are there and hold what they should.
     pub fn is_whole(&self) -> bool {
         self.members.iter().all(Option::is_some) && self.rebuilding.is_none()
+    }
+
+    /// Whether the log goes to a device.
+    pub fn logs_to(&self, device: DeviceId) -> bool {
+        self.copies.contains(&Some(device)) || self.newcomer == Some(device)
     }
 
     /// Whether a device takes part or is kept to.
@@ -44,6 +53,13 @@ pub enum Order {
     Replace(Slot, DeviceId),
     /// Let the rebuild wait, or go on.
     Pause(bool),
+    /// Make a device a copy of the log.
+    AttachCopy {
+        /// Which.
+        device: DeviceId,
+        /// The copy that it replaces.
+        instead: Option<u8>,
+    },
 }
 
 /// What is done.
@@ -209,6 +225,8 @@ mod tests {
             rebuilding: rebuilding.then_some(Slot(2)),
             spares: Vec::new(),
             writable: true,
+            copies: Vec::new(),
+            newcomer: None,
         };
         let works = [DeviceId(0), DeviceId(1), DeviceId(2), DeviceId(5)];
         let (mut lost, mut mended, mut disturbed) = (0, 0, 0);

@@ -23,7 +23,7 @@ use journal::LogMode;
 use ports::{Program, Turn};
 
 use crate::ailing::blocks_were_mended;
-use crate::audit::{log_is_clean, members_in_force, stripes_match};
+use crate::audit::{copies_in_force, log_is_clean, members_in_force, stripes_match};
 use crate::boot_device::BootDevice;
 use crate::exposed::members_hold_acknowledged;
 use crate::failure::Failure;
@@ -181,6 +181,8 @@ impl Subject for Production {
             rebuilding: array.rebuilding_members.first().copied().map(Slot),
             spares: array.spares.clone(),
             writable: array.service == "read-write",
+            copies: array.copies.clone(),
+            newcomer: array.attach.map(|attach| attach.device),
         })
     }
 
@@ -192,6 +194,10 @@ impl Subject for Production {
             Order::Add(device) => Verb::AddSpare { array, spare: spare(device) },
             Order::Replace(slot, device) => Verb::Replace { array, slot, spare: spare(device) },
             Order::Pause(paused) => Verb::PauseRebuild { array, paused },
+            Order::AttachCopy { device, instead } => {
+                let device = Spare { device, blocks: scenario.log_blocks(), uuid };
+                Verb::AttachCopy { array, device, instead }
+            }
         };
         let posted = ports.control_post(ShardId(0), Message::Command(Box::new(Command { ticket, verb })));
         assert!(posted.is_ok(), "one command at a time finds room");
@@ -228,6 +234,10 @@ impl Subject for Production {
         let members = members_in_force(scenario, rack)?;
         let is_whole = members.len() == usize::from(scenario.members);
         Ok(members.into_iter().map(|(device, _)| device).filter(|_| is_whole).collect())
+    }
+
+    fn log_copies(scenario: &Scenario, rack: &Rack) -> Result<Vec<DeviceId>, Failure> {
+        copies_in_force(scenario, rack)
     }
 
     fn audit_without_log(scenario: &Scenario, rack: &Rack, told: &Oracle) -> Result<(), Failure> {

@@ -17,6 +17,7 @@ use raid::Level;
 use crate::carver::CarvingOptions;
 use crate::fault::{Fault, Landmark, PlannedFault};
 use crate::killing::KillOptions;
+use crate::log_keeper::Keeping;
 use crate::rack::DeviceOptions;
 use crate::random::Random;
 
@@ -108,6 +109,10 @@ pub struct Scenario {
     pub members_are_zero: bool,
     /// Drives beside the members, which may take their places.
     pub spares: u8,
+    /// Devices beside the log copies, which may become such.
+    pub log_spares: u8,
+    /// Whether somebody looks after the log's devices, and how.
+    pub log_keeping: Option<Keeping>,
     /// How members are rebuilt.
     pub rebuild: RebuildSettings,
     /// Whether somebody looks after the drives, for good and ill.
@@ -216,6 +221,8 @@ impl Scenario {
             on_log_loss: OnLogLoss::ReadOnly,
             members_are_zero: random.once_in(2),
             spares: 0,
+            log_spares: 0,
+            log_keeping: None,
             rebuild: RebuildSettings::default(),
             operated: false,
             heals: false,
@@ -258,6 +265,9 @@ impl Scenario {
         }
         if seed % log_life::SEEDS_OF == log_life::SEEDS {
             scenario.live_with_the_log(&mut Random::named(seed, "log life"));
+        }
+        if log_life::KEEPING.contains(&(seed % log_life::KEEPING_OF)) {
+            scenario.keep_the_log(&mut Random::named(seed, "log keeping"));
         }
         if CARVING.contains(&(seed % CARVING_OF)) {
             scenario.carve(&mut Random::named(seed, "carving"));
@@ -448,12 +458,23 @@ impl Scenario {
         (first..first + u16::from(self.spares)).map(DeviceId)
     }
 
+    /// The devices that may become copies of the log.
+    pub fn log_spare_devices(&self) -> impl Iterator<Item = DeviceId> + use<> {
+        let first = u16::from(self.members) + u16::from(self.log_copies) + u16::from(self.spares);
+        (first..first + u16::from(self.log_spares)).map(DeviceId)
+    }
+
+    /// Blocks of a log copy's device.
+    pub fn log_blocks(&self) -> u64 {
+        LOG_OVERHEAD_BLOCKS + u64::from(self.lanes) * self.lane_blocks
+    }
+
     /// Blocks of a member's device, and of a spare one.
     pub fn member_blocks(&self) -> u64 {
         MEMBER_OVERHEAD_BLOCKS + self.zones * ZONE_STRIPES
     }
 
-    /// All devices: the members, the log copies, the spare ones.
+    /// All devices: the members, the log copies, the spare ones of both.
     pub fn devices(&self) -> Vec<DeviceOptions> {
         let queue_depth = self.queue_depth;
         let member = DeviceOptions {
@@ -466,7 +487,7 @@ impl Scenario {
             holds_log: false,
         };
         let log = DeviceOptions {
-            blocks: LOG_OVERHEAD_BLOCKS + u64::from(self.lanes) * self.lane_blocks,
+            blocks: self.log_blocks(),
             volatile_cache: self.log_cache,
             queue_depth,
             slow_once_in: self.slow_log_once_in,
@@ -476,7 +497,8 @@ impl Scenario {
         };
         let members = self.member_devices().map(|_| member);
         let spares = self.spare_devices().map(|_| DeviceOptions { used: true, ..member });
-        members.chain(self.log_devices().map(|_| log)).chain(spares).collect()
+        let log_spares = self.log_spare_devices().map(|_| DeviceOptions { used: true, ..log });
+        members.chain(self.log_devices().map(|_| log)).chain(spares).chain(log_spares).collect()
     }
 }
 

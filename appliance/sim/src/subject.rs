@@ -116,6 +116,14 @@ pub trait Subject: Sized {
         Ok(Vec::new())
     }
 
+    /// The devices of the log copies in force, by what is on the devices.
+    ///
+    /// # Errors
+    /// A member that is not in order.
+    fn log_copies(_: &Scenario, _: &Rack) -> Result<Vec<DeviceId>, Failure> {
+        Ok(Vec::new())
+    }
+
     /// Looks at the devices after a power cut: whatever must hold although the log were lost too. `told` knows which writes
     /// were acknowledged and nothing of reads.
     ///

@@ -13,6 +13,7 @@ use raid::Level;
 
 use crate::failure::Failure;
 use crate::fault::{Fault, PlannedFault};
+use crate::log_keeper::Keeping;
 use crate::random::Random;
 use crate::scenario::{SLOW_ONCE_IN, Scenario, Window, WorkloadOptions, ZONE_STRIPES};
 use crate::subject::Subject;
@@ -40,6 +41,8 @@ pub enum Damage {
     CopyLostInCrash,
     /// A member is missing from the beginning, and a drive takes its place.
     Rebuilding,
+    /// The log has one copy, and a device becomes another.
+    Attaching,
 }
 
 /// What the script runs on.
@@ -68,6 +71,7 @@ impl fmt::Display for Case {
             Damage::TwoLostInCrash => "two members lost in the crash",
             Damage::CopyLostInCrash => "a log copy lost in the crash",
             Damage::Rebuilding => "a member being rebuilt",
+            Damage::Attaching => "a device becoming a log copy",
         };
         let mode = if self.write_through { "write-through" } else { "write-back" };
         let cache = if self.volatile_cache { "volatile caches" } else { "no caches" };
@@ -99,6 +103,10 @@ pub fn cases() -> Vec<Case> {
         for write_through in [false, true] {
             cases.push(Case { level, damage, log_copies: 1, write_through, volatile_cache: true });
         }
+    }
+    for (write_through, volatile_cache) in [(false, false), (false, true), (true, false), (true, true)] {
+        let damage = Damage::Attaching;
+        cases.push(Case { level: Level::Raid5, damage, log_copies: 1, write_through, volatile_cache });
     }
     cases
 }
@@ -146,9 +154,11 @@ pub fn script(number: usize, case: Case, requests: u64) -> Scenario {
         on_log_loss: OnLogLoss::ReadOnly,
         members_are_zero: !number.is_multiple_of(3),
         spares: u8::from(case.damage == Damage::Rebuilding),
+        log_spares: u8::from(case.damage == Damage::Attaching),
+        log_keeping: (case.damage == Damage::Attaching).then_some(Keeping::OneMore),
         rebuild: RebuildSettings { save_zones: 1, ..RebuildSettings::default() },
         operated: false,
-        heals: case.damage == Damage::Rebuilding,
+        heals: matches!(case.damage, Damage::Rebuilding | Damage::Attaching),
         degraded: Vec::new(),
         faults: Vec::new(),
         // On RAID-6 there are many pairs to lose: in write-back, where more is in the log, they are all tried.
@@ -185,7 +195,11 @@ pub fn script(number: usize, case: Case, requests: u64) -> Scenario {
     let missing = match case.damage {
         Damage::Degraded | Damage::DegradedAndLostInCrash | Damage::Rebuilding => 1,
         Damage::TwiceDegraded => 2,
-        Damage::Healthy | Damage::MemberLostInCrash | Damage::TwoLostInCrash | Damage::CopyLostInCrash => 0,
+        Damage::Healthy
+        | Damage::MemberLostInCrash
+        | Damage::TwoLostInCrash
+        | Damage::CopyLostInCrash
+        | Damage::Attaching => 0,
     };
     for _ in 0..missing {
         let device = one_more(&scenario, &scenario.degraded, number as u64);
@@ -261,7 +275,7 @@ fn run_cut<S: Subject>(world: &World, cut: Cut) -> Result<(), Failure> {
     // What is lost in the crash is lost first: after the cut nothing moves.
     let lose = |device| Fault::Lost { device, returns: false };
     let members = match cases()[cut.case].damage {
-        Damage::Healthy | Damage::Degraded | Damage::TwiceDegraded | Damage::Rebuilding => 0,
+        Damage::Healthy | Damage::Degraded | Damage::TwiceDegraded | Damage::Rebuilding | Damage::Attaching => 0,
         Damage::MemberLostInCrash | Damage::DegradedAndLostInCrash => 1,
         Damage::TwoLostInCrash => 2,
         Damage::CopyLostInCrash => {
@@ -293,7 +307,7 @@ mod tests {
     #[test]
     fn the_cases_cover_every_combination_once() {
         let cases = cases();
-        assert_eq!(cases.len(), 36 + 12 + 8);
+        assert_eq!(cases.len(), 36 + 12 + 8 + 4);
         for (index, case) in cases.iter().enumerate() {
             assert!(!cases[..index].contains(case));
         }

@@ -2,16 +2,16 @@
 //! drain, stop cleanly, look at the devices, start once more and verify again. Decides when things happen, all by the seed;
 //! what is right is the oracles' to say.
 
+mod log_keeping;
 pub mod mangle;
+mod patience;
 pub mod snapshot;
 
 use std::cell::RefCell;
 use std::rc::Rc;
 
 use base::ids::{DeviceId, Slot};
-use base::time::Span;
 use engine::fence::Association;
-use ports::Ports;
 use raid::{Geometry, Level, slots};
 
 use crate::audit::describe_log;
@@ -19,6 +19,7 @@ use crate::carver::{self, Carver, Wish};
 use crate::failure::Failure;
 use crate::fault::PlannedFault;
 use crate::killing::Hosts;
+use crate::log_keeper::LogKeeper;
 use crate::machine::{Machine, Started, Step, boot_devices};
 use crate::operator::{Deed, Health, Operator};
 use crate::rack::Rack;
@@ -27,12 +28,8 @@ use crate::scenario::Scenario;
 use crate::subject::{Subject, draw_uuid};
 use crate::trace::Trace;
 use crate::workload::Workload;
-
-/// Steps without the end of any request after which a run counts as stuck.
-const MAX_STEPS_WITHOUT_END: u64 = 400_000;
-
-/// Virtual time without the end of any request after which a run counts as stuck.
-const MAX_SILENCE: Span = Span::from_secs(60);
+use log_keeping::losses_of_copies;
+use patience::{Patience, stuck};
 
 /// Steps that an idle appliance is given to destage in the background.
 const IDLE_STEPS: u64 = 2_000;
@@ -79,6 +76,7 @@ pub struct World {
     probes: u64,
     rebuilds: u64,
     operator: Option<Operator>,
+    log_keeper: Option<LogKeeper>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,6 +123,8 @@ impl World {
         let workload = Workload::new(scenario.workload.clone(), Random::named(scenario.seed, "workload"), hosts);
         let carver = scenario.carving.map(|carving| Carver::new(carving, Random::named(scenario.seed, "carver")));
         let operator = scenario.operated.then(|| Operator::new(Random::named(scenario.seed, "operator")));
+        let keeper = |keeping| LogKeeper::new(keeping, Random::named(scenario.seed, "log keeper"));
+        let log_keeper = scenario.log_keeping.map(keeper);
         Ok(Self {
             scenario,
             rack,
@@ -137,6 +137,7 @@ impl World {
             probes: 0,
             rebuilds: 0,
             operator,
+            log_keeper,
         })
     }
 
@@ -162,6 +163,7 @@ impl World {
             probes: self.probes,
             rebuilds: self.rebuilds,
             operator: None,
+            log_keeper: self.log_keeper.clone(),
         }
     }
 
@@ -189,6 +191,10 @@ impl World {
                 self.power_cycle::<S>()?;
                 continue;
             }
+            if self.scenario.heals && self.settle_log(&mut machine)? == Served::Cut {
+                self.power_cycle::<S>()?;
+                continue;
+            }
             // Faults may still strike while it stops.
             if self.stop(&mut machine)? == Served::Cut {
                 self.power_cycle::<S>()?;
@@ -199,6 +205,7 @@ impl World {
         let effects = self.rack.borrow().effects();
         self.rack.borrow_mut().plan(Vec::new());
         self.operator = None;
+        self.log_keeper = None;
         S::audit(&self.scenario, &self.rack.borrow())?;
         self.verify_from_rest::<S>()?;
         self.probe_at_rest::<S>()?;
@@ -226,6 +233,10 @@ impl World {
 
     // Whoever has come to be a member is as good as those of the beginning: as many may be lost.
     fn probe_at_rest<S: Subject>(&mut self) -> Result<(), Failure> {
+        if self.scenario.log_spares > 0 {
+            let copies = S::log_copies(&self.scenario, &self.rack.borrow())?;
+            self.probe_each::<S>(losses_of_copies(&copies))?;
+        }
         if self.scenario.spares == 0 {
             return Ok(());
         }
@@ -271,6 +282,7 @@ impl World {
 
     // Lets whoever looks after the drives do something.
     fn operate<S: Subject>(&mut self, machine: &mut Machine<S>) {
+        self.keep_log(machine);
         self.rebuilds += machine.rebuilt();
         let Some(operator) = &mut self.operator else { return };
         while let Some(answer) = machine.answer() {
@@ -331,6 +343,9 @@ impl World {
         if let Some(operator) = &mut self.operator {
             operator.power_cut();
         }
+        if let Some(keeper) = &mut self.log_keeper {
+            keeper.power_cut();
+        }
         self.rack.borrow_mut().restore_power();
         match self.workload.told() {
             Some(told) => S::audit_without_log(&self.scenario, &self.rack.borrow(), told),
@@ -389,6 +404,9 @@ impl World {
                 }
                 if let Some(operator) = &mut self.operator {
                     operator.answered(answer.ticket);
+                }
+                if let Some(keeper) = &mut self.log_keeper {
+                    keeper.answered(answer.ticket);
                 }
             }
             while let Some((shard, association)) = machine.raised() {
@@ -500,6 +518,13 @@ impl World {
             let member = |slot: Slot| health.members[slot.index()].expect("the array is whole");
             return self.probe_each::<S>(self.losses(0, member));
         }
+        if self.scenario.log_spares > 0
+            && let Some(health) = machine.health()
+        {
+            let works = |copy: &DeviceId| self.rack.borrow().works(*copy);
+            let copies: Vec<DeviceId> = health.copies.iter().copied().flatten().filter(works).collect();
+            return self.probe_each::<S>(losses_of_copies(&copies));
+        }
         let was_lost = |device: &DeviceId| self.rack.borrow().was_lost(*device);
         let lost = self.scenario.member_devices().filter(was_lost).fold(0, |mask, device| mask | 1 << device.0);
         let copies: Vec<DeviceId> = self.scenario.log_devices().filter(|device| !was_lost(device)).collect();
@@ -537,6 +562,7 @@ impl World {
             devices.iter().for_each(|&device| rack.lose(device, false));
         }
         twin.scenario.probe_losses = false;
+        twin.log_keeper = None;
         twin.workload.retire();
         if let Some(carver) = &mut twin.carver {
             carver.retire();
@@ -565,35 +591,4 @@ fn further_losses(geometry: &Geometry, lost: u32) -> impl Iterator<Item = u32> +
         bears(*more) && others.map(|slot| more | 1 << slot.0).all(|larger| !bears(larger))
     };
     (1..=geometry.all_members()).filter(move |more| more & lost == 0).filter(is_largest)
-}
-
-fn stuck(what: &'static str, detail: String) -> Failure {
-    Failure::Stuck { what, detail }
-}
-
-/// How long nothing may end.
-struct Patience {
-    steps: u64,
-    since: base::time::Time,
-}
-
-impl Patience {
-    fn new<S: Subject>(machine: &Machine<S>) -> Self {
-        Self { steps: 0, since: machine.ports.now() }
-    }
-
-    fn wait<S: Subject>(
-        &mut self,
-        machine: &Machine<S>,
-        what: &'static str,
-        detail: impl Fn() -> String,
-    ) -> Result<(), Failure> {
-        self.steps += 1;
-        let silence = machine.ports.now().since(self.since);
-        if self.steps > MAX_STEPS_WITHOUT_END || silence > MAX_SILENCE {
-            let silence_ms = silence.0 / 1_000_000;
-            return Err(stuck(what, format!("{} after {} steps and {silence_ms} ms", detail(), self.steps)));
-        }
-        Ok(())
-    }
 }

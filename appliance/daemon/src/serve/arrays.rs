@@ -228,6 +228,13 @@ fn report(array: &schema::Array, booted: &BootedArray, devices: &Devices, events
     for note in &booted.report.notes {
         tracing::warn!(array = name, "{}", names_in(note, devices));
     }
+    for device in array.log.iter().flat_map(|log| &log.devices) {
+        let id = devices.by_name.get(&device.to_string()).copied().flatten();
+        if id.is_some_and(|id| !booted.map.copies.contains(&Some(id))) {
+            let device = device.to_string();
+            tracing::warn!(array = name, "the log's device {device} takes no part: brindle log attach {name} {device}");
+        }
+    }
     for (what, is, declared) in made_otherwise(array, booted) {
         tracing::warn!(array = name, is, declared, "the array keeps the {what} that it was made with");
     }
@@ -259,8 +266,7 @@ fn report(array: &schema::Array, booted: &BootedArray, devices: &Devices, events
         };
         tracing::warn!(array = name, "degraded: members {slots:?} take no part; {next}");
     }
-    for (at, copy) in booted.map.copies.iter().enumerate().filter(|(_, copy)| copy.is_none()) {
-        let _: &Option<DeviceId> = copy;
+    for at in booted.map.missing_copies() {
         tracing::warn!(array = name, "log copy {at} takes no part; the loss of the last copy would lose data");
     }
 }
@@ -288,7 +294,7 @@ fn found(booted: &BootedArray, devices: &Devices) -> Vec<Told> {
             Told::new("member.missing", Severity::Error, format!("member {slot} takes no part")).with("member", slot),
         );
     }
-    for (copy, _) in booted.map.copies.iter().enumerate().filter(|(_, copy)| copy.is_none()) {
+    for copy in booted.map.missing_copies() {
         all.push(
             Told::new("log.missing", Severity::Error, format!("log copy {copy} takes no part")).with("copy", copy),
         );
@@ -307,7 +313,6 @@ fn made_otherwise(array: &schema::Array, booted: &BootedArray) -> Vec<(&'static 
         ("chunk in bytes", chunk_bytes, array.chunk.bytes()),
     ];
     if let Some(log) = log {
-        all.push(("number of log copies", map.copies.len() as u64, log.devices.len() as u64));
         all.push(("number of lanes", u64::from(map.log_layout.lanes()), u64::from(log.lanes)));
     }
     all.retain(|(_, is, declared)| is != declared);

@@ -30,7 +30,7 @@ pub(super) struct Use {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum UseKind {
     Member { slot: u8, rebuilding: bool },
-    Copy(u8),
+    Copy { copy: u8, joining: bool },
     Spare,
 }
 
@@ -39,8 +39,16 @@ impl Use {
     pub(super) fn role(self, array: &str) -> String {
         match self.kind {
             UseKind::Member { slot, .. } => format!("{array} member {slot}"),
-            UseKind::Copy(copy) => format!("{array} log {copy}"),
+            UseKind::Copy { copy, .. } => format!("{array} log {copy}"),
             UseKind::Spare => format!("{array} spare"),
+        }
+    }
+
+    /// The place among the log's copies that it has.
+    pub(super) fn copy(self) -> Option<u8> {
+        match self.kind {
+            UseKind::Copy { copy, joining: false } => Some(copy),
+            _ => None,
         }
     }
 }
@@ -62,9 +70,12 @@ pub(super) fn uses(fixed: &Fixed, shards: &[ShardStatus]) -> BTreeMap<DeviceId, 
         let members = (0u8..).zip(members).filter_map(|(slot, device)| {
             Some((device?, UseKind::Member { slot, rebuilding: rebuilding.contains(&slot) }))
         });
-        let copies = (0u8..).zip(copies).filter_map(|(copy, device)| Some((device?, UseKind::Copy(copy))));
+        let copies =
+            (0u8..).zip(copies).filter_map(|(copy, device)| Some((device?, UseKind::Copy { copy, joining: false })));
+        let joining = parts.iter().filter_map(|part| part.attach);
+        let joining = joining.map(|attach| (attach.device, UseKind::Copy { copy: attach.copy, joining: true }));
         // Whoever is a member meanwhile is a spare no longer.
-        let all = spares.chain(copies).chain(members);
+        let all = spares.chain(joining).chain(copies).chain(members);
         uses.extend(all.map(|(device, kind)| (device, Use { array, kind })));
     }
     uses
@@ -121,7 +132,8 @@ fn fail(reporter: &Reporter, params: Value) -> Result<Value, String> {
     let array = ArrayId(used.array as u16);
     let verb = match used.kind {
         UseKind::Member { slot, .. } => Verb::FailMember { array, slot: Slot(slot) },
-        UseKind::Copy(copy) => Verb::FailCopy { array, copy },
+        UseKind::Copy { joining: true, .. } => return Err(format!("drive {name} is no copy of the log yet")),
+        UseKind::Copy { copy, .. } => Verb::FailCopy { array, copy },
         UseKind::Spare => return Err(format!("drive {name} is a spare and not in use")),
     };
     reporter.shards.command(verb).map_err(|error| format!("drive {name}: {error}"))?;
@@ -132,7 +144,7 @@ fn fail(reporter: &Reporter, params: Value) -> Result<Value, String> {
 fn add(reporter: &Reporter, params: Value) -> Result<Value, String> {
     let Add { name, array, force } = take(params)?;
     let at = array_of(reporter, &array)?;
-    let spare = free_drive(reporter, &name, at, force)?;
+    let spare = free_drive(reporter, &name, at, Wanted::Member, force)?;
     let verb = Verb::AddSpare { array: ArrayId(at as u16), spare };
     reporter.shards.command(verb).map_err(|error| format!("drive {name}: {error}"))?;
     Ok(json!({ "drive": name, "array": array }))
@@ -156,7 +168,7 @@ fn replace(reporter: &Reporter, params: Value) -> Result<Value, String> {
         (_, []) => return Err(format!("the array of drive {old} has no place without a member")),
         _ => return Err(format!("the array lacks members {empty:?}, and nobody knows which of them drive {old} was")),
     };
-    let spare = free_drive(reporter, &new, at, force)?;
+    let spare = free_drive(reporter, &new, at, Wanted::Member, force)?;
     let verb = Verb::Replace { array: ArrayId(at as u16), slot: Slot(slot), spare };
     reporter.shards.command(verb).map_err(|error| format!("drive {new}: {error}"))?;
     Ok(json!({ "drive": new, "array": reporter.fixed.maps[at].name, "member": slot }))
@@ -171,15 +183,30 @@ fn rebuild(reporter: &Reporter, params: Value) -> Result<Value, String> {
     Ok(json!({ "array": array, "paused": paused }))
 }
 
+/// What a drive is wanted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// The place of a member; a spare may have it.
+    Member,
+    /// A copy of the log.
+    Copy,
+}
+
 /// A drive that may be overwritten: nothing uses it, and it bears nothing, or the operator insists.
-fn free_drive(reporter: &Reporter, name: &str, array: usize, force: bool) -> Result<Spare, String> {
+pub(super) fn free_drive(
+    reporter: &Reporter,
+    name: &str,
+    array: usize,
+    wanted: Wanted,
+    force: bool,
+) -> Result<Spare, String> {
     let placed = find(reporter, name)?;
     let device = placed.id.ok_or_else(|| format!("nothing is at the path of drive {name}"))?;
     if placed.array.is_some_and(|other| other != array) {
         return Err(format!("drive {name} belongs to another array ({})", placed.role));
     }
     match uses(&reporter.fixed, &reporter.shards.statuses()).get(&device) {
-        Some(Use { kind: UseKind::Spare, array: of }) if *of == array => {}
+        Some(Use { kind: UseKind::Spare, array: of }) if *of == array && wanted == Wanted::Member => {}
         Some(used) => {
             let role = used.role(&reporter.fixed.maps[used.array].name);
             return Err(format!("drive {name} is in use, as {role}"));
@@ -187,8 +214,12 @@ fn free_drive(reporter: &Reporter, name: &str, array: usize, force: bool) -> Res
         None => {}
     }
     let (found, what) = look(&reporter.devices, device).map_err(|error| error.to_string())?;
-    let was_never_whole = matches!(&found, Found::Member(said) if said.array == reporter.fixed.maps[array].uuid
-        && matches!(said.entry().state, raid::State::Rebuilding { .. }));
+    let own = reporter.fixed.maps[array].uuid;
+    let was_never_whole = match &found {
+        Found::Member(said) => said.array == own && matches!(said.entry().state, raid::State::Rebuilding { .. }),
+        Found::Log(said) => said.identity.array == own && said.joining,
+        Found::Nothing | Found::Unusable(_) => false,
+    };
     if let Some(what) = what
         && !force
         && !was_never_whole
@@ -199,12 +230,12 @@ fn free_drive(reporter: &Reporter, name: &str, array: usize, force: bool) -> Res
     Ok(Spare { device, blocks, uuid: Uuid::from_random([entropy(), entropy()]) })
 }
 
-fn find<'a>(reporter: &'a Reporter, name: &str) -> Result<&'a Placed, String> {
+pub(super) fn find<'a>(reporter: &'a Reporter, name: &str) -> Result<&'a Placed, String> {
     let found = reporter.fixed.devices.iter().find(|placed| placed.described.name == name);
     found.ok_or_else(|| format!("there is no drive of the name {name}: brindle status lists them"))
 }
 
-fn array_of(reporter: &Reporter, name: &str) -> Result<usize, String> {
+pub(super) fn array_of(reporter: &Reporter, name: &str) -> Result<usize, String> {
     let found = reporter.fixed.maps.iter().position(|map| map.name == name);
     found.ok_or_else(|| format!("there is no array of the name {name}: brindle status lists them"))
 }

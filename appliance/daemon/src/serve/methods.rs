@@ -47,6 +47,7 @@ pub(super) fn call(reporter: &Reporter, method: &str, params: Value) -> Option<R
         "connections.kill" => kill(reporter, params),
         "counters.show" => Ok(counters(reporter)),
         _ if method.starts_with("volume.") => return super::volumes::call(reporter, method, params),
+        _ if method.starts_with("log.") => return super::logs::call(reporter, method, params),
         _ => return super::drives::call(reporter, method, params),
     })
 }

@@ -98,6 +98,18 @@ fn told(names: &Names, event: Event) -> Vec<Told> {
             let told = Told::new("member.joined", Severity::Info, text).of_array(&arrays[array.index()]);
             vec![told.with("member", slot.0).with("drive", drives[&device].as_str())]
         }
+        Event::Attached { array, copy, device } => {
+            let text = format!("drive {} is log copy {copy} and has all that the others have", drives[&device]);
+            let told = Told::new("log.attached", Severity::Notice, text).of_array(&arrays[array.index()]);
+            vec![told.with("copy", copy).with("drive", drives[&device].as_str())]
+        }
+        Event::Detached { array, copies, epoch } => bits(copies)
+            .map(|copy| {
+                let text = format!("log copy {copy} was taken away, as an operator wanted");
+                let told = Told::new("log.detached", Severity::Notice, text).of_array(&arrays[array.index()]);
+                told.with("copy", copy).with("epoch", epoch)
+            })
+            .collect(),
         Event::DriveRefused { array, device } => {
             let text = format!("drive {} failed while it was prepared, and is not used", drives[&device]);
             let told = Told::new("drive.refused", Severity::Error, text).of_array(&arrays[array.index()]);

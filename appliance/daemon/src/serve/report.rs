@@ -20,7 +20,8 @@ use super::volumes;
 use crate::connections::ConnectionStatus;
 use crate::events::Events;
 use crate::status::{
-    ArrayStatus, DeviceErrors, DeviceStatus, ListenerStatus, LogStatus, ReactorStatus, RebuildStatus, Status,
+    ArrayStatus, AttachStatus, DeviceErrors, DeviceStatus, ListenerStatus, LogStatus, ReactorStatus, RebuildStatus,
+    Status,
 };
 
 /// What does not change while serving.
@@ -131,6 +132,7 @@ impl Reporter {
         };
         let is_rebuilding = newest.is_some_and(|part| !part.rebuilding_members.is_empty());
         let missing_copies = newest.map_or_else(Vec::new, |part| part.missing_copies.clone());
+        let copies = newest.map_or(&map.copies, |part| &part.copies).iter();
         let state = match service {
             "read-write" if missing_members.is_empty() && missing_copies.is_empty() && !is_rebuilding => "optimal",
             "read-write" => "degraded",
@@ -159,13 +161,25 @@ impl Reporter {
                     engine::map::LogMode::WriteBack => "write-back".to_owned(),
                     engine::map::LogMode::WriteThrough => "write-through".to_owned(),
                 },
-                copies: map.copies.len() as u8,
+                copies: copies.flatten().count() as u8 + missing_copies.len() as u8,
                 missing_copies,
+                attach: parts.iter().find_map(|part| part.attach).map(|attach| self.attach(&attach)),
                 lanes: map.log_layout.lanes(),
                 used_bytes: blocks(|usage| usage.log_used_blocks),
                 capacity_bytes: blocks(|usage| usage.log_blocks),
                 dirty_bytes: blocks(|usage| usage.dirty_blocks),
             }),
+        }
+    }
+
+    fn attach(&self, attach: &engine::status::AttachStatus) -> AttachStatus {
+        let placed = self.fixed.devices.iter().find(|placed| placed.id == Some(attach.device));
+        AttachStatus {
+            copy: attach.copy,
+            drive: placed.map_or_else(String::new, |placed| placed.described.name.clone()),
+            erased_bytes: attach.erased_blocks * BLOCK as u64,
+            bytes: attach.blocks * BLOCK as u64,
+            reactors_behind: attach.shards_behind,
         }
     }
 
@@ -177,6 +191,7 @@ impl Reporter {
             let state = match (used, array) {
                 _ if id.is_none() => "missing",
                 (Some(Use { kind: UseKind::Member { rebuilding: true, .. }, .. }), _) => "rebuilding",
+                (Some(Use { kind: UseKind::Copy { joining: true, .. }, .. }), _) => "joining",
                 (Some(Use { kind: UseKind::Spare, .. }), _) => "spare",
                 (Some(_), _) => "active",
                 (None, Some(_)) => "excluded",
@@ -190,7 +205,7 @@ impl Reporter {
             };
             let is_slow = |used: &Use| match used.kind {
                 UseKind::Member { slot, .. } => arrays[used.array].slow_members.contains(&slot),
-                UseKind::Copy(_) | UseKind::Spare => false,
+                UseKind::Copy { .. } | UseKind::Spare => false,
             };
             DeviceStatus {
                 errors: DeviceErrors {

@@ -61,17 +61,17 @@ pub fn run(command: &DriveCommand) -> Result<String, Box<dyn Error>> {
     }
 }
 
-fn find(socket: &Path, name: &str) -> Result<DeviceStatus, Box<dyn Error>> {
+pub(super) fn find(socket: &Path, name: &str) -> Result<DeviceStatus, Box<dyn Error>> {
     let drives = status(socket)?.devices;
     let known: Vec<_> = drives.iter().map(|drive| drive.name.clone()).collect();
     let found = drives.into_iter().find(|drive| drive.name == name);
     Ok(found.ok_or_else(|| format!("there is no drive of the name {name}; there are {}", known.join(", ")))?)
 }
 
-fn role(drive: &DeviceStatus) -> &str {
+pub(super) fn role(drive: &DeviceStatus) -> &str {
     if drive.role.is_empty() { "of no array" } else { &drive.role }
 }
 
-fn said(server: &Server, result: &Value, text: String) -> String {
+pub(super) fn said(server: &Server, result: &Value, text: String) -> String {
     if server.json { format!("{result}\n") } else { text + "\n" }
 }

@@ -6,6 +6,7 @@ pub mod connections;
 pub mod consent;
 pub mod drive;
 pub mod events;
+pub mod log;
 pub mod screen;
 mod sockets;
 pub mod top;

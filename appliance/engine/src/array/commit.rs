@@ -20,6 +20,9 @@ use crate::limits::{MAX_DESTAGES, MAX_FRAGMENT_BLOCKS, RECORDS_IN_FLIGHT};
 use crate::map::LogMode;
 use crate::message::FragmentDone;
 
+/// Operations that a record with its pad takes, or an anchor, with as many copies as there can be and one that becomes one.
+const OPERATIONS_A_COMMIT: usize = 2 * (journal::MAX_COPIES + 1);
+
 impl Acknowledgement {
     pub(crate) fn done(self) -> FragmentDone {
         self.ended(Ok(()))
@@ -53,15 +56,21 @@ impl ArrayShard {
         for at in 0..self.awake.len() {
             let id = self.awake[at];
             let lane = self.lanes[id.index()].as_ref().expect("only the owner's lanes are awake");
-            if lane.is_due(work.now, patience) && work.operations.available() > 2 * self.map.copies.len() {
+            if lane.is_due(work.now, patience) && self.may_send(work) {
                 self.send_open(work, id);
             }
+            self.mark_catching_up(work, id);
             self.move_anchor(work, id);
         }
     }
 
+    /// Whether there are operations for a record with its pad, or an anchor, to every copy.
+    pub(super) fn may_send<P: Ports>(&self, work: &Work<'_, P>) -> bool {
+        work.operations.available() > OPERATIONS_A_COMMIT
+    }
+
     /// Sends the open transaction as a record, behind a pad where it would cross the ring's end.
-    fn send_open<P: Ports>(&mut self, work: &mut Work<'_, P>, id: LaneId) {
+    pub(super) fn send_open<P: Ports>(&mut self, work: &mut Work<'_, P>, id: LaneId) {
         let lane = self.lanes[id.index()].as_mut().expect("the caller owns the lane");
         let length = 1 + lane.open.payload_blocks as u32;
         let placement = lane.space.place(length, 0).expect("admission and reserve leave room for every record");
@@ -149,8 +158,7 @@ impl ArrayShard {
             group,
         };
         let start = self.map.log_layout.ring_block(id, position);
-        for (copy, device) in (0u8..).zip(&self.map.copies) {
-            let Some(device) = *device else { continue };
+        for (copy, device) in self.map.log_devices() {
             record.unanswered |= 1 << copy;
             let purpose = Purpose::Record { array: self.map.id, lane: id, sequence, copy };
             let blocks = payload[..payload_count].iter().copied();
@@ -168,7 +176,7 @@ impl ArrayShard {
         copy: u8,
         result: Result<(), DeviceError>,
     ) {
-        let excluded = self.map.copies[usize::from(copy)].is_none();
+        let excluded = !self.map.logs_to(copy);
         let record = self.lane(id).record_mut(sequence);
         record.unanswered &= !(1 << copy);
         if let Err(error) = result
@@ -268,6 +276,7 @@ impl ArrayShard {
     /// Writes an anchor at the tail if enough can be freed by it, or if someone waits for what it frees.
     fn move_anchor<P: Ports>(&mut self, work: &mut Work<'_, P>, id: LaneId) {
         let lane_blocks = self.map.log_layout.lane_blocks();
+        let may_send = self.may_send(work);
         let lane = self.lanes[id.index()].as_mut().expect("the caller owns the lane");
         lane.anchor_wanted = false;
         if lane.anchor_write.is_some() || lane.tail().sequence == lane.anchor.tail_sequence {
@@ -276,12 +285,13 @@ impl ArrayShard {
         let reclaimable = lane.space.reclaimable_blocks();
         let wanted = !lane.waiting.is_empty()
             || lane.closing == Closing::Anchoring
+            || lane.catch_up.is_some_and(|from| lane.tail().sequence >= from)
             || reclaimable >= lane_blocks / 8 && lane.space.free_blocks() < lane_blocks / 2
             || reclaimable >= lane_blocks / 4;
         if !wanted {
             return;
         }
-        if self.scratch.len() < 2 || work.operations.available() <= self.map.copies.len() {
+        if self.scratch.len() < 2 || !may_send {
             lane.anchor_wanted = true;
             return;
         }
@@ -298,8 +308,7 @@ impl ArrayShard {
         anchor.encode(&self.map.log, work.ports.bytes_mut(buffer.id()));
         let start = self.map.log_layout.anchor_block(id, slot_of(anchor.update));
         let mut unanswered = 0;
-        for (copy, device) in (0u8..).zip(&self.map.copies) {
-            let Some(device) = *device else { continue };
+        for (copy, device) in self.map.log_devices() {
             unanswered |= 1 << copy;
             let purpose = Purpose::Anchor { array: self.map.id, lane: id, copy };
             let blocks = core::iter::once(buffer.id());
@@ -316,7 +325,7 @@ impl ArrayShard {
         copy: u8,
         result: Result<(), DeviceError>,
     ) {
-        let excluded = self.map.copies[usize::from(copy)].is_none();
+        let excluded = !self.map.logs_to(copy);
         let write = self.lane(id).anchor_write.as_mut().expect("an answer to the anchor under way");
         write.unanswered &= !(1 << copy);
         if let Err(error) = result
@@ -339,6 +348,7 @@ impl ArrayShard {
         if !lost {
             lane.anchor = write.anchor;
             lane.space.tail_is_durable(write.anchor.tail_position);
+            lane.catch_up.take_if(|from| write.anchor.tail_sequence >= *from);
             if lane.closing == Closing::Anchoring && write.anchor.tail_sequence == lane.durable_upto {
                 lane.closing = Closing::Closed;
             }
@@ -348,8 +358,7 @@ impl ArrayShard {
 
     /// The map has changed: what a copy failed that is now excluded counts without it.
     pub(crate) fn copies_changed<P: Ports>(&mut self, work: &mut Work<'_, P>) {
-        let present = (0..).zip(&self.map.copies).filter(|(_, device)| device.is_some());
-        let present = present.fold(0, |mask, (copy, _): (u32, _)| mask | 1 << copy);
+        let present = self.map.log_devices().fold(0, |mask: u32, (copy, _)| mask | 1 << copy);
         for index in 0..self.lanes.len() {
             let Some(lane) = self.lanes[index].as_mut() else { continue };
             let id = lane.id;
@@ -378,7 +387,7 @@ impl ArrayShard {
             match lane.closing {
                 Closing::No => {
                     let quiet = lane.is_quiet() && self.scratch.len() > 2;
-                    if quiet && work.operations.available() > 2 * self.map.copies.len() {
+                    if quiet && self.may_send(work) {
                         self.send_open(work, id);
                         let sequence = self.lane(id).next_sequence - 1;
                         self.lane(id).closing = Closing::Marking(sequence);

@@ -168,6 +168,7 @@ impl ArrayShard {
             || !self.acknowledges_from_log()
             || cache_is_full
             || !lane.waiting.is_empty()
+            || lane.catch_up.is_some_and(|from| lane.tail().sequence < from)
             || taken * 100 > size * u64::from(self.settings.high_watermark_percent)
             || now >= self.stripes.get(oldest).since + self.settings.age;
         let is_free = !self.walker.locks(self.stripes.get(oldest).id);

@@ -184,6 +184,9 @@ pub(crate) struct Lane {
     pub(crate) awake: bool,
     /// Whether its anchor should move and could not yet.
     pub(crate) anchor_wanted: bool,
+    /// The first record that a newcomer among the copies has, until an anchor that names it or a later one is durable: then the
+    /// newcomer has all that the lane needs.
+    pub(crate) catch_up: Option<u64>,
 }
 
 /// The steps of a clean stop.
@@ -235,6 +238,7 @@ impl Lane {
             closing: Closing::No,
             awake: true,
             anchor_wanted: false,
+            catch_up: None,
         };
         lane.trim();
         lane.space.release_to(lane.tail().position);
@@ -346,7 +350,7 @@ impl Lane {
 
     /// Whether it has nothing to do and nothing to wait for but what wakes it.
     pub(crate) fn is_at_rest(&self) -> bool {
-        self.is_quiet() && self.dirty.oldest().is_none() && !self.anchor_wanted
+        self.is_quiet() && self.dirty.oldest().is_none() && !self.anchor_wanted && self.catch_up.is_none()
     }
 
     /// Whether nothing is open or under way.

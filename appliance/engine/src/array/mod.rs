@@ -8,6 +8,7 @@
 //! | [`lane`] | one lane of the log |
 //! | [`write`] | admission of writes to a lane |
 //! | [`commit`] | records and anchors on their way to the copies |
+//! | [`newcomer`] | a device that becomes a copy of the log |
 //! | [`detained`] | buffers that a log device still reads though nobody waits for it |
 //! | [`read`] | reads from cache and members, degraded reads |
 //! | [`mend`] | blocks that a member cannot read |
@@ -37,6 +38,7 @@ pub(crate) mod health;
 pub(crate) mod lane;
 pub(crate) mod members;
 pub(crate) mod mend;
+pub(crate) mod newcomer;
 pub(crate) mod pace;
 pub(crate) mod peers;
 pub(crate) mod presence;
@@ -60,7 +62,7 @@ use base::time::{Span, Time};
 use ports::{Buffer, DeviceError, Ports};
 
 use crate::limits::{FRAGMENT_CREDITS, LOCAL_FRAGMENTS, MAX_DESTAGES, MAX_MENDS, UPDATE_BLOCKS};
-use crate::map::{ArrayMap, LogMode, Service};
+use crate::map::{ArrayMap, LogMode, Newcomer, Service};
 use crate::message::{Fragment, FragmentDone, FragmentKind, Message};
 use crate::operations::Operations;
 use crate::router::Dropped;
@@ -198,6 +200,8 @@ pub(crate) struct ArrayShard {
     detained: Detained,
     /// How long a log copy may take to answer.
     log_patience: Span,
+    /// The newcomer to which the log goes, and whether it was said that it has all that the lanes need.
+    newcomer: Option<(Newcomer, bool)>,
     /// Members and copies that were reported and are not excluded yet.
     failing_members: u32,
     failing_copies: u32,
@@ -288,6 +292,7 @@ impl ArrayShard {
             zero: None,
             detained: Detained::default(),
             log_patience: part.log_patience,
+            newcomer: None,
             failing_members: 0,
             failing_copies: 0,
             answers: VecDeque::with_capacity(2 * fragments),
@@ -422,6 +427,7 @@ impl ArrayShard {
                 self.close(work);
             }
             self.commit(work);
+            self.report_newcomer();
             self.rest();
         }
     }
@@ -456,7 +462,7 @@ impl ArrayShard {
 
     /// A log copy did not do what it should.
     fn copy_failed(&mut self, copy: u8, error: DeviceError) {
-        if self.failing_copies & 1 << copy == 0 && self.map.copies[usize::from(copy)].is_some() {
+        if self.failing_copies & 1 << copy == 0 && self.map.logs_to(copy) {
             self.failing_copies |= 1 << copy;
             self.reports.push_back(Message::CopyFailed { array: self.map.id, copy, error });
         }
@@ -464,7 +470,7 @@ impl ArrayShard {
 
     /// Takes a new epoch. What waited for an exclusion goes on without what was excluded.
     pub(crate) fn new_map<P: Ports>(&mut self, work: &mut Work<'_, P>, map: Snapshot<ArrayMap>) {
-        assert!(map.epoch > self.map.epoch, "epochs only grow");
+        assert!(map.epoch >= self.map.epoch, "epochs only grow");
         for (slot, (before, now)) in (0u8..).map(Slot).zip(self.map.members.iter().zip(&map.members)) {
             if before.map(|member| member.device) != now.map(|member| member.device) {
                 self.peers.forget(slot);
@@ -474,11 +480,8 @@ impl ArrayShard {
         self.watch_copies(work);
         self.wake_all();
         self.failing_members &= !self.map.absent();
-        for (copy, device) in (0..).zip(&self.map.copies) {
-            if device.is_none() {
-                self.failing_copies &= !(1 << copy);
-            }
-        }
+        self.failing_copies &= self.map.log_devices().fold(0, |mask, (copy, _)| mask | 1 << copy);
+        self.newcomer_changed();
         if self.map.service != Service::ReadWrite && !self.halted {
             self.halt(work);
         }
@@ -489,8 +492,8 @@ impl ArrayShard {
 
     /// Answers of log copies are waited for only so long.
     pub(crate) fn watch_copies<P>(&self, work: &mut Work<'_, P>) {
-        for device in self.map.copies.iter().flatten() {
-            work.operations.watch(*device, self.log_patience);
+        for (_, device) in self.map.log_devices() {
+            work.operations.watch(device, self.log_patience);
         }
     }
 

@@ -226,6 +226,7 @@ fn attempt<D: SyncDevice>(
             generation: log.identity.generation,
             epoch: log.epoch,
             members: log.members,
+            joining: log.joining,
         })
         .collect();
     let mut assembly = raid::assemble(Wanted::Named(&options.name), &candidates, &log_candidates, options.force)?;
@@ -272,6 +273,8 @@ fn attempt<D: SyncDevice>(
         log: LogIdentity { array: log.identity.array, generation: log.identity.generation },
         log_layout: log.layout,
         copies: assembly.copies.clone(),
+        free_copies: free_copies(&assembly.superblock),
+        newcomer: None,
         incarnation: log.incarnation,
         mode: match log.mode {
             journal::LogMode::WriteThrough => LogMode::WriteThrough,
@@ -318,8 +321,15 @@ fn attempt<D: SyncDevice>(
         drives: options.drives,
         spares: Vec::new(),
         rebuild: options.rebuild,
+        log_patience: options.log_patience,
     };
     Ok(BootedArray { map, parts, coordinated, report })
+}
+
+/// Places of the log that miss no copy, as a bit mask.
+fn free_copies(superblock: &Superblock) -> u32 {
+    let free = (0u32..).zip(&superblock.copies).filter(|(_, copy)| copy.free);
+    free.fold(0, |mask, (at, _)| mask | 1 << at)
 }
 
 fn add(sum: &mut LaneReport, lane: &LaneReport) {
@@ -397,7 +407,8 @@ fn make_durable<D: SyncDevice>(
         log.epoch = assembly.epoch();
         log.members = assembly.members_whole();
         log.incarnation = incarnation;
-        log.clean = false;
+        log.joining = false;
+        log.copy_count = assembly.copies.len() as u16;
         log.mode = options.mode.unwrap_or(log.mode);
         log.update += 1;
         let mut block = ZERO_BLOCK;

@@ -49,6 +49,7 @@ impl Coordinator {
                 Ok(())
             }
             Verb::FailCopy { array, copy } => self.fail(array, ticket, 0, 1 << copy),
+            Verb::AttachCopy { array, device, instead } => self.attach(array, device, instead, ticket),
             Verb::Volume { array, verb } => self.volume_command(array, ticket, verb),
         };
         if let Err(refusal) = begun {
@@ -107,11 +108,12 @@ impl Coordinator {
     }
 
     /// Refuses a drive that any array uses or keeps.
-    fn is_unused(&self, device: DeviceId) -> Result<(), Refusal> {
+    pub(super) fn is_unused(&self, device: DeviceId) -> Result<(), Refusal> {
         let uses = |array: &Coordinated| {
             let map = &array.array.map;
             map.members.iter().flatten().any(|member| member.device == device)
                 || map.copies.contains(&Some(device))
+                || array.attaching.as_ref().is_some_and(|attaching| attaching.newcomer().device == device)
                 || array.array.spares.iter().any(|spare| spare.device == device)
                 || array.asked.iter().any(|(_, spare, _)| spare.device == device)
                 || matches!(&array.change, Change::Joining(joining) if joining.device() == device)

@@ -16,10 +16,12 @@
 //! | `volumes` | what volumes there are, and where hosts find them |
 //! | `table` | an array's volume table on its way to the members |
 //! | `join` | a drive on its way to a place that has no member |
+//! | `attach` | a device on its way to be a copy of the log |
 //! | `rebuild` | zones that are handed out for it, and how far it is |
 //! | `commands` | what the control side asks, and what it is told |
 //! | `health` | members that make too many mistakes |
 
+mod attach;
 mod bitmap;
 mod commands;
 mod health;
@@ -35,8 +37,8 @@ use std::sync::Arc;
 
 use base::ids::{ArrayId, DeviceId, ShardId, Slot, ZoneId};
 use base::snapshot::Snapshot;
-use base::time::Time;
-use journal::LogSuperblock;
+use base::time::{Span, Time};
+use journal::{LogSuperblock, MAX_COPIES};
 use nvmf::subsystem::Exports;
 use ports::{Buffer, Ports};
 use raid::{Metadata, Superblock, Tables, ZoneBits};
@@ -50,6 +52,7 @@ use crate::map::{ArrayMap, OnLogLoss, Service, VolumeMap, VolumeTables};
 use crate::message::Message;
 use crate::operations::Operations;
 use crate::status::JobStatus;
+use attach::{ATTACH_BLOCKS, Attaching};
 use commands::Waiting;
 use health::MemberRecord;
 pub use join::Spare;
@@ -84,6 +87,8 @@ pub struct CoordinatedArray {
     pub spares: Vec<Spare>,
     /// How members are rebuilt.
     pub rebuild: RebuildSettings,
+    /// How long a log copy may take to answer.
+    pub log_patience: Span,
 }
 
 /// What the coordinator is made of.
@@ -142,6 +147,8 @@ struct Coordinated {
     asked: VecDeque<(Slot, Spare, u64)>,
     /// The drive that is being prepared has failed.
     drive_failed: bool,
+    /// The device that is to become a copy of the log.
+    attaching: Option<Attaching>,
     rebuild: Option<Rebuild>,
     /// Whether rebuilds are to wait.
     paused: bool,
@@ -194,6 +201,7 @@ impl Coordinator {
             waiting: Vec::new(),
             asked: VecDeque::new(),
             drive_failed: false,
+            attaching: None,
             rebuild: None,
             paused: false,
         });
@@ -228,15 +236,15 @@ impl Coordinator {
         self.jobs.deadline().min(self.rebuild_deadline())
     }
 
-    /// Buffers that it sets aside for arrays of so many members and log copies together: one for each, what preparing one
-    /// drive of each takes, and a volume table.
-    pub fn set_aside_blocks(places: impl Iterator<Item = usize>) -> usize {
-        places.map(|places| places + JOIN_BLOCKS).sum::<usize>() + TABLE_BUFFERS
+    /// Buffers that it sets aside for arrays of so many members: one for each and for each copy that the log can have, what
+    /// preparing one drive and one log device of each takes, and a volume table.
+    pub fn set_aside_blocks(members: impl Iterator<Item = usize>) -> usize {
+        members.map(|members| members + MAX_COPIES + JOIN_BLOCKS + ATTACH_BLOCKS).sum::<usize>() + TABLE_BUFFERS
     }
 
     pub(crate) fn prepare<P: Ports>(&mut self, ports: &mut P) {
-        let places = |array: &Coordinated| array.array.superblocks.len() + array.array.log_superblocks.len();
-        let wanted = Self::set_aside_blocks(self.arrays.iter().map(places)) - TABLE_BUFFERS;
+        let members = |array: &Coordinated| array.array.superblocks.len();
+        let wanted = Self::set_aside_blocks(self.arrays.iter().map(members)) - TABLE_BUFFERS;
         while self.spare.len() < wanted {
             self.spare.push(ports.alloc().expect("the pool was sized with what the coordinator sets aside"));
         }
@@ -248,6 +256,9 @@ impl Coordinator {
     /// Gives back what it set aside, after the last turn, but for what a device that was given up may still read.
     pub(crate) fn release<P: Ports>(&mut self, ports: &mut P, operations: &Operations<Purpose>) {
         for array in &mut self.arrays {
+            if let Some(attaching) = &mut array.attaching {
+                array.buffers.append(attaching.buffers());
+            }
             take_back(&mut array.buffers, &mut self.spare, operations);
             if let Change::Joining(joining) = &mut array.change {
                 self.spare.append(joining.buffers());
@@ -269,11 +280,15 @@ impl Coordinator {
             }
             Message::CopyFailed { array: id, copy, error } => {
                 let array = &mut self.arrays[id.index()];
-                if array.array.map.copies[usize::from(copy)].is_some() && array.pending.copies & 1 << copy == 0 {
+                let map = &array.array.map;
+                if map.logs_to(copy) && array.pending.copies & 1 << copy == 0 {
                     array.pending.copies |= 1 << copy;
-                    self.tell(Event::CopyFailed { array: id, copy, error });
+                    if map.newcomer.is_none_or(|newcomer| newcomer.copy != copy) {
+                        self.tell(Event::CopyFailed { array: id, copy, error });
+                    }
                 }
             }
+            Message::CopyCaughtUp { array, run } => self.caught_up(array, run),
             Message::MemberErrors { array, slot, errors } => {
                 self.arrays[array.index()].members[slot.index()].hear(errors);
             }
@@ -332,6 +347,10 @@ impl Coordinator {
     pub(crate) fn completed(&mut self, write: u32, succeeded: bool) {
         let (array, target) = unpack(write);
         let array = &mut self.arrays[array.index()];
+        if target == Target::Newcomer {
+            array.attaching.as_mut().expect("it waits for its operations").answered(succeeded);
+            return;
+        }
         array.unanswered -= 1;
         if !succeeded {
             array.failed = true;
@@ -339,6 +358,7 @@ impl Coordinator {
                 Target::Member(slot) => array.pending.members |= 1 << slot,
                 Target::Copy(copy) => array.pending.copies |= 1 << copy,
                 Target::Drive => array.drive_failed = true,
+                Target::Newcomer => unreachable!("it is none of the array's changes"),
             }
         }
     }
@@ -364,7 +384,7 @@ impl Coordinator {
             let array = &mut self.arrays[index];
             if matches!(array.change, Change::None) {
                 take_back(&mut array.buffers, &mut self.spare, operations);
-                let places = array.array.superblocks.len() + array.array.log_superblocks.len();
+                let places = array.array.superblocks.len() + MAX_COPIES;
                 if !array.pending.is_empty() {
                     if operations.available() > places && self.spare.len() >= places {
                         self.propose(ports, operations, id);
@@ -380,6 +400,7 @@ impl Coordinator {
                     worked |= self.take_spare(ports, operations, id);
                 }
             }
+            worked |= self.go_on_attaching(ports, operations, id);
             worked |= self.rebuild(ports, operations, id);
         }
         worked | self.maintain_volumes(ports, operations)
@@ -408,14 +429,26 @@ impl Coordinator {
     /// failed on its way in is nobody's loss: the others are told again what they were told before.
     fn propose_again(&mut self, id: ArrayId, mut proposal: Proposal) {
         let array = &mut self.arrays[id.index()];
-        let failed = array.pending.members;
-        let refused = proposal.edit.take_if(|edit| matches!(edit, Edit::Join(join) if failed & 1 << join.slot.0 != 0));
+        let (members, copies) = (array.pending.members, array.pending.copies);
+        let refused = proposal.edit.take_if(|edit| match edit {
+            Edit::Join(join) => members & 1 << join.slot.0 != 0,
+            Edit::Attach(attach) => copies & 1 << attach.newcomer.copy != 0,
+            Edit::Position { .. } => false,
+        });
         proposal.again |= refused.is_some();
         array.pending.take_up(proposal);
-        if let Some(Edit::Join(join)) = refused {
-            array.pending.members &= !(1 << join.slot.0);
-            array.array.superblocks[join.slot.index()] = None;
-            self.give_up(id, join.member.device, join.ticket);
+        match refused {
+            Some(Edit::Join(join)) => {
+                array.pending.members &= !(1 << join.slot.0);
+                array.array.superblocks[join.slot.index()] = None;
+                self.give_up(id, join.member.device, join.ticket);
+            }
+            // Shards log to it until that is in force: some may have been told that it has everything.
+            Some(Edit::Attach(attach)) => {
+                array.array.log_superblocks[usize::from(attach.newcomer.copy)] = None;
+                array.array.log_superblocks.truncate(array.array.map.copies.len());
+            }
+            Some(Edit::Position { .. }) | None => {}
         }
     }
 
@@ -434,10 +467,16 @@ impl Coordinator {
         }
         array.tables = tables;
         let is_last = |map: &ArrayMap| map.copies.iter().all(Option::is_none);
-        let log_is_lost = is_last(&map) && !is_last(&array.array.map);
-        array.array.map = map.clone();
+        let before = core::mem::replace(&mut array.array.map, map.clone());
+        let log_is_lost = is_last(&map) && !is_last(&before);
         self.tell_all(|| Message::Map(map.clone()));
-        let Proposal { members, copies, edit, .. } = proposal;
+        let leaving = proposal.leaving();
+        let Proposal { members, mut copies, edit, .. } = proposal;
+        // A newcomer that failed was no copy.
+        copies &= before.present_copies();
+        if leaving != 0 {
+            self.tell(Event::Detached { array: id, copies: leaving, epoch: map.epoch });
+        }
         if members | copies != 0 {
             self.tell(Event::Excluded { array: id, members, copies, epoch: map.epoch });
         }
@@ -454,8 +493,9 @@ impl Coordinator {
             Some(Edit::Position { slot, position: None }) if members & 1 << slot.0 == 0 => {
                 self.tell(Event::Rebuilt { array: id, slot });
             }
-            Some(Edit::Position { .. }) | None => {}
+            Some(Edit::Position { .. } | Edit::Attach(_)) | None => {}
         }
+        self.newcomer_published(id);
         self.excluded(id);
     }
 }

@@ -20,6 +20,8 @@ pub(super) enum Target {
     Copy(u8),
     /// A drive that no map names yet.
     Drive,
+    /// A device that is to become a copy of the log, while it is prepared.
+    Newcomer,
 }
 
 /// A proposal whose superblocks are being written.
@@ -47,13 +49,18 @@ impl Coordinator {
                     array.pending = proposal;
                     self.give_up(id, join.member.device, join.ticket);
                 }
-                Some(Edit::Position { .. }) => array.pending = proposal,
+                Some(Edit::Position { .. } | Edit::Attach(_)) => array.pending = proposal,
                 None => self.publish(id, Proposed { proposal, tables, map }),
             }
             return;
         }
         if let Some(Edit::Join(join)) = &proposal.edit {
             array.array.superblocks[join.slot.index()] = Some(join.superblock.clone());
+        }
+        if let Some(Edit::Attach(attach)) = &proposal.edit {
+            let (place, count) = (usize::from(attach.newcomer.copy), map.copies.len());
+            array.array.log_superblocks.resize(count, None);
+            array.array.log_superblocks[place] = Some(attach.superblock.clone());
         }
         for (slot, superblock) in (0u8..).map(Slot).zip(&mut array.array.superblocks) {
             let (Some(member), Some(superblock)) = (map.members[slot.index()], superblock) else { continue };
@@ -98,6 +105,7 @@ pub(super) fn pack(array: ArrayId, target: Target) -> u32 {
         Target::Member(slot) => (0, slot),
         Target::Copy(copy) => (1, copy),
         Target::Drive => (2, 0),
+        Target::Newcomer => (3, 0),
     };
     u32::from(array.0) << 16 | kind << 8 | u32::from(index)
 }
@@ -108,7 +116,8 @@ pub(super) fn unpack(write: u32) -> (ArrayId, Target) {
     let target = match write >> 8 & 0xff {
         0 => Target::Member(index),
         1 => Target::Copy(index),
-        _ => Target::Drive,
+        2 => Target::Drive,
+        _ => Target::Newcomer,
     };
     (ArrayId((write >> 16) as u16), target)
 }

@@ -12,9 +12,10 @@ use base::ids::{Slot, StripeId};
 use journal::LogSuperblock;
 use raid::{State, Tables};
 
+use super::attach::Attach;
 use super::join::{Join, entry};
 use super::service;
-use crate::map::ArrayMap;
+use crate::map::{ArrayMap, Service};
 
 /// Something that is to be said otherwise, beside who is left out.
 #[derive(Clone, Debug)]
@@ -23,6 +24,8 @@ pub(super) enum Edit {
     Join(Box<Join>),
     /// A member has been rebuilt this far; none is all of it.
     Position { slot: Slot, position: Option<StripeId> },
+    /// A device is a copy of the log, perhaps in the stead of another.
+    Attach(Box<Attach>),
 }
 
 /// A change of what an array's superblocks say.
@@ -30,8 +33,10 @@ pub(super) enum Edit {
 pub(super) struct Proposal {
     /// Members to be left out, as a bit mask.
     pub(super) members: u32,
-    /// Log copies to be left out, as a bit mask.
+    /// Log copies to be left out, as a bit mask; a newcomer that failed is among them.
     pub(super) copies: u32,
+    /// Log copies that are to go for good, as a bit mask: nobody will miss them.
+    pub(super) detached: u32,
     /// What else, one thing at a time.
     pub(super) edit: Option<Edit>,
     /// Something was said to some that did not come into force: what is in force is to be said again.
@@ -41,7 +46,7 @@ pub(super) struct Proposal {
 impl Proposal {
     /// Whether it changes nothing.
     pub(super) fn is_empty(&self) -> bool {
-        self.members == 0 && self.copies == 0 && self.edit.is_none() && !self.again
+        self.members | self.copies | self.detached == 0 && self.edit.is_none() && !self.again
     }
 
     /// Takes an earlier one up into this one, which is to be proposed in its stead.
@@ -49,6 +54,7 @@ impl Proposal {
         assert!(self.edit.is_none(), "an edit waits for the one before it");
         self.members |= earlier.members;
         self.copies |= earlier.copies;
+        self.detached |= earlier.detached;
         self.edit = earlier.edit;
         self.again |= earlier.again;
     }
@@ -62,15 +68,24 @@ impl Proposal {
                 let rebuilding = |position: StripeId| State::Rebuilding { position: position.0 };
                 tables.members[slot.index()].state = position.map_or(State::Active, rebuilding);
             }
+            Some(Edit::Attach(attach)) => tables.add_copy(attach.newcomer.copy, attach.uuid),
             None => {}
         }
+        tables.free(epoch, self.leaving());
         tables.exclude(epoch, self.members, self.copies);
         tables
+    }
+
+    /// Log copies that go for good, as a bit mask.
+    pub(super) fn leaving(&self) -> u32 {
+        let replaced = if let Some(Edit::Attach(attach)) = &self.edit { attach.instead } else { 0 };
+        self.detached | replaced
     }
 
     /// What a log copy is to say of an array whose map will be this; its next update is due.
     pub(super) fn log(&self, superblock: &mut LogSuperblock, map: &ArrayMap) {
         superblock.epoch = map.epoch;
+        superblock.copy_count = map.copies.len() as u16;
         superblock.members = map.geometry.all_members() & !map.missing();
         superblock.update += 1;
     }
@@ -85,15 +100,26 @@ impl Proposal {
                 let member = map.members[slot.index()].as_mut().expect("an edit goes with its member");
                 member.position = *position;
             }
+            Some(Edit::Attach(attach)) => {
+                let place = usize::from(attach.newcomer.copy);
+                map.copies.resize(map.copies.len().max(place + 1), None);
+                map.copies[place] = Some(attach.newcomer.device);
+                map.free_copies &= !(1 << place);
+                map.newcomer = None;
+            }
             None => {}
         }
+        map.free_copies |= self.leaving();
+        let gone = self.copies | self.leaving();
         for (_, member) in map.members.iter_mut().enumerate().filter(|(slot, _)| self.members & 1 << slot != 0) {
             *member = None;
         }
-        for (_, device) in map.copies.iter_mut().enumerate().filter(|(copy, _)| self.copies & 1 << copy != 0) {
+        for (_, device) in map.copies.iter_mut().enumerate().filter(|(copy, _)| gone & 1 << copy != 0) {
             *device = None;
         }
+        map.newcomer.take_if(|newcomer| gone & 1 << newcomer.copy != 0);
         map.service = service(&map);
+        map.newcomer.take_if(|_| map.service != Service::ReadWrite);
         map
     }
 }

@@ -1,5 +1,6 @@
 //! Every small world; the worlds that interrupted starts leave behind are in `histories`.
 
+mod copies;
 mod histories;
 mod places;
 
@@ -44,6 +45,7 @@ fn world(fates: [Fate; 3], logs: [Fate; 2]) -> (Vec<Candidate>, Vec<LogCandidate
                 generation: newest.log_generation,
                 epoch: if *fate == Fate::Stale { 7 } else { newest.epoch },
                 members: 0,
+                joining: false,
             });
         }
     }

@@ -104,16 +104,15 @@ fn same_array(a: &Candidate, b: &Candidate) -> bool {
     let (earlier, later) = (&earlier.superblock, &later.superblock);
     // At one epoch either may be the later one.
     let follows = |before: &Superblock, after: &Superblock| {
-        let members = before.members.iter().zip(&after.members);
-        let copies = before.copies.iter().zip(&after.copies);
-        members
-            .map(|(a, b)| (a.uuid, a.state, b.uuid))
-            .chain(copies.map(|(a, b)| (a.uuid, a.state, b.uuid)))
-            .all(|(uuid, state, next)| uuid == next || matches!(state, State::Excluded { .. }))
+        let mut members = before.members.iter().zip(&after.members);
+        // Who was named is not named any more if it failed on its way in: then nobody has the place.
+        let mut copies = before.copies.iter().zip(&after.copies);
+        let failed = |a: &MemberEntry, b: &MemberEntry| a.state != State::Active && is_excluded(b.state);
+        members.all(|(a, b)| a.uuid == b.uuid || is_excluded(a.state) || failed(a, b))
+            && copies.all(|(a, b)| a.uuid == b.uuid || is_excluded(a.state) || is_excluded(b.state))
     };
     earlier.geometry == later.geometry
         && earlier.log_generation == later.log_generation
-        && earlier.copies.len() == later.copies.len()
         && (follows(earlier, later) || earlier.epoch == later.epoch && follows(later, earlier))
 }
 
@@ -180,7 +179,8 @@ fn disregard(superblock: &mut Superblock, peers: &[&Candidate]) {
         }
     }
     for (at, copy) in superblock.copies.iter_mut().enumerate().filter(|(_, copy)| is_excluded(copy.state)) {
-        if knowing(peers, |table| is_excluded(table.copies[at].state)) < least {
+        let excludes = |table: &Superblock| table.copies.get(at).is_some_and(|said| is_excluded(said.state));
+        if !copy.free && knowing(peers, excludes) < least {
             copy.state = State::Active;
         }
     }

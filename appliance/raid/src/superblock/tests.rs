@@ -8,7 +8,7 @@ pub(crate) fn example() -> Superblock {
     let layout = MemberLayout { dirty: None, ..MemberLayout::for_device(1 << 16, 1024).expect("256 MiB is enough") };
     let geometry = Geometry::new(Level::Raid5, 3, 16, layout.data.blocks).expect("three members");
     let member = |at: u8| MemberEntry { uuid: Uuid([at + 1; 16]), state: State::Active };
-    let copy = |at: u8| CopyEntry { uuid: Uuid([at + 11; 16]), state: State::Active };
+    let copy = |at: u8| CopyEntry::active(Uuid([at + 11; 16]));
     Superblock {
         compatible: 0,
         array: Uuid([9; 16]),

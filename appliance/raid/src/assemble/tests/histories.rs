@@ -58,6 +58,7 @@ impl World {
                 generation: superblock.log_generation,
                 epoch: self.logs[usize::from(copy)].0,
                 members: self.logs[usize::from(copy)].1,
+                joining: false,
             })
             .collect();
         let assembly = assemble(Wanted::Named("a0"), &candidates, &logs, force)?;

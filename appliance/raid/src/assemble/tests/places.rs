@@ -51,6 +51,7 @@ fn logs(epoch: u64) -> Vec<LogCandidate> {
         generation: superblock.log_generation,
         epoch,
         members: 0,
+        joining: false,
     };
     (0..2).map(log).collect()
 }
@@ -267,4 +268,16 @@ fn after_long_histories_nobody_is_believed_to_hold_what_it_does_not() {
         }
     }
     assert!(whole > 1000 && rebuilding > 1000, "{whole} worlds with a whole drive, {rebuilding} with one on its way");
+}
+
+#[test]
+fn a_drive_that_some_were_told_of_before_it_failed_is_left_out() {
+    // The first heard of it; the second of the epoch after it, which says again what was before.
+    let (told, mut again) = (saying(Says::Joined, 0), saying(Says::Excluded, 1));
+    again.epoch = told.epoch + 1;
+    let candidates = of(&[(10, &told), (11, &again)]);
+    let assembly = assemble(Wanted::Named("a0"), &candidates, &logs(7), false).expect("both are whole members");
+    assert_eq!(assembly.members.iter().flatten().count(), 2);
+    assert_eq!(assembly.superblock.members[2].state, State::Excluded { since: 6 });
+    assert!(assembly.renew);
 }

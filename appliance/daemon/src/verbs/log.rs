@@ -1,0 +1,100 @@
+//! `brindle log ...`
+
+use std::error::Error;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::drive::{find, role, said};
+use super::{consent, socket_of};
+use crate::cli::{Consent, LogCommand, Server};
+use crate::control_client::{call, status};
+use crate::status::LogStatus;
+
+/// Time between two looks at how far it is.
+const PERIOD: Duration = Duration::from_millis(200);
+
+/// Does what is asked; what to print.
+pub fn run(command: &LogCommand) -> Result<String, Box<dyn Error>> {
+    match command {
+        LogCommand::Attach { array, drive, force, no_wait, consent, server } => {
+            let asked = Attach { array, drive, instead: None, force: *force, no_wait: *no_wait };
+            asked.run(*consent, server)
+        }
+        LogCommand::Replace { array, old, new, force, no_wait, consent, server } => {
+            let asked = Attach { array, drive: new, instead: Some(old), force: *force, no_wait: *no_wait };
+            asked.run(*consent, server)
+        }
+    }
+}
+
+/// A drive that is to become a copy.
+struct Attach<'a> {
+    array: &'a str,
+    drive: &'a str,
+    instead: Option<&'a str>,
+    force: bool,
+    no_wait: bool,
+}
+
+impl Attach<'_> {
+    fn run(&self, consent: Consent, server: &Server) -> Result<String, Box<dyn Error>> {
+        let Self { array, drive: name, instead, force, no_wait } = *self;
+        let socket = socket_of(server)?;
+        log_of(&socket, array)?;
+        let drive = find(&socket, name)?;
+        let what = match instead {
+            Some(old) => {
+                format!("takes the stead of {old}, which is used no longer once it has all that the log holds")
+            }
+            None => "becomes a copy of it".to_owned(),
+        };
+        let plan = format!(
+            "The log of array {array}: drive {name} ({}, at {}) is {} and {what}. What the drive holds is overwritten. Meanwhile \
+             stripes go to the members as soon as they are dirty.",
+            role(&drive),
+            drive.path,
+            drive.state
+        );
+        consent::ask(&plan, consent)?;
+        let params = json!({ "array": array, "drive": name, "instead": instead, "force": force });
+        let mut result: Value = call(&socket, "log.attach", &params)?;
+        if result["done"] == false && !no_wait {
+            self.wait(&socket)?;
+            result["done"] = true.into();
+        }
+        let text = if result["done"] == true {
+            format!("drive {name} is a copy of the log of array {array}")
+        } else {
+            format!("drive {name} is becoming a copy of the log of array {array}; brindle status shows how far it is")
+        };
+        Ok(said(server, &result, text))
+    }
+
+    /// Waits until the drive is a copy, saying how far it is.
+    fn wait(&self, socket: &Path) -> Result<(), Box<dyn Error>> {
+        let mut told = String::new();
+        while let Some(attach) = log_of(socket, self.array)?.attach {
+            let words = attach.in_words();
+            if words != told {
+                eprintln!("{}: {words}", attach.drive);
+                told = words;
+            }
+            std::thread::sleep(PERIOD);
+        }
+        if find(socket, self.drive)?.state == "active" {
+            return Ok(());
+        }
+        Err(format!("drive {} did not become a copy: brindle events says why", self.drive).into())
+    }
+}
+
+/// The log of an array, as it is now.
+fn log_of(socket: &Path, name: &str) -> Result<LogStatus, Box<dyn Error>> {
+    let arrays = status(socket)?.arrays;
+    let known: Vec<_> = arrays.iter().map(|array| array.name.clone()).collect();
+    let found = arrays.into_iter().find(|array| array.name == name);
+    let array = found.ok_or_else(|| format!("there is no array of the name {name}; there are {}", known.join(", ")))?;
+    Ok(array.log.ok_or_else(|| format!("array {name} has no log"))?)
+}

@@ -1,0 +1,295 @@
+//! A device becomes a copy of the log while hosts write. What it held is erased first, be it a copy of this very log from an
+//! earlier time, and it gets a superblock that says *joining*. Then all shards send it what they log from then on, and say when
+//! it has all that their lanes need ([`crate::array`]'s `newcomer`). Last, it is proposed to all as a copy like the others, in a
+//! new epoch, perhaps in the stead of another one, which goes in the same step.
+//!
+//! Until a member's superblock names it nobody reads it, whatever became of it; and whoever is named had everything before that,
+//! and gets whatever is logged until an epoch without it is in force. So a crash leaves it either out or complete. Should it
+//! fail on the way, it leaves in an epoch of its own, since some may have been told of it already.
+//!
+//! All of this goes on beside other changes of the array; only being proposed is one.
+
+use base::ids::{ArrayId, DeviceBlock};
+use base::uuid::Uuid;
+use journal::{LogLayout, LogSuperblock, MAX_COPIES, slot_of};
+use ports::{Buffer, DeviceOp, Ports};
+
+use super::join::Spare;
+use super::persist::{Target, pack};
+use super::proposal::Edit;
+use super::{Change, Coordinator};
+use crate::array::Purpose;
+use crate::command::{Event, Refusal};
+use crate::limits::ERASE_BLOCKS;
+use crate::map::{ArrayMap, Newcomer, Service};
+use crate::message::Message;
+use crate::operations::Operations;
+use crate::status::AttachStatus;
+
+/// Buffers that preparing a device takes.
+pub(super) const ATTACH_BLOCKS: usize = 2;
+
+/// How far it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// Both places of the superblock are to be cleared.
+    Clear,
+    /// Anchors and rings are to be erased from this block on.
+    Erase(u64),
+    /// That is to be made durable.
+    Flush,
+    /// The superblock that says *joining* is to be written.
+    Superblock,
+    /// The shards are to be told.
+    Tell,
+    /// So many shards have lanes with more in the log than the device has.
+    CatchingUp(u16),
+    /// It is proposed as a copy.
+    Proposed,
+}
+
+/// A device on its way.
+#[derive(Debug)]
+pub(super) struct Attaching {
+    newcomer: Newcomer,
+    uuid: Uuid,
+    /// Copies, as a bit mask, in whose stead it comes.
+    instead: u32,
+    ticket: u64,
+    superblock: LogSuperblock,
+    step: Step,
+    /// Whether an operation of the preparation is under way, and whether one has failed.
+    under_way: bool,
+    failed: bool,
+    /// Taken for the preparation.
+    buffers: Vec<Buffer>,
+}
+
+/// A device on its way into all superblocks.
+#[derive(Clone, Debug)]
+pub(super) struct Attach {
+    pub(super) newcomer: Newcomer,
+    pub(super) uuid: Uuid,
+    pub(super) instead: u32,
+    /// What it will bear.
+    pub(super) superblock: LogSuperblock,
+}
+
+impl Attaching {
+    pub(super) const fn newcomer(&self) -> Newcomer {
+        self.newcomer
+    }
+
+    /// What it holds, for whoever ends it.
+    pub(super) const fn buffers(&mut self) -> &mut Vec<Buffer> {
+        &mut self.buffers
+    }
+
+    /// An operation of the preparation has ended.
+    pub(super) const fn answered(&mut self, succeeded: bool) {
+        self.under_way = false;
+        self.failed |= !succeeded;
+    }
+
+    /// Whether shards log to it already.
+    const fn is_told(&self) -> bool {
+        matches!(self.step, Step::CatchingUp(_) | Step::Proposed)
+    }
+}
+
+/// The place for a new copy of the log: one that misses its copy, one that is free, or a further one.
+fn place_in(map: &ArrayMap) -> Option<u8> {
+    let empty = (0u8..).zip(&map.copies).filter(|(_, copy)| copy.is_none()).map(|(at, _)| at);
+    let further = (map.copies.len() < MAX_COPIES).then_some(map.copies.len() as u8);
+    map.missing_copies().chain(empty).chain(further).next()
+}
+
+impl Coordinator {
+    /// Begins to make a device a copy of the log, in the stead of another if one is named.
+    pub(super) fn attach(
+        &mut self,
+        id: ArrayId,
+        device: Spare,
+        instead: Option<u8>,
+        ticket: u64,
+    ) -> Result<(), Refusal> {
+        self.is_unused(device.device)?;
+        self.next_run += 1;
+        let run = self.next_run;
+        let array = &mut self.arrays[id.index()];
+        let map = &array.array.map;
+        if map.service != Service::ReadWrite {
+            return Err(Refusal::Down);
+        }
+        if array.attaching.is_some() {
+            return Err(Refusal::Busy);
+        }
+        if instead.is_some_and(|copy| map.copies.get(usize::from(copy)).is_none_or(Option::is_none)) {
+            return Err(Refusal::NotInUse);
+        }
+        let need = map.log_layout.device_blocks();
+        if device.blocks < need {
+            return Err(Refusal::LogTooSmall { need });
+        }
+        let copy = place_in(map).ok_or(Refusal::TooManyCopies)?;
+        let any = array.array.log_superblocks.iter().flatten().next().ok_or(Refusal::NoLog)?;
+        let superblock = LogSuperblock {
+            copy: device.uuid,
+            copy_index: u16::from(copy),
+            copy_count: any.copy_count.max(u16::from(copy) + 1),
+            joining: true,
+            update: 1,
+            later_regions: Vec::new(),
+            ..any.clone()
+        };
+        array.attaching = Some(Attaching {
+            newcomer: Newcomer { copy, device: device.device, run },
+            uuid: device.uuid,
+            instead: instead.map_or(0, |copy| 1 << copy),
+            ticket,
+            superblock,
+            step: Step::Clear,
+            under_way: false,
+            failed: false,
+            buffers: Vec::with_capacity(ATTACH_BLOCKS),
+        });
+        Ok(())
+    }
+
+    /// Takes the next step with the device that is to become a copy, if it can be taken now; whether it was.
+    pub(super) fn go_on_attaching<P: Ports>(
+        &mut self,
+        ports: &mut P,
+        operations: &mut Operations<Purpose>,
+        id: ArrayId,
+    ) -> bool {
+        let array = &mut self.arrays[id.index()];
+        let is_at_rest = array.is_at_rest();
+        let Some(attaching) = array.attaching.as_mut().filter(|attaching| !attaching.under_way) else { return false };
+        if !attaching.is_told() && (self.stopping || attaching.failed || array.array.map.service != Service::ReadWrite)
+        {
+            operations.unwatch(attaching.newcomer.device);
+            self.end_attaching(id, if self.stopping { Refusal::Stopping } else { Refusal::DriveFailed });
+            return true;
+        }
+        match attaching.step {
+            Step::Clear | Step::Erase(_) | Step::Flush | Step::Superblock => {
+                self.prepare_newcomer(ports, operations, id)
+            }
+            Step::Tell if !matches!(array.change, Change::Proposing(_)) => {
+                attaching.step = Step::CatchingUp(self.shards);
+                let map = ArrayMap { newcomer: Some(attaching.newcomer), ..ArrayMap::clone(&array.array.map) };
+                let map = ports.seal("array map", map);
+                array.array.map = map.clone();
+                self.tell_all(|| Message::Map(map.clone()));
+                true
+            }
+            Step::CatchingUp(0) if is_at_rest && !self.stopping => {
+                attaching.step = Step::Proposed;
+                let superblock = LogSuperblock { joining: false, ..attaching.superblock.clone() };
+                let Attaching { newcomer, uuid, instead, .. } = *attaching;
+                array.pending.edit = Some(Edit::Attach(Box::new(Attach { newcomer, uuid, instead, superblock })));
+                true
+            }
+            Step::Tell | Step::CatchingUp(_) | Step::Proposed => false,
+        }
+    }
+
+    /// Starts an operation of the preparation.
+    fn prepare_newcomer<P: Ports>(&mut self, ports: &mut P, operations: &mut Operations<Purpose>, id: ArrayId) -> bool {
+        let array = &mut self.arrays[id.index()];
+        let attaching = array.attaching.as_mut().expect("the caller has seen it");
+        if operations.available() == 0 || self.spare.len() + attaching.buffers.len() < ATTACH_BLOCKS {
+            return false;
+        }
+        while attaching.buffers.len() < ATTACH_BLOCKS {
+            attaching.buffers.push(self.spare.pop().expect("enough were counted"));
+        }
+        let layout = attaching.superblock.layout;
+        let end = layout.device_blocks();
+        let (op, start, count) = match attaching.step {
+            Step::Erase(from) => {
+                let blocks = (end - from).min(ERASE_BLOCKS);
+                attaching.step = if from + blocks < end { Step::Erase(from + blocks) } else { Step::Flush };
+                (DeviceOp::WriteZeroes(blocks as u32), DeviceBlock(from), 0)
+            }
+            Step::Flush => {
+                attaching.step = Step::Superblock;
+                (DeviceOp::Flush, DeviceBlock(0), 0)
+            }
+            Step::Superblock => {
+                attaching.step = Step::Tell;
+                let superblock = &attaching.superblock;
+                superblock.encode(ports.bytes_mut(attaching.buffers[0].id()));
+                (DeviceOp::WriteDurable, LogLayout::superblock_block(slot_of(superblock.update)), 1)
+            }
+            _ => {
+                operations.watch(attaching.newcomer.device, array.array.log_patience);
+                attaching.step = Step::Erase(layout.anchors().0.min(layout.rings().0));
+                attaching.buffers.iter().for_each(|buffer| ports.bytes_mut(buffer.id()).fill(0));
+                (DeviceOp::WriteDurable, LogLayout::superblock_block(0), ATTACH_BLOCKS)
+            }
+        };
+        attaching.under_way = true;
+        let purpose = Purpose::Coordinator { write: pack(id, Target::Newcomer) };
+        let buffers = attaching.buffers[..count].iter().map(Buffer::id);
+        operations.start(ports, (attaching.newcomer.device, start), op, buffers, purpose);
+        true
+    }
+
+    /// A shard's lanes need nothing any more that the newcomer of this number lacks.
+    pub(super) fn caught_up(&mut self, id: ArrayId, run: u32) {
+        let attaching = self.arrays[id.index()].attaching.as_mut();
+        if let Some(attaching) = attaching.filter(|attaching| attaching.newcomer.run == run)
+            && let Step::CatchingUp(shards) = &mut attaching.step
+        {
+            *shards -= 1;
+        }
+    }
+
+    /// A map is in force: perhaps the newcomer is a copy by it, or no shard logs to it any more.
+    pub(super) fn newcomer_published(&mut self, id: ArrayId) {
+        let array = &mut self.arrays[id.index()];
+        let map = &array.array.map;
+        let Some(attaching) = array.attaching.as_ref().filter(|attaching| attaching.is_told()) else { return };
+        let Newcomer { copy, device, .. } = attaching.newcomer;
+        if map.copies.get(usize::from(copy)) == Some(&Some(device)) {
+            let mut attaching = array.attaching.take().expect("it was there just now");
+            array.buffers.append(attaching.buffers());
+            self.tell(Event::Attached { array: id, copy, device });
+            self.answer(attaching.ticket, Ok(()));
+        } else if map.newcomer.is_none() {
+            let down = map.service != Service::ReadWrite;
+            self.end_attaching(id, if down { Refusal::Down } else { Refusal::DriveFailed });
+        }
+    }
+
+    /// It does not become a copy.
+    fn end_attaching(&mut self, id: ArrayId, refusal: Refusal) {
+        let array = &mut self.arrays[id.index()];
+        let mut attaching = array.attaching.take().expect("the caller has seen it");
+        // A device that was given up may still read them.
+        array.buffers.append(attaching.buffers());
+        if refusal == Refusal::DriveFailed {
+            self.tell(Event::DriveRefused { array: id, device: attaching.newcomer.device });
+        }
+        self.answer(attaching.ticket, Err(refusal));
+    }
+
+    /// How far the device is that is to become a copy of an array's log.
+    pub(crate) fn attach_status(&self, id: ArrayId) -> Option<AttachStatus> {
+        let attaching = self.arrays[id.index()].attaching.as_ref()?;
+        let blocks = attaching.superblock.layout.device_blocks();
+        let (erased_blocks, shards_behind) = match attaching.step {
+            Step::Clear => (0, self.shards),
+            Step::Erase(from) => (from, self.shards),
+            Step::CatchingUp(shards) => (blocks, shards),
+            Step::Flush | Step::Superblock | Step::Tell => (blocks, self.shards),
+            Step::Proposed => (blocks, 0),
+        };
+        let Newcomer { copy, device, .. } = attaching.newcomer;
+        Some(AttachStatus { copy, device, erased_blocks, blocks, shards_behind })
+    }
+}
+
+const _: () = assert!(ATTACH_BLOCKS == 2, "one for each place of the superblock");

@@ -1,0 +1,46 @@
+//! How long a run waits for something to end before it says that nothing does.
+
+use base::time::{Span, Time};
+use ports::Ports;
+
+use crate::failure::Failure;
+use crate::machine::Machine;
+use crate::subject::Subject;
+
+/// Steps without the end of any request after which a run counts as stuck.
+const MAX_STEPS_WITHOUT_END: u64 = 400_000;
+
+/// Virtual time without the end of any request after which a run counts as stuck.
+const MAX_SILENCE: Span = Span::from_secs(60);
+
+/// Something did not end.
+pub(super) fn stuck(what: &'static str, detail: String) -> Failure {
+    Failure::Stuck { what, detail }
+}
+
+/// How long nothing may end.
+pub(super) struct Patience {
+    steps: u64,
+    since: Time,
+}
+
+impl Patience {
+    pub(super) fn new<S: Subject>(machine: &Machine<S>) -> Self {
+        Self { steps: 0, since: machine.ports.now() }
+    }
+
+    pub(super) fn wait<S: Subject>(
+        &mut self,
+        machine: &Machine<S>,
+        what: &'static str,
+        detail: impl Fn() -> String,
+    ) -> Result<(), Failure> {
+        self.steps += 1;
+        let silence = machine.ports.now().since(self.since);
+        if self.steps > MAX_STEPS_WITHOUT_END || silence > MAX_SILENCE {
+            let silence_ms = silence.0 / 1_000_000;
+            return Err(stuck(what, format!("{} after {} steps and {silence_ms} ms", detail(), self.steps)));
+        }
+        Ok(())
+    }
+}
