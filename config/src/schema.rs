@@ -375,6 +375,21 @@ pub struct Volume {
     pub name: Name,
     /// How large it is: whole blocks of 4KiB.
     pub size: Size,
+    /// In what units hosts address it; it never changes. Writes of parts of 4KiB are slower: what lies beside them is read.
+    #[serde(default)]
+    pub logical_block: LogicalBlock,
+}
+
+/// In what units hosts address a volume.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum LogicalBlock {
+    /// Sectors of 512 bytes, for hosts that know no others.
+    #[serde(rename = "512B")]
+    Sector,
+    /// Blocks of 4096 bytes.
+    #[default]
+    #[serde(rename = "4KiB")]
+    Block,
 }
 
 /// Where hosts connect.

@@ -9,6 +9,7 @@
 //! | [`cursor`] | bounded little- and big-endian readers and writers |
 //! | [`slab`] | a bounded table with generational keys |
 //! | [`ring`] | a bounded first-in first-out queue |
+//! | [`sector`] | parts of blocks, for hosts whose logical blocks are smaller than ours |
 //! | [`snapshot`] | immutable values that several shards hold at once |
 //! | [`metrics`] | every metric family, declared once, and the counters behind them |
 //!
@@ -24,6 +25,7 @@ pub mod cursor;
 pub mod ids;
 pub mod metrics;
 pub mod ring;
+pub mod sector;
 pub mod slab;
 pub mod snapshot;
 pub mod time;

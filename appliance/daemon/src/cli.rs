@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use base::sector::LogicalBlock;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use config::{Size, TimeSpan};
 
@@ -191,6 +192,9 @@ pub enum VolumeCommand {
         /// How large it is: whole blocks of 4KiB, such as 10GiB.
         #[arg(long, value_parser = size)]
         size: Size,
+        /// In what units hosts address it; it never changes.
+        #[arg(long, value_name = "512B|4KiB", default_value = "4KiB", value_parser = logical_block)]
+        logical_block: LogicalBlock,
         /// The subsystem in which hosts find it, by its NQN. They need not reconnect.
         #[arg(long, value_name = "NQN")]
         subsystem: Option<String>,
@@ -277,6 +281,15 @@ pub enum VolumeCommand {
 /// A size as configurations have it.
 fn size(text: &str) -> Result<Size, String> {
     serde_json::from_value(text.into()).map_err(|error: serde_json::Error| error.to_string())
+}
+
+/// The unit in which hosts address a volume, as configurations have it.
+fn logical_block(text: &str) -> Result<LogicalBlock, String> {
+    match text {
+        "512B" => Ok(LogicalBlock::Sector),
+        "4KiB" => Ok(LogicalBlock::Block),
+        _ => Err("logical blocks have 512B or 4KiB".to_owned()),
+    }
 }
 
 /// Which events to show, and how.

@@ -204,6 +204,9 @@ pub struct VolumeStatus {
     pub uuid: String,
     /// Its size.
     pub bytes: u64,
+    /// The unit in which hosts address it.
+    #[serde(default)]
+    pub logical_block_bytes: u32,
     /// The subsystem that has it as a namespace, or empty.
     pub subsystem: String,
     /// The namespace identifier there, or 0.

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use base::ids::{ArrayId, DeviceId, ShardId, VolumeId};
 use base::metrics::{Metrics, Names, VolumeName};
+use base::sector::LogicalBlock;
 use base::snapshot::Snapshot;
 use base::time::Span;
 use base::uuid::Uuid;
@@ -119,7 +120,7 @@ fn appliance(
         lanes: 4,
         mode: journal::LogMode::WriteBack,
         known_zero: true,
-        volumes: vec![CreateVolume { name: "v0".into(), blocks: BLOCKS }],
+        volumes: vec![CreateVolume { name: "v0".into(), blocks: BLOCKS, logical: LogicalBlock::Block }],
     };
     create_array(&mut handles, &spec, &mut entropy).expect("an array");
     let options = AssembleOptions {
@@ -150,6 +151,7 @@ fn appliance(
         nsid: 1,
         volume: VolumeId(0),
         blocks: BLOCKS,
+        logical: LogicalBlock::Block,
         identity: NamespaceIdentity { eui64: record.eui64.to_be_bytes(), nguid: record.nguid, uuid: record.uuid },
         chunk_blocks: 16,
         atomic_blocks: 16,

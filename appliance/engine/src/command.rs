@@ -3,6 +3,7 @@
 //! when it is refused. News come unasked.
 
 use base::ids::{ArrayId, DeviceId, Slot, StripeId, VolumeId};
+use base::sector::LogicalBlock;
 use base::time::Span;
 use ports::DeviceError;
 use raid::MetadataError;
@@ -97,6 +98,8 @@ pub enum VolumeVerb {
         name: String,
         /// Its size.
         blocks: u64,
+        /// In what units hosts address it: those of the volume that is copied, if there is one.
+        logical: LogicalBlock,
         /// What its identity is made of.
         random: [u64; 2],
         /// Where hosts find it, at once or when it is whole.

@@ -2,12 +2,14 @@
 //! of logical blocks and, for reads and writes, one buffer per block. Requests of one caller may end in any order.
 
 use base::ids::{Lba, VolumeId};
+use base::sector::Margins;
 use ports::BufferList;
 
 use crate::fence::Association;
 
-/// Most blocks of one request: 1 MiB. The transfer size that targets advertise must not exceed it.
-pub const MAX_REQUEST_BLOCKS: u32 = 256;
+/// Most blocks of one request: those around 1 MiB, wherever in a block that begins. The transfer size that targets advertise
+/// must not exceed it.
+pub const MAX_REQUEST_BLOCKS: u32 = 257;
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +47,8 @@ pub struct IoRequest {
     pub lba: Lba,
     /// How many, at most [`MAX_REQUEST_BLOCKS`] of a read or write.
     pub blocks: u32,
+    /// What of the first and the last block is not meant, of all kinds but reads, lists of ranges and flushes.
+    pub margins: Margins,
     /// One buffer for each block of a read, write or compare, two of a compare and write, one for a list of ranges, else empty.
     pub buffers: BufferList,
 }

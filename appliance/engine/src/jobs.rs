@@ -10,10 +10,11 @@
 use std::collections::VecDeque;
 
 use base::ids::{ArrayId, Lba, VolumeId};
+use base::sector::Margins;
 use base::time::{Span, Time};
 use ports::{BufferList, Ports};
 
-use crate::io::{IoDone, IoError, MAX_REQUEST_BLOCKS};
+use crate::io::{IoDone, IoError};
 use crate::map::{Extent, resolve};
 use crate::message::{FragmentKind, Message};
 use crate::router::{JobRequest, Router, Target};
@@ -24,6 +25,9 @@ const WINDOWS: usize = 4;
 
 /// Blocks of a request of a copy: they are held in memory meanwhile.
 const COPY_BLOCKS: u32 = 64;
+
+/// Blocks of a request of cleaning.
+const CLEAN_BLOCKS: u32 = 256;
 
 /// How long a step that failed waits before it is tried again.
 const RETRY: Span = Span::from_secs(1);
@@ -252,7 +256,7 @@ impl Job {
 
     fn next_window(&mut self) -> Window {
         let (step, most) = match self.task {
-            Task::Clean { .. } => (Step::Clean, MAX_REQUEST_BLOCKS),
+            Task::Clean { .. } => (Step::Clean, CLEAN_BLOCKS),
             Task::Copy { .. } => (Step::Read, COPY_BLOCKS),
         };
         let offset = self.begun;
@@ -285,6 +289,7 @@ impl Job {
             lba,
             kind,
             blocks: window.blocks,
+            margins: Margins::NONE,
             buffers: core::mem::take(&mut window.buffers),
         };
         match router.begin_job(ports, request) {

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use base::ids::{ArrayBlock, ArrayId, Slot, ZoneId};
+use base::sector::Margins;
 use base::snapshot::Snapshot;
 use base::time::{Span, Time};
 use ports::{BufferList, DeviceError};
@@ -33,6 +34,8 @@ pub struct Fragment {
     pub array: ArrayId,
     /// What to do.
     pub kind: FragmentKind,
+    /// What of the first and the last block is not meant.
+    pub margins: Margins,
     /// The first block.
     pub start: ArrayBlock,
     /// One buffer per block; two of a compare and write; none of zeros.

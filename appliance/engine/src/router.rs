@@ -11,6 +11,7 @@ mod zeros;
 use std::collections::VecDeque;
 
 use base::ids::{ArrayBlock, ArrayId, Lba, ShardId};
+use base::sector::Margins;
 use base::slab::{Key, Slab};
 use base::snapshot::Snapshot;
 use nvme::dataset::MAX_RANGES;
@@ -41,6 +42,7 @@ pub(crate) struct JobRequest {
     pub(crate) lba: Lba,
     pub(crate) kind: FragmentKind,
     pub(crate) blocks: u32,
+    pub(crate) margins: Margins,
     pub(crate) buffers: BufferList,
 }
 
@@ -56,6 +58,7 @@ struct Request {
     kind: FragmentKind,
     lba: Lba,
     blocks: u32,
+    margins: Margins,
     /// Blocks whose fragments have been sent.
     sent: u32,
     /// Fragments sent and not yet answered.
@@ -159,9 +162,9 @@ impl Router {
             IoKind::WriteZeroes | IoKind::Deallocate | IoKind::Flush => FragmentKind::Zero,
         };
         let ranges = if request.kind == IoKind::Deallocate { request.blocks } else { 0 };
-        let IoRequest { token, lba, blocks, .. } = request;
+        let IoRequest { token, lba, blocks, margins, .. } = request;
         let target = Target::Volume(request.volume.index());
-        let own = JobRequest { token, target, lba, kind, blocks, buffers: request.buffers };
+        let own = JobRequest { token, target, lba, kind, blocks, margins, buffers: request.buffers };
         let started = self.start(ports, own, ranges, Some(request.association));
         started.map_err(|refused| IoRequest { buffers: refused.buffers, ..request })
     }
@@ -198,7 +201,7 @@ impl Router {
     ) -> Result<(), JobRequest> {
         // Nobody's association ends while a job needs it.
         let (association, for_job) = (host.unwrap_or(Association::NONE), host.is_none());
-        let JobRequest { token, target, lba, kind, blocks, .. } = request;
+        let JobRequest { token, target, lba, kind, blocks, margins, .. } = request;
         let expected = match kind {
             FragmentKind::Zero => usize::from(ranges > 0),
             FragmentKind::CompareAndWrite => 2 * blocks as usize,
@@ -222,6 +225,7 @@ impl Router {
             kind,
             lba,
             blocks,
+            margins,
             sent: 0,
             unanswered: 0,
             result: Ok(()),
@@ -347,6 +351,7 @@ impl Router {
             count: count as u16,
             array,
             kind: request.kind,
+            margins: request.margins.of_part(request.sent, count, request.blocks),
             start,
             buffers,
         };

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use base::ids::{ArrayBlock, ArrayId, DeviceBlock, DeviceId, LaneId, StripeId, ZoneId};
+use base::sector::LogicalBlock;
 use base::{BLOCK, Block, ZERO_BLOCK};
 use engine::array::DestageSettings;
 use engine::boot::{AssembleOptions, BootError, BootedArray, CreateArray, CreateVolume, assemble, create_array};
@@ -15,7 +16,7 @@ use journal::{
     Entry, LogLayout, LogMode, LogSuperblock, RecordHeader, RecordKind, format_lane, payload_crc, seal_record,
 };
 use ports::{DeviceError, SyncDevice};
-use raid::{Geometry, Level, Metadata, MetadataError, Origin, Superblock, ZoneBits, superblock_block};
+use raid::{Geometry, Level, Metadata, MetadataError, Origin, Superblock, VolumeSpec, ZoneBits, superblock_block};
 
 const MEMBERS: usize = 3;
 const COPIES: usize = 2;
@@ -107,7 +108,10 @@ fn spec_at(level: Level, members: usize, volumes: &[&str]) -> CreateArray {
         lanes: 2,
         mode: LogMode::WriteBack,
         known_zero: false,
-        volumes: volumes.iter().map(|name| CreateVolume { name: (*name).to_owned(), blocks: 64 }).collect(),
+        volumes: volumes
+            .iter()
+            .map(|name| CreateVolume { name: (*name).to_owned(), blocks: 64, logical: LogicalBlock::Block })
+            .collect(),
     }
 }
 
@@ -286,7 +290,7 @@ fn a_table_that_one_member_has_is_on_all_members_before_a_newer_one_is_written()
     let before = created();
     let (update, mut newer) = table(&before, 0);
     let geometry = superblock(&before, 0).geometry;
-    newer.create_volume(&geometry, "two", 64, [7, 8], Origin::Runtime).expect("room");
+    newer.create_volume(&geometry, VolumeSpec::new("two", 64), [7, 8], Origin::Runtime).expect("room");
     for volumes in [&["one"][..], &["one", "three"][..]] {
         let mut devices = before.clone();
         put_table(&devices, 0, update + 1, &newer);

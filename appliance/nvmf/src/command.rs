@@ -3,13 +3,14 @@
 
 use base::BLOCK;
 use base::ids::{Lba, VolumeId};
-use nvme::dataset::{DEALLOCATE, DatasetRange, MAX_RANGES};
+use base::sector::{Margins, SECTOR};
 use nvme::entry::{FUSE_FIRST, FUSE_SECOND, PSDT_PRP, SubmissionEntry};
 use nvme::opcode;
 use nvme::sgl::{DATA_BLOCK_OFFSET, TRANSPORT_DATA_BLOCK};
 use nvme::status::Status;
 
-use crate::limits::{MAX_DATASET_RANGES, MAX_NAMESPACES, MAX_TRANSFER_BLOCKS};
+use crate::dataset;
+use crate::limits::{MAX_NAMESPACES, MAX_TRANSFER_BYTES};
 use crate::subsystem::Subsystem;
 
 /// What an I/O command does.
@@ -49,10 +50,12 @@ pub struct IoCommand {
     pub action: IoAction,
     /// On which volume; meaningless for [`IoAction::FlushAll`].
     pub volume: VolumeId,
-    /// First block.
+    /// First block, of 4096 bytes whatever the logical blocks.
     pub lba: Lba,
     /// Blocks; 0 for a flush; ranges to be deallocated.
     pub blocks: u32,
+    /// What of the first and the last block it does not mean.
+    pub margins: Margins,
     /// Data that it moves, in bytes.
     pub data_bytes: u32,
     /// Whether it is one of a pair.
@@ -60,9 +63,15 @@ pub struct IoCommand {
 }
 
 impl IoCommand {
+    /// The bytes of volume that it means, if it names blocks.
+    pub const fn bytes(&self) -> u64 {
+        let margins = (self.margins.lead as u64 + self.margins.trail as u64) * SECTOR as u64;
+        self.blocks as u64 * BLOCK as u64 - margins
+    }
+
     /// A flush of a volume.
     pub const fn flush(action: IoAction, volume: VolumeId) -> Self {
-        Self { action, volume, lba: Lba(0), blocks: 0, data_bytes: 0, fuse: Fuse::None }
+        Self { action, volume, lba: Lba(0), blocks: 0, margins: Margins::NONE, data_bytes: 0, fuse: Fuse::None }
     }
 }
 
@@ -106,39 +115,25 @@ fn judge(entry: &SubmissionEntry, subsystem: &Subsystem) -> Result<IoCommand, St
         return Ok(IoCommand::flush(action, namespace.volume));
     }
     if action == IoAction::Deallocate {
-        return judge_dataset(entry, namespace.volume);
+        return dataset::command(entry, namespace.volume);
     }
-    let (lba, blocks) = (entry.lba(), entry.block_count());
+    let (start, count) = (entry.lba(), entry.block_count());
+    let logical = namespace.logical;
     // MDTS (Base, figure 275). Zeros move no data, and WZSL says that they have no limit but their own field's.
-    if action != IoAction::WriteZeroes && blocks > MAX_TRANSFER_BLOCKS {
+    if action != IoAction::WriteZeroes && count > MAX_TRANSFER_BYTES / logical.bytes() {
         return Err(Status::INVALID_FIELD);
     }
-    if lba.checked_add(u64::from(blocks)).is_none_or(|end| end > namespace.blocks) {
+    if start.checked_add(u64::from(count)).is_none_or(|end| end > namespace.logical_blocks()) {
         return Err(Status::LBA_OUT_OF_RANGE);
     }
-    let data_bytes = if action == IoAction::WriteZeroes { 0 } else { blocks * BLOCK as u32 };
+    let data_bytes = if action == IoAction::WriteZeroes { 0 } else { count * logical.bytes() };
+    let (lba, blocks, margins) = logical.blocks_around(start, count);
     // NACWU is NAWUN, within the same boundaries.
     let unit = u64::from(namespace.atomic_blocks);
-    if fuse != Fuse::None && lba / unit != (lba + u64::from(blocks) - 1) / unit {
+    if fuse != Fuse::None && lba.0 / unit != (lba.0 + u64::from(blocks) - 1) / unit {
         return Err(Status::ATOMIC_WRITE_UNIT_EXCEEDED);
     }
-    Ok(IoCommand { action, volume: namespace.volume, lba: Lba(lba), blocks, data_bytes, fuse })
-}
-
-/// Judges Dataset Management (NVM, section 3.2.3) as far as that goes before its ranges have come.
-fn judge_dataset(entry: &SubmissionEntry, volume: VolumeId) -> Result<IoCommand, Status> {
-    let ranges = (entry.cdw10 & 0xff) + 1;
-    if ranges > u32::from(MAX_DATASET_RANGES) {
-        return Err(Status::COMMAND_SIZE_LIMIT_EXCEEDED);
-    }
-    // Linux always sends room for the most ranges that there can be.
-    let data_bytes = entry.data.length;
-    if data_bytes < ranges * DatasetRange::SIZE as u32 || data_bytes > MAX_RANGES * DatasetRange::SIZE as u32 {
-        return Err(Status::DATA_SGL_LENGTH_INVALID);
-    }
-    // Without AD the ranges are hints, of which we make nothing.
-    let blocks = if entry.cdw11 & DEALLOCATE == 0 { 0 } else { ranges };
-    Ok(IoCommand { action: IoAction::Deallocate, volume, lba: Lba(0), blocks, data_bytes, fuse: Fuse::None })
+    Ok(IoCommand { action, volume: namespace.volume, lba, blocks, margins, data_bytes, fuse })
 }
 
 /// How a command's data travels.
@@ -190,10 +185,11 @@ fn judge_data(entry: &SubmissionEntry, transfer: u8, length: u32, in_capsule: us
     Ok(path)
 }
 
-const _: () = assert!(MAX_TRANSFER_BLOCKS as u64 * BLOCK as u64 <= u32::MAX as u64 && MAX_NAMESPACES < ALL_NAMESPACES);
+const _: () = assert!(MAX_NAMESPACES < ALL_NAMESPACES);
 
 #[cfg(test)]
 mod tests {
+    use base::sector::LogicalBlock;
     use nvme::entry::PSDT_SGL;
     use nvme::sgl::SglDescriptor;
 
@@ -254,6 +250,26 @@ mod tests {
     }
 
     #[test]
+    fn runs_of_sectors_lie_within_blocks() {
+        let mut subsystem = exports().subsystems()[0].clone();
+        subsystem.namespaces[0].logical = LogicalBlock::Sector;
+        let with = |opcode, lba, sectors: u32| {
+            let entry = SubmissionEntry { cdw12: sectors - 1, ..entry(opcode, 1, lba, 1) };
+            io_command(&entry, &subsystem)
+        };
+        let command = with(opcode::WRITE, 7995, 5).expect("the last sectors");
+        assert_eq!((command.lba, command.blocks, command.margins), (Lba(999), 1, Margins { lead: 3, trail: 0 }));
+        assert_eq!((command.data_bytes, command.bytes()), (2560, 2560));
+        let command = with(opcode::READ, 4, 2048).expect("1 MiB, across 257 blocks");
+        assert_eq!((command.lba, command.blocks, command.margins), (Lba(0), 257, Margins { lead: 4, trail: 4 }));
+        assert_eq!(command.data_bytes, 1 << 20);
+        assert_eq!(with(opcode::READ, 0, 2049), Err(Status::INVALID_FIELD.do_not_retry()));
+        assert_eq!(with(opcode::WRITE, 7996, 5), Err(Status::LBA_OUT_OF_RANGE.do_not_retry()));
+        let zeros = with(opcode::WRITE_ZEROES, 1, 8).expect("zeros of parts of two blocks");
+        assert_eq!((zeros.blocks, zeros.data_bytes, zeros.bytes()), (2, 0, 4096));
+    }
+
+    #[test]
     fn the_two_of_a_pair_are_told() {
         let exports = exports();
         let fuse_of = |fuse, opcode| {
@@ -263,32 +279,6 @@ mod tests {
         assert_eq!(fuse_of(0, opcode::COMPARE), Ok((IoAction::Compare, Fuse::None)));
         assert_eq!(fuse_of(1, opcode::COMPARE), Ok((IoAction::Compare, Fuse::First)));
         assert_eq!(fuse_of(2, opcode::WRITE), Ok((IoAction::Write, Fuse::Second)));
-    }
-
-    #[test]
-    fn ranges_are_counted_and_must_have_come() {
-        let exports = exports();
-        let judge = |ranges: u32, flags: u32, bytes: u32| {
-            let data = SglDescriptor::in_capsule(0, bytes);
-            let (opcode, flags_of_entry) = (opcode::DATASET_MANAGEMENT, PSDT_SGL << 6);
-            let cdw10 = ranges - 1;
-            let entry = SubmissionEntry {
-                opcode,
-                flags: flags_of_entry,
-                nsid: 1,
-                data,
-                cdw10,
-                cdw11: flags,
-                ..Default::default()
-            };
-            io_command(&entry, &exports.subsystems()[0]).map(|command| (command.blocks, command.data_bytes))
-        };
-        assert_eq!(judge(2, DEALLOCATE, 32), Ok((2, 32)));
-        assert_eq!(judge(2, DEALLOCATE, 4096), Ok((2, 4096)), "as Linux sends it");
-        assert_eq!(judge(2, 0b11, 32), Ok((0, 32)), "hints");
-        assert_eq!(judge(2, DEALLOCATE, 31), Err(Status::DATA_SGL_LENGTH_INVALID.do_not_retry()));
-        assert_eq!(judge(2, DEALLOCATE, 4112), Err(Status::DATA_SGL_LENGTH_INVALID.do_not_retry()));
-        assert_eq!(judge(33, DEALLOCATE, 4096), Err(Status::COMMAND_SIZE_LIMIT_EXCEEDED.do_not_retry()));
     }
 
     #[test]

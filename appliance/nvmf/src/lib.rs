@@ -11,6 +11,7 @@
 //! | [`fabrics`] | Connect and properties, to and from entries |
 //! | [`queue`] | one connection: phases, commands in flight, data asked for |
 //! | [`command`] | I/O commands and data pointers judged |
+//! | [`dataset`] | discards judged |
 //! | [`controller`] | properties, Identify, logs, features, events, keep alive |
 //! | [`subsystem`] | what is exported, and the discovery log of it |
 //!
@@ -24,6 +25,7 @@
 
 pub mod command;
 pub mod controller;
+pub mod dataset;
 pub mod deframer;
 pub mod fabrics;
 pub mod limits;

@@ -4,6 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use base::ids::VolumeId;
+use base::sector::LogicalBlock;
 use nvme::discovery::{self, DISCOVERY_NQN, DiscoveryEntry};
 use nvme::identify::NamespaceIdentity;
 use nvme::layout::{null_padded, padded};
@@ -27,8 +28,10 @@ pub struct Namespace {
     pub nsid: u32,
     /// The volume behind it.
     pub volume: VolumeId,
-    /// Its size in logical blocks of 4096 bytes.
+    /// Its size in blocks of 4096 bytes, as all its lengths.
     pub blocks: u64,
+    /// In what units hosts address it.
+    pub logical: LogicalBlock,
     /// What names it for ever.
     pub identity: NamespaceIdentity,
     /// Blocks of a chunk: I/O within one is best (NOIOB).
@@ -39,6 +42,13 @@ pub struct Namespace {
     pub atomic_blocks: u32,
     /// Data blocks of a stripe: writes of whole ones are best (NOWS).
     pub stripe_blocks: u32,
+}
+
+impl Namespace {
+    /// NSZE: its size in logical blocks.
+    pub fn logical_blocks(&self) -> u64 {
+        self.blocks * u64::from(self.logical.per_block())
+    }
 }
 
 /// An NVM subsystem.
@@ -241,6 +251,7 @@ pub(crate) mod tests {
             nsid,
             volume: VolumeId(nsid),
             blocks: 1000,
+            logical: LogicalBlock::Block,
             identity,
             chunk_blocks: 16,
             atomic_blocks: 16,

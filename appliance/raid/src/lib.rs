@@ -43,7 +43,9 @@ pub use dirty::{DirtyStart, start_of_dirty};
 pub use geometry::{Geometry, GeometryError, Part, Place, slots};
 pub use layout::MemberLayout;
 pub use level::Level;
-pub use metadata::{ExportRecord, ExtentRecord, Metadata, MetadataError, Origin, VolumeRecord, VolumeState};
+pub use metadata::{
+    ExportRecord, ExtentRecord, Metadata, MetadataError, Origin, VolumeRecord, VolumeSpec, VolumeState,
+};
 pub use plan::{DestageKind, DestagePlan, ReadPlan, plan_destage, plan_read};
 pub use recipe::{Lost, Recipe, Term, recipe, weight};
 pub use signature::{Signature, foreign_signature};

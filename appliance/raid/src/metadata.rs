@@ -14,6 +14,7 @@ mod text;
 mod tests;
 
 use base::cursor::{Reader, Writer};
+use base::sector::LogicalBlock;
 use base::{BLOCK, Block, ZERO_BLOCK, uuid::Uuid};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -86,6 +87,11 @@ impl VolumeState {
     }
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
+fn is_block(logical: &LogicalBlock) -> bool {
+    *logical == LogicalBlock::Block
+}
+
 /// Where hosts find a volume, if the configuration does not say it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExportRecord {
@@ -113,6 +119,9 @@ pub struct VolumeRecord {
     pub eui64: u64,
     /// Its size in blocks; the extents may hold more.
     pub blocks: u64,
+    /// In what units hosts address it. It never changes: what they have stored lies by it.
+    #[serde(default, rename = "logical_block_bytes", with = "text::logical", skip_serializing_if = "is_block")]
+    pub logical: LogicalBlock,
     /// Where it lies, in the order of its own blocks. Each extent is whole chunk rows.
     pub extents: Vec<ExtentRecord>,
     /// Who made it.
@@ -129,6 +138,24 @@ pub struct VolumeRecord {
     /// What a later version wrote of it.
     #[serde(flatten)]
     pub later: LaterFields,
+}
+
+/// A volume to be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VolumeSpec<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its size in blocks.
+    pub blocks: u64,
+    /// In what units hosts address it.
+    pub logical: LogicalBlock,
+}
+
+impl<'a> VolumeSpec<'a> {
+    /// A volume that hosts address in blocks.
+    pub const fn new(name: &'a str, blocks: u64) -> Self {
+        Self { name, blocks, logical: LogicalBlock::Block }
+    }
 }
 
 /// What an array remembers.
@@ -338,13 +365,12 @@ impl Metadata {
         deleted.flat_map(|volume| &volume.extents).map(|extent| extent.blocks).sum()
     }
 
-    /// Makes a volume of `blocks` blocks with all its space, in whole chunk rows so that no two volumes share a chunk.
+    /// Makes a volume with all its space, in whole chunk rows so that no two volumes share a chunk.
     /// `random` becomes its identity. The change counts once it is durable; on an error nothing has changed.
     pub fn create_volume(
         &mut self,
         geometry: &Geometry,
-        name: &str,
-        blocks: u64,
+        VolumeSpec { name, blocks, logical }: VolumeSpec<'_>,
         random: [u64; 2],
         origin: Origin,
     ) -> Result<&VolumeRecord, MetadataError> {
@@ -376,6 +402,7 @@ impl Metadata {
             nguid,
             eui64,
             blocks,
+            logical,
             extents,
             origin,
             key_slot: None,

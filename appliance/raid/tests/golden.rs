@@ -3,7 +3,7 @@
 
 use base::ids::ZoneId;
 use base::{Block, ZERO_BLOCK, uuid::Uuid};
-use raid::{Geometry, Level, Metadata, Origin, ZoneBits};
+use raid::{Geometry, Level, Metadata, Origin, VolumeSpec, ZoneBits};
 
 const ARRAY: Uuid = Uuid(*b"array-uuid-bytes");
 
@@ -71,8 +71,8 @@ fn metadata() {
     let geometry = Geometry::new(Level::Raid5, 4, 16, 3072).expect("a geometry");
     let mut metadata = Metadata::default();
     let random = [0x0001_0203_0405_0607, 0x1011_1213_1415_1617];
-    metadata.create_volume(&geometry, "alpha", 100, random, Origin::Config).expect("room");
-    metadata.create_volume(&geometry, "beta", 48, [1, 2], Origin::Runtime).expect("room");
+    metadata.create_volume(&geometry, VolumeSpec::new("alpha", 100), random, Origin::Config).expect("room");
+    metadata.create_volume(&geometry, VolumeSpec::new("beta", 48), [1, 2], Origin::Runtime).expect("room");
     metadata.volumes[1].key_slot = Some(3);
     let blocks = metadata.encode(ARRAY, 0x81).expect("small");
     same(&blocks[0], header);

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use base::ids::{ArrayId, Lba, VolumeId};
+use base::sector::{LogicalBlock, Margins};
 use engine::command::{Answer, Command, Refusal, Verb, VolumeVerb};
 use engine::io::{IoDone, IoError, IoKind, IoRequest};
 use engine::map::VolumeTables;
@@ -185,7 +186,16 @@ impl Carver {
         self.next_token += 1;
         self.io.insert(self.next_token, Io { record, kind, lba, blocks, version, began });
         let association = engine::fence::Association::NONE;
-        Some(Wish::Io(IoRequest { token: self.next_token, association, volume: place, kind, lba, blocks, buffers }))
+        Some(Wish::Io(IoRequest {
+            token: self.next_token,
+            association,
+            volume: place,
+            kind,
+            lba,
+            blocks,
+            margins: Margins::NONE,
+            buffers,
+        }))
     }
 
     /// There was no room for a request: it has not begun.
@@ -346,7 +356,10 @@ impl Carver {
                 let side = Side { name: name.clone(), record: None, blocks, oracle, copy, unread: blocks };
                 let random = [self.random.bits(), self.random.bits()];
                 let copy_of = source.map(|(_, place)| place);
-                (VolumeVerb::Create { name, blocks, random, export: None, copy_of }, Asked::Create(side))
+                (
+                    VolumeVerb::Create { name, blocks, logical: LogicalBlock::Block, random, export: None, copy_of },
+                    Asked::Create(side),
+                )
             }
             5..7 if any > 0 => {
                 let at = self.random.below(any) as usize;

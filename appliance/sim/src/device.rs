@@ -13,12 +13,10 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use base::ids::DeviceBlock;
+use base::sector::SECTOR;
 use base::{BLOCK, Block, ZERO_BLOCK};
 
 use crate::random::Random;
-
-/// Bytes that a device writes whole or not at all.
-pub const SECTOR: usize = 512;
 
 /// What fills a used medium.
 const LEFT_BEHIND: u8 = 0xa5;

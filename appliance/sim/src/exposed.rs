@@ -2,6 +2,7 @@
 //! reads the members past all shards and without the log, as somebody would who lost every copy of it. It asks nothing of
 //! writes that were not acknowledged: those may be there, or not, or torn.
 
+use base::Block;
 use base::ids::{ArrayBlock, Lba, StripeId};
 use raid::{Geometry, ZoneBits, slots};
 
@@ -12,7 +13,7 @@ use crate::rack::Rack;
 use crate::scenario::Scenario;
 use crate::stamp::{Found, recognise};
 
-/// Each block that was ever written holds on the members what the acknowledged writes permit. `told` has heard of every
+/// Each logical block that was ever written holds on the members what the acknowledged writes permit. `told` has heard of every
 /// write and every acknowledgement, and of no read. The volume begins with the array.
 ///
 /// # Errors
@@ -22,8 +23,12 @@ pub fn members_hold_acknowledged(scenario: &Scenario, rack: &Rack, told: &Oracle
     let Some((_, superblock)) = members.first() else { return Ok(()) };
     let geometry = superblock.geometry;
     let initialised = bitmap(rack, &members)?;
+    let logical = scenario.workload.logical;
+    let scale = u64::from(logical.per_block());
     for lba in told.written() {
-        let place = geometry.locate(ArrayBlock(lba.0));
+        let place = geometry.locate(ArrayBlock(lba.0 / scale));
+        let start = (lba.0 % scale) as usize * logical.bytes() as usize;
+        let part = |block: &Block| recognise(&block[start..start + logical.bytes() as usize], lba);
         let row = Row { rack, members: &members, geometry, stripe: place.stripe };
         let judge = |found| {
             let torn = matches!(found, Found::Torn { .. }) && told.certain(lba).is_none();
@@ -41,14 +46,14 @@ pub fn members_hold_acknowledged(scenario: &Scenario, rack: &Rack, told: &Oracle
         let mut is_there = false;
         for block in slots(homes).filter_map(|slot| row.of(slot)) {
             is_there = true;
-            judge(recognise(block, lba))?;
+            judge(part(block))?;
         }
         // Its parity may have been on its way, unless nothing was.
         if !is_there
-            && is_certain(&geometry, told, place.stripe)
+            && is_certain(&geometry, told, scale, place.stripe)
             && let Some(block) = row.without(geometry.member_of(place.stripe, place.column))
         {
-            judge(recognise(&block, lba))?;
+            judge(part(&block))?;
         }
     }
     Ok(())
@@ -59,8 +64,11 @@ fn is_initialised(initialised: &ZoneBits, geometry: &Geometry, stripe: StripeId)
 }
 
 /// Whether nothing of a stripe can have been on its way to the members.
-fn is_certain(geometry: &Geometry, told: &Oracle, stripe: StripeId) -> bool {
-    (0..geometry.data_slots()).all(|column| told.certain(Lba(geometry.array_block(stripe, column).0)).is_some())
+fn is_certain(geometry: &Geometry, told: &Oracle, scale: u64, stripe: StripeId) -> bool {
+    (0..geometry.data_slots()).all(|column| {
+        let first = geometry.array_block(stripe, column).0 * scale;
+        (first..first + scale).all(|lba| told.certain(Lba(lba)).is_some())
+    })
 }
 
 #[cfg(test)]

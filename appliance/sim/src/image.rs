@@ -17,6 +17,7 @@ use std::fmt::Write as _;
 use std::rc::Rc;
 
 use base::ids::{DeviceBlock, DeviceId, Lba, VolumeId};
+use base::sector::Margins;
 use base::{BLOCK, Block, ZERO_BLOCK};
 use engine::io::{IoKind, IoRequest};
 use ports::{BufferList, Buffers};
@@ -69,7 +70,7 @@ impl Image {
             for (at, block) in content {
                 // Stamps say of which block they are: whose, if any, is read from their second word.
                 let lba = Lba(u64::from_le_bytes(block[8..16].try_into().expect("eight bytes")));
-                if let Found::Version(version) = recognise(block, lba) {
+                if let Found::Version(version) = recognise(&block[..], lba) {
                     let _ = writeln!(text, "{at} stamp {lba} {}", version.0);
                     continue;
                 }
@@ -107,7 +108,7 @@ impl Image {
                 }),
                 [_, "stamp", ..] => (|| {
                     let mut block = Box::new(ZERO_BLOCK);
-                    fill(&mut block, Lba(number(2)?), Version(number(3)?));
+                    fill(&mut block[..], Lba(number(2)?), Version(number(3)?));
                     image.devices.last_mut()?.1.insert(number(0)?, block);
                     Some(())
                 })(),
@@ -177,8 +178,16 @@ impl Image {
 fn read<S: Subject>(machine: &mut Machine<S>, lba: Lba) -> Result<Found, Failure> {
     let buffers = BufferList::alloc(&mut machine.ports.pool, 1).expect("the pool is ample");
     let association = engine::fence::Association::NONE;
-    let request =
-        IoRequest { token: lba.0, association, volume: VolumeId(0), kind: IoKind::Read, lba, blocks: 1, buffers };
+    let request = IoRequest {
+        token: lba.0,
+        association,
+        volume: VolumeId(0),
+        kind: IoKind::Read,
+        lba,
+        blocks: 1,
+        margins: Margins::NONE,
+        buffers,
+    };
     if machine.begin(request).is_err() {
         return Err(Failure::Stuck { what: "a read", detail: format!("of {lba} was not taken") });
     }

@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use base::ids::{Lba, VolumeId};
+use base::sector::Margins;
 use engine::fence::Association;
 use engine::io::{IoDone, IoError, IoKind, IoRequest};
 use engine::map::OnLogLoss;
@@ -60,8 +61,9 @@ impl Bench {
             buffers.push(&mut machine.ports.pool, buffer);
         }
         let blocks = u32::from(kind != IoKind::Flush);
-        let association = Association::NONE;
-        let request = IoRequest { token: 1, association, volume: VolumeId(0), kind, lba: Lba(lba), blocks, buffers };
+        let (association, margins) = (Association::NONE, Margins::NONE);
+        let (volume, lba) = (VolumeId(0), Lba(lba));
+        let request = IoRequest { token: 1, association, volume, kind, lba, blocks, margins, buffers };
         machine.begin(request).expect("there is room");
         let IoDone { result, buffers, .. } = self.await_answer();
         let pool = &mut self.machine().ports.pool;

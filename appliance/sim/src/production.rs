@@ -73,7 +73,11 @@ impl Subject for Production {
             lanes: scenario.lanes,
             mode: mode(scenario),
             known_zero: scenario.members_are_zero,
-            volumes: vec![CreateVolume { name: VOLUME.into(), blocks: scenario.volume_blocks() }],
+            volumes: vec![CreateVolume {
+                name: VOLUME.into(),
+                blocks: scenario.volume_blocks(),
+                logical: scenario.workload.logical,
+            }],
         };
         create_array(devices, &spec, &mut || random.bits()).map(|_| ()).map_err(|error| error.to_string())
     }

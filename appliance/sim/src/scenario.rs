@@ -7,6 +7,7 @@ mod levels;
 mod log_life;
 
 use base::ids::{DeviceId, Lba};
+use base::sector::LogicalBlock;
 use base::time::Span;
 use engine::array::Limits;
 use engine::coordinator::RebuildSettings;
@@ -57,6 +58,8 @@ pub struct WorkloadOptions {
     pub compares_once_in: u64,
     /// One step in so many brings the abort of a request; 0 is none.
     pub aborts_once_in: u64,
+    /// In what units hosts address the volume.
+    pub logical: LogicalBlock,
 }
 
 /// Discards: lists of ranges.
@@ -168,6 +171,10 @@ const HEALING_OF: u64 = 16;
 
 /// Buffers that preparing a drive takes.
 const JOIN_BLOCKS: usize = 64;
+/// Seeds with these remainders have hosts that address sectors.
+const SECTORS: [u64; 2] = [1, 7];
+const SECTORS_OF: u64 = 16;
+
 /// Seeds with these remainders kill hosts. The others keep the runs that they had before anybody was killed.
 const KILLING: [u64; 5] = [1, 3, 5, 8, 10];
 const KILLING_OF: u64 = 12;
@@ -243,6 +250,7 @@ impl Scenario {
                 discards: None,
                 compares_once_in: 0,
                 aborts_once_in: 0,
+                logical: LogicalBlock::Block,
             },
             carving: None,
             kills: None,
@@ -277,6 +285,9 @@ impl Scenario {
             scenario.ail(&mut Random::named(seed, "ailing"));
         } else if level != Level::Raid5 && !scenario.operated {
             scenario.lose_by_level(&mut Random::named(seed, "losses"));
+        }
+        if SECTORS.contains(&(seed % SECTORS_OF)) {
+            scenario.workload.logical = LogicalBlock::Sector;
         }
         if KILLING.contains(&(seed % KILLING_OF)) {
             scenario.kills = Some(KillOptions::draw(&mut Random::named(seed, "kills")));
@@ -342,6 +353,7 @@ impl Scenario {
             discards: None,
             compares_once_in: 0,
             aborts_once_in: 0,
+            logical: LogicalBlock::Block,
         };
         self.press_faults(random);
     }

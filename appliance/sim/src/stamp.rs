@@ -1,12 +1,12 @@
-//! What the workload writes: each block says of itself, in each of its sectors, which logical block and which version it is.
+//! What the workload writes: each logical block, of one sector or eight, says of itself, in each of its sectors, which it is
+//! and which version.
 //! So a block that comes back is recognised, and one that is torn, misplaced or mixed with another cannot pass for whole.
 
 use core::fmt;
 
 use base::ids::Lba;
-use base::{BLOCK, Block};
+use base::sector::SECTOR;
 
-use crate::device::SECTOR;
 use crate::random::scramble;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"BRNDLSIM");
@@ -48,7 +48,7 @@ impl fmt::Display for Found {
 }
 
 /// Fills a block with the stamp of a version of a logical block.
-pub fn fill(block: &mut Block, lba: Lba, version: Version) {
+pub fn fill(block: &mut [u8], lba: Lba, version: Version) {
     for (index, sector) in block.chunks_exact_mut(SECTOR).enumerate() {
         for (word, bytes) in sector.chunks_exact_mut(8).enumerate() {
             bytes.copy_from_slice(&word_of(lba, version, index, word).to_le_bytes());
@@ -57,12 +57,12 @@ pub fn fill(block: &mut Block, lba: Lba, version: Version) {
 }
 
 /// Says what a block holds that was read as this logical block.
-pub fn recognise(block: &Block, lba: Lba) -> Found {
+pub fn recognise(block: &[u8], lba: Lba) -> Found {
     if block.iter().all(|&byte| byte == 0) {
         return Found::Zeros;
     }
     let first = sector_stamp(block, 0);
-    for index in 1..BLOCK / SECTOR {
+    for index in 1..block.len() / SECTOR {
         if sector_stamp(block, index) != first {
             return Found::Torn { first: 0, second: index as u8 };
         }
@@ -74,7 +74,7 @@ pub fn recognise(block: &Block, lba: Lba) -> Found {
     }
 }
 
-fn sector_stamp(block: &Block, index: usize) -> Option<(Lba, Version)> {
+fn sector_stamp(block: &[u8], index: usize) -> Option<(Lba, Version)> {
     let sector = &block[index * SECTOR..(index + 1) * SECTOR];
     let at = |word: usize| u64::from_le_bytes(sector[word * 8..word * 8 + 8].try_into().expect("eight bytes"));
     let (lba, version) = (Lba(at(1)), Version(at(2)));
@@ -93,6 +93,8 @@ fn word_of(lba: Lba, version: Version, sector: usize, word: usize) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use base::BLOCK;
+
     use super::*;
 
     #[test]

@@ -6,6 +6,7 @@
 use core::fmt;
 
 use base::ids::{DeviceId, Lba};
+use base::sector::LogicalBlock;
 use base::time::Span;
 use engine::coordinator::RebuildSettings;
 use engine::map::OnLogLoss;
@@ -177,6 +178,7 @@ pub fn script(number: usize, case: Case, requests: u64) -> Scenario {
             discards: None,
             compares_once_in: 0,
             aborts_once_in: 0,
+            logical: LogicalBlock::Block,
         },
         carving: None,
         kills: None,

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 
 use base::BLOCK;
 use base::ids::{DeviceBlock, DeviceId, Lba, ShardId};
+use base::sector::LogicalBlock;
 use base::time::Time;
 use engine::fence::Association;
 use engine::io::{IoDone, IoError, IoKind, IoRequest};
@@ -86,6 +87,7 @@ pub(crate) fn scenario(seed: u64) -> Scenario {
     scenario.workload.discards = None;
     scenario.workload.compares_once_in = 0;
     scenario.workload.aborts_once_in = 10;
+    scenario.workload.logical = LogicalBlock::Block;
     scenario.member_cache = true;
     scenario.members_are_zero = true;
     scenario.probe_losses = false;

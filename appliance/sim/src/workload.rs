@@ -2,11 +2,14 @@
 //! when something moves; that is the world's.
 
 mod aborted;
+mod draw;
 mod killed;
+mod parts;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use base::ids::{Lba, VolumeId};
+use base::sector::Margins;
 use engine::fence::Association;
 use engine::io::{IoDone, IoError, IoKind, IoRequest};
 use nvme::dataset::DatasetRange;
@@ -18,7 +21,7 @@ use crate::killing::{Asker, Hosts};
 use crate::oracle::{Moment, Oracle};
 use crate::pool::SimPool;
 use crate::random::Random;
-use crate::scenario::{Discards, Window, WorkloadOptions};
+use crate::scenario::{Window, WorkloadOptions};
 use crate::stamp::{Found, Version, fill, recognise};
 
 /// Buffers that hosts leave to the appliance: a request is not drawn while fewer would stay.
@@ -53,6 +56,7 @@ struct Part {
 pub struct Workload {
     options: WorkloadOptions,
     random: Random,
+    /// What is known of every logical block: from here on, blocks and their addresses are logical ones.
     oracle: Oracle,
     /// Of write-through: an oracle that hears of no read.
     told: Option<Oracle>,
@@ -122,15 +126,14 @@ impl Workload {
             Some(_) if self.left == 0 || self.verifying => return None,
             _ => self.draw(),
         };
+        let logical = self.options.logical;
         let mut buffers = BufferList::EMPTY;
         if matches!(kind, IoKind::Read | IoKind::Write) {
-            buffers = BufferList::alloc(pool, blocks as usize)?;
+            buffers = BufferList::alloc(pool, logical.blocks_around(lba.0, blocks).1 as usize)?;
         }
         if kind == IoKind::Write {
-            let ids: Vec<_> = buffers.ids(pool).collect();
-            for (offset, id) in (0..).zip(ids) {
-                fill(pool.bytes_mut(id), Lba(lba.0 + offset), Version(self.next_version));
-            }
+            let version = Version(self.next_version);
+            parts::fill_run(pool, &buffers, logical, lba, blocks, |part, lba| fill(part, lba, version));
         }
         self.guessed.clear();
         let compares = wanted.is_none() && matches!(kind, IoKind::Read | IoKind::Write);
@@ -146,15 +149,36 @@ impl Workload {
                 self.draw_ranges(discards);
                 buffers = BufferList::alloc(pool, 1)?;
                 let list = pool.bytes_mut(buffers.first().expect("there is one"));
-                for (place, &(lba, blocks)) in list.chunks_exact_mut(DatasetRange::SIZE).zip(&self.drawn) {
-                    DatasetRange { attributes: 0, blocks, lba: lba.0 }.encode_into(place);
+                for (place, (lba, blocks)) in list.chunks_exact_mut(DatasetRange::SIZE).zip(&mut self.drawn) {
+                    // A target takes what lies wholly within, and nothing else is discarded.
+                    let (first, whole) = logical.blocks_within(lba.0, *blocks);
+                    DatasetRange { attributes: 0, blocks: whole, lba: first.0 }.encode_into(place);
+                    (*lba, *blocks) = (Lba(first.0 * u64::from(logical.per_block())), whole * logical.per_block());
                 }
-                (IoKind::Deallocate, self.drawn.len() as u32)
+                let ranges = self.drawn.len() as u32;
+                return Some((asker, self.request(asker.association(), IoKind::Deallocate, (lba, ranges), buffers)));
             }
             _ => (kind, blocks),
         };
-        let (token, association) = (self.next_token, asker.association());
-        Some((asker, IoRequest { token, association, volume: VolumeId(0), kind, lba, blocks, buffers }))
+        let request = self.request(asker.association(), kind, (lba, blocks), buffers);
+        Some((asker, request))
+    }
+
+    /// What the appliance is asked: in blocks, with what of them is not meant.
+    fn request(
+        &self,
+        association: Association,
+        kind: IoKind,
+        (lba, count): (Lba, u32),
+        buffers: BufferList,
+    ) -> IoRequest {
+        let (lba, blocks, margins) = match kind {
+            IoKind::Deallocate => (Lba(0), count, Margins::NONE),
+            IoKind::Flush => (lba, count, Margins::NONE),
+            _ => self.options.logical.blocks_around(lba.0, count),
+        };
+        let margins = if kind == IoKind::Read { Margins::NONE } else { margins };
+        IoRequest { token: self.next_token, association, volume: VolumeId(0), kind, lba, blocks, margins, buffers }
     }
 
     // A compare, or one with a write, which must lie within one atomic unit.
@@ -166,49 +190,39 @@ impl Workload {
         lba: Lba,
         blocks: u32,
     ) -> Option<IoRequest> {
-        let unit = u64::from(self.options.atomic_blocks);
-        let blocks = if writes { blocks.min((unit - lba.0 % unit) as u32) } else { blocks };
-        let mut buffers = BufferList::alloc(pool, if writes { 2 } else { 1 } * blocks as usize)?;
-        let ids: Vec<_> = buffers.ids(pool).collect();
-        let wrong = self.random.once_in(4).then(|| self.random.below(blocks.into()) as usize);
-        for (at, &id) in ids.iter().enumerate() {
-            let here = Lba(lba.0 + at as u64 % u64::from(blocks));
-            if at >= blocks as usize {
-                fill(pool.bytes_mut(id), here, Version(self.next_version));
-                continue;
+        let (logical, unit) = (self.options.logical, u64::from(self.atomic_unit()));
+        let count = if writes { blocks.min((unit - lba.0 % unit) as u32) } else { blocks };
+        let half = logical.blocks_around(lba.0, count).1 as usize;
+        let mut told = BufferList::alloc(pool, half)?;
+        let wrong = self.random.once_in(4).then(|| Lba(lba.0 + self.random.below(count.into())));
+        let (oracle, guessed, next_version) = (&self.oracle, &mut self.guessed, self.next_version);
+        parts::fill_run(pool, &told, logical, lba, count, |part, here| {
+            match oracle.guess(here) {
+                Found::Version(version) => fill(part, here, version),
+                _ => part.fill(0),
             }
-            match self.oracle.guess(here) {
-                Found::Version(version) => fill(pool.bytes_mut(id), here, version),
-                _ => pool.bytes_mut(id).fill(0),
-            }
-            if wrong == Some(at) {
+            if wrong == Some(here) {
                 // What a later write will have.
-                fill(pool.bytes_mut(id), here, Version(self.next_version + 1));
+                fill(part, here, Version(next_version + 1));
             }
-            self.guessed.push(recognise(pool.bytes(id), here));
+            guessed.push(recognise(part, here));
+        });
+        if writes {
+            let Some(new) = BufferList::alloc(pool, half) else {
+                told.free(pool);
+                return None;
+            };
+            parts::fill_run(pool, &new, logical, lba, count, |part, here| fill(part, here, Version(next_version)));
+            told.append(pool, new);
         }
-        self.drawn = vec![(lba, blocks)];
+        self.drawn = vec![(lba, count)];
         let kind = if writes { IoKind::CompareAndWrite } else { IoKind::Compare };
-        let buffers = core::mem::take(&mut buffers);
-        Some(IoRequest { token: self.next_token, association, volume: VolumeId(0), kind, lba, blocks, buffers })
+        Some(self.request(association, kind, (lba, count), told))
     }
 
-    // Ranges that do not overlap, around the one that was drawn: now and then an empty one, now and then one that is long.
-    fn draw_ranges(&mut self, discards: Discards) {
-        for _ in 0..self.random.below(4) {
-            let (_, lba, blocks) = self.draw();
-            let blocks = match self.random.below(6) {
-                0 => 0,
-                1 => discards.long_blocks.min((discards.volume_blocks - lba.0) as u32),
-                _ => blocks,
-            };
-            let apart = |&(other, length): &(Lba, u32)| {
-                lba.0 + u64::from(blocks) <= other.0 || other.0 + u64::from(length) <= lba.0
-            };
-            if self.drawn.iter().all(apart) {
-                self.drawn.push((lba, blocks));
-            }
-        }
+    /// Logical blocks of an atomic unit.
+    fn atomic_unit(&self) -> u32 {
+        self.options.atomic_blocks * self.options.logical.per_block()
     }
 
     /// The request that [`Workload::next`] gave has been taken.
@@ -295,7 +309,7 @@ impl Workload {
         let (lba, blocks) = runs[0];
         if matches!(kind, IoKind::Compare | IoKind::CompareAndWrite) {
             // As good as read.
-            self.oracle.whole(began, lba, &expected, self.options.atomic_blocks)?;
+            self.oracle.whole(began, lba, &expected, self.atomic_unit())?;
             self.oracle.end_read(began, lba, &expected)?;
         }
         match kind {
@@ -311,13 +325,13 @@ impl Workload {
             }
             IoKind::Flush => {}
             IoKind::Read => {
-                assert_eq!(done.buffers.len(), blocks as usize, "a read gives its buffers back");
-                let found: Vec<_> = (0..)
-                    .zip(done.buffers.ids(pool))
-                    .map(|(offset, id)| recognise(pool.bytes(id), Lba(lba.0 + offset)))
-                    .collect();
+                let logical = self.options.logical;
+                let expected = logical.blocks_around(lba.0, blocks).1 as usize;
+                assert_eq!(done.buffers.len(), expected, "a read gives its buffers back");
+                let mut found = Vec::with_capacity(blocks as usize);
+                parts::each(pool, &done.buffers, logical, lba, blocks, |part, lba| found.push(recognise(part, lba)));
                 done.buffers.free(pool);
-                self.oracle.whole(began, lba, &found, self.options.atomic_blocks)?;
+                self.oracle.whole(began, lba, &found, self.atomic_unit())?;
                 self.oracle.end_read(began, lba, &found)?;
             }
         }
@@ -378,7 +392,7 @@ impl Workload {
         self.hosts.power_cut();
         self.verifying = false;
         self.crashed.clear();
-        let unit = u64::from(self.options.atomic_blocks);
+        let unit = u64::from(self.atomic_unit());
         let killed = core::mem::take(&mut self.killed);
         for asked in core::mem::take(&mut self.under_way).into_values().chain(killed.into_values()) {
             if !matches!(asked.kind, IoKind::Write | IoKind::CompareAndWrite) {
@@ -399,11 +413,13 @@ impl Workload {
     /// From now on first read all windows, and ask nothing else before that has ended.
     pub fn verify_all(&mut self) {
         self.verifying = true;
+        let scale = self.options.logical.per_block();
         for &Window { start, blocks } in &self.options.windows {
             let mut at = 0;
             while at < blocks {
                 let count = VERIFY_BLOCKS.min(blocks - at);
-                self.verify.push_back((Lba(start.0 + u64::from(at)), count));
+                let first = (start.0 + u64::from(at)) * u64::from(scale);
+                self.verify.push_back((Lba(first), count * scale));
                 at += count;
             }
         }
@@ -462,44 +478,12 @@ impl Workload {
         self.left = 0;
         self.hosts.retire();
     }
-
-    fn draw(&mut self) -> (IoKind, Lba, u32) {
-        let [reads, writes, zeroes] = self.options.weights;
-        let draw = self.random.below(reads + writes + zeroes);
-        let kind = if draw < reads {
-            IoKind::Read
-        } else if draw < reads + writes {
-            if self.random.once_in(30) { IoKind::Flush } else { IoKind::Write }
-        } else {
-            IoKind::WriteZeroes
-        };
-        if kind == IoKind::Flush {
-            return (kind, Lba(0), 0);
-        }
-        let stays = self.options.stray_once_in > 1 && !self.random.once_in(self.options.stray_once_in);
-        let window = if stays { self.options.windows[0] } else { self.random.choose(&self.options.windows) };
-        let row = self.options.row_blocks;
-        let (at, blocks) = match self.random.below(4) {
-            // The hot spot, where writes overlap.
-            0 => (self.random.below(4) as u32, 1 + self.random.below(4.min(self.options.max_blocks.into())) as u32),
-            // Whole stripes, where the window has one.
-            1 if self.options.max_blocks > 1 && row <= window.blocks => {
-                let first = (window.start.0.next_multiple_of(row.into()) - window.start.0) as u32;
-                let rows = (window.blocks - first.min(window.blocks)) / row;
-                if rows == 0 { (0, 1) } else { (first + row * self.random.below(rows.into()) as u32, row) }
-            }
-            _ => {
-                let blocks = 1 + self.random.below(self.options.max_blocks.min(window.blocks).into()) as u32;
-                (self.random.below(u64::from(window.blocks)) as u32, blocks)
-            }
-        };
-        let at = at.min(window.blocks - 1);
-        (kind, Lba(window.start.0 + u64::from(at)), blocks.min(window.blocks - at))
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use base::sector::LogicalBlock;
+
     use super::*;
 
     fn workload() -> Workload {
@@ -516,6 +500,7 @@ mod tests {
             discards: None,
             compares_once_in: 0,
             aborts_once_in: 0,
+            logical: LogicalBlock::Block,
         };
         Workload::new(options, Random::named(1, "workload"), Hosts::new(None, Random::named(1, "hosts")))
     }

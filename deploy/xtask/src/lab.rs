@@ -27,6 +27,7 @@ struct Scenario {
 
 const WRITE_BACK: Setup = Setup::small("write-back");
 const WRITE_THROUGH: Setup = Setup::small("write-through");
+const SECTORS: Setup = Setup { logical_block: "512B", ..WRITE_BACK };
 
 /// All scenarios, in the order in which they are run.
 const SCENARIOS: &[Scenario] = &[
@@ -34,6 +35,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "killed", script: "killed.sh", setup: WRITE_BACK },
     Scenario { name: "killed-write-through", script: "killed.sh", setup: WRITE_THROUGH },
     Scenario { name: "degraded", script: "degraded.sh", setup: WRITE_BACK },
+    Scenario { name: "sectors", script: "sectors.sh", setup: SECTORS },
 ];
 
 /// How long a killed server stays away: the host's queues must see the connection gone and begin to retry.

@@ -51,6 +51,8 @@ pub(crate) struct Setup {
     pub(crate) lanes: u16,
     /// Size of the volume.
     pub(crate) volume: &'static str,
+    /// In what units hosts address it.
+    pub(crate) logical_block: &'static str,
 }
 
 impl Setup {
@@ -66,6 +68,7 @@ impl Setup {
             log: "64MiB",
             lanes: 16,
             volume: "256MiB",
+            logical_block: "4KiB",
         }
     }
 
@@ -82,6 +85,7 @@ impl Setup {
             log: "512MiB",
             lanes: 4,
             volume: "768MiB",
+            logical_block: "4KiB",
         }
     }
 }
@@ -251,7 +255,7 @@ fn configuration(setup: Setup, nvme: SocketAddr, metrics: SocketAddr) -> String 
     let members: String = names.iter().map(|name| device(name, setup.member)).collect();
     let names = names.join(", ");
     let logs: String = ["l0", "l1"].map(|name| device(name, setup.log)).concat();
-    let Setup { level, mode, reactors, lanes, volume, .. } = setup;
+    let Setup { level, mode, reactors, lanes, volume, logical_block, .. } = setup;
     format!(
         "version: 1
 name: lab
@@ -263,7 +267,7 @@ devices:
     members: [{names}]
     chunk: 64KiB
     log: {{devices: [l0, l1], mode: {mode}, lanes: {lanes}}}
-    volumes: [{{name: v0, size: {volume}}}]
+    volumes: [{{name: v0, size: {volume}, logical_block: {logical_block}}}]
 listeners:
   - {{name: main, protocol: nvme-tcp, address: \"{nvme}\"}}
 subsystems:

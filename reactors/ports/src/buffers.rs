@@ -91,6 +91,11 @@ impl BufferList {
         self.ends.map(|(first, _)| first)
     }
 
+    /// The last buffer's name.
+    pub fn last(&self) -> Option<BufferId> {
+        self.ends.map(|(_, last)| last)
+    }
+
     /// Takes `count` buffers from the pool, or none at all.
     pub fn alloc(pool: &mut impl Buffers, count: usize) -> Option<Self> {
         if pool.available() < count {

@@ -1,6 +1,7 @@
 //! Arrays of the configuration: found and assembled, or made where that is allowed.
 
 use base::ids::{ArrayId, DeviceId};
+use base::sector::LogicalBlock;
 use base::time::Span;
 use config::schema::{self, Config};
 use engine::array::{DestageSettings, Limits};
@@ -203,8 +204,20 @@ fn create(
 }
 
 fn volumes(array: &schema::Array) -> Vec<CreateVolume> {
-    let volume = |volume: &schema::Volume| CreateVolume { name: volume.name.to_string(), blocks: volume.size.blocks() };
+    let volume = |volume: &schema::Volume| CreateVolume {
+        name: volume.name.to_string(),
+        blocks: volume.size.blocks(),
+        logical: logical(volume.logical_block),
+    };
     array.volumes.iter().map(volume).collect()
+}
+
+/// In what units hosts address a volume.
+const fn logical(declared: schema::LogicalBlock) -> LogicalBlock {
+    match declared {
+        schema::LogicalBlock::Sector => LogicalBlock::Sector,
+        schema::LogicalBlock::Block => LogicalBlock::Block,
+    }
 }
 
 /// How long a log copy may take.
@@ -250,6 +263,19 @@ fn report(array: &schema::Array, booted: &BootedArray, devices: &Devices, events
             repaired_records = lanes.repaired_records,
             "recovered from the log: nothing that was acknowledged is lost"
         );
+    }
+    for volume in &array.volumes {
+        let (declared, record) = (logical(volume.logical_block), booted.metadata().find(&volume.name.to_string()));
+        if let Some(record) = record.filter(|record| record.logical != declared) {
+            let (volume, is, declared) = (&record.name, record.logical.bytes(), declared.bytes());
+            tracing::warn!(
+                array = name,
+                volume,
+                is,
+                declared,
+                "the volume keeps the logical blocks that it was made with"
+            );
+        }
     }
     let missing = booted.map.missing();
     if missing != 0 {

@@ -2,6 +2,7 @@
 
 use base::BLOCK;
 use base::ids::{ArrayId, VolumeId};
+use base::sector::LogicalBlock;
 use base::snapshot::Snapshot;
 use engine::command::{Export, Refusal, Verb, VolumeVerb};
 use engine::map::{Volume, VolumeTables};
@@ -43,8 +44,14 @@ pub(crate) struct Space {
 struct ToMake {
     volume: String,
     size_bytes: u64,
+    #[serde(default = "block_bytes")]
+    logical_block_bytes: u32,
     subsystem: Option<String>,
     nsid: Option<u32>,
+}
+
+const fn block_bytes() -> u32 {
+    LogicalBlock::Block.bytes()
 }
 
 #[derive(Deserialize)]
@@ -120,6 +127,7 @@ pub(super) fn statuses(fixed: &Fixed, tables: &VolumeTables, jobs: &[JobStatus])
             name: record.name.clone(),
             uuid: record.uuid.to_string(),
             bytes: record.blocks * BLOCK as u64,
+            logical_block_bytes: record.logical.bytes(),
             subsystem,
             nsid,
             state: match record.state {
@@ -165,11 +173,13 @@ fn spaces(fixed: &Fixed, tables: &VolumeTables) -> Vec<Space> {
 }
 
 fn create(reporter: &Reporter, params: Value) -> Result<Value, String> {
-    let ToMake { volume, size_bytes, subsystem, nsid } = take(params)?;
+    let ToMake { volume, size_bytes, logical_block_bytes, subsystem, nsid } = take(params)?;
     let (array, name) = new_path(reporter, &volume)?;
     let export = to_export(subsystem, nsid)?;
     let (random, blocks) = ([entropy(), entropy()], blocks(size_bytes)?);
-    let verb = VolumeVerb::Create { name: name.to_owned(), blocks, random, export, copy_of: None };
+    let logical = LogicalBlock::of_bytes(logical_block_bytes)
+        .ok_or_else(|| format!("logical blocks have 512 or 4096 bytes, not {logical_block_bytes}"))?;
+    let verb = VolumeVerb::Create { name: name.to_owned(), blocks, logical, random, export, copy_of: None };
     command(reporter, array, &volume, verb)?;
     show(reporter, array, name)
 }
@@ -237,6 +247,7 @@ fn copy(reporter: &Reporter, params: Value) -> Result<Value, String> {
     let verb = VolumeVerb::Create {
         name: name.to_owned(),
         blocks: source.blocks,
+        logical: source.logical,
         random: [entropy(), entropy()],
         export: to_export(subsystem, nsid)?,
         copy_of: Some(source_place),

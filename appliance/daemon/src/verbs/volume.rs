@@ -22,8 +22,14 @@ const LOOK: Duration = Duration::from_millis(250);
 pub fn run(command: &VolumeCommand) -> Result<String, Box<dyn Error>> {
     match command {
         VolumeCommand::List { server } => list(server),
-        VolumeCommand::Create { volume, size, subsystem, nsid, server } => {
-            let params = json!({ "volume": volume, "size_bytes": size.0, "subsystem": subsystem, "nsid": nsid });
+        VolumeCommand::Create { volume, size, logical_block, subsystem, nsid, server } => {
+            let params = json!({
+                "volume": volume,
+                "size_bytes": size.0,
+                "logical_block_bytes": logical_block.bytes(),
+                "subsystem": subsystem,
+                "nsid": nsid,
+            });
             made(server, "volume.create", &params, "is there")
         }
         VolumeCommand::Grow { volume, size, server } => {

@@ -576,7 +576,7 @@ impl ArrayShard {
 
     /// Whether a turn would find something to do.
     pub(crate) fn has_work(&self) -> bool {
-        !self.answers.is_empty() || !self.reports.is_empty()
+        !self.answers.is_empty() || !self.reports.is_empty() || self.updates.want_buffer()
     }
 
     /// Checks what must hold whatever happens; too slow for every turn of production.

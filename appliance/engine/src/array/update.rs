@@ -1,7 +1,7 @@
-//! Fragments that look at their blocks first: compare, and compare and write. An *update* goes through these steps: what is
-//! on its way into the log for its blocks becomes durable, so that nothing is compared that a crash could take back; the
-//! blocks are read, like any read, at one moment; they are compared; and if they are as the host says, its write is admitted
-//! like any other.
+//! Fragments that look at their blocks first: compare, compare and write, and writes and zeros that mean a part of a block.
+//! An *update* goes through these steps: what is on its way into the log for its blocks becomes durable, so that nothing is
+//! compared or kept that a crash could take back; the blocks are read, like any read, at one moment; they are compared, if
+//! that is asked; and if they are as the host says, its write is admitted like any other, with what was found in its margins.
 //!
 //! From its beginning until its write is admitted an update *holds* its blocks: no other write to them is admitted
 //! meanwhile, so that comparing and writing is one step to everybody. What is held up waits in its lane's order. The price:
@@ -10,9 +10,13 @@
 //! Updates have buffers of their own for what they read. They wait for reads and records, and for log space as every write
 //! does; nothing that those need ever waits for an update.
 
+use core::ops::Range;
+
+use base::BLOCK;
 use base::ids::{ArrayBlock, LaneId, ShardId};
+use base::sector::{Margins, SECTOR};
 use base::slab::{Key, Slab};
-use ports::{Buffer, BufferList, Buffers, Ports};
+use ports::{Buffer, BufferId, BufferList, Buffers, Ports};
 
 use super::{ArrayShard, Work};
 use crate::fence::Association;
@@ -93,6 +97,12 @@ impl Updates {
         !self.table.is_empty() && self.table.iter().any(|(_, update)| wants(update))
     }
 
+    /// Whether one waits for a buffer of the pool, which nobody tells it of.
+    pub(crate) fn want_buffer(&self) -> bool {
+        // One that has been read and has not gone on can wait for nothing else.
+        !self.table.is_empty() && self.table.iter().any(|(_, update)| matches!(update.step, Step::Read(_)))
+    }
+
     /// Whether an update may begin now.
     pub(crate) fn may_begin(&self, fragment: &Fragment) -> bool {
         !self.table.is_full()
@@ -151,7 +161,7 @@ impl ArrayShard {
             self.read_for_update(work, key);
         }
         if let Step::Read(result) = self.updates.table[key].step {
-            self.compare(work, key, result);
+            self.look(work, key, result);
         }
         let Some(update) = self.updates.table.get(key) else { return };
         if matches!(update.step, Step::Ready) && self.may_admit(update.lane, &update.fragment) {
@@ -170,10 +180,10 @@ impl ArrayShard {
         update.step = Step::Reading;
         let buffers = core::mem::take(&mut update.space);
         let Fragment { request, since, offset, count, array, start, .. } = update.fragment;
+        let (kind, margins) = (FragmentKind::Read, Margins::NONE);
         // Its host's end does not end it in the middle: the update comes to its own end.
         let association = Association::NONE;
-        let fragment =
-            Fragment { request, association, since, offset, count, array, kind: FragmentKind::Read, start, buffers };
+        let fragment = Fragment { request, association, since, offset, count, array, kind, margins, start, buffers };
         let from = update.from;
         self.read_for(work, from, fragment, Some(key.to_bits()));
     }
@@ -186,27 +196,67 @@ impl ArrayShard {
         update.space = buffers;
     }
 
-    /// Compares what was read with what the host says: the first of its buffers.
-    fn compare<P: Ports>(&mut self, work: &mut Work<'_, P>, key: Key<Update>, mut result: Result<(), IoError>) {
+    /// Looks at what was read: ends the update, or makes a write of it that waits for room.
+    fn look<P: Ports>(&mut self, work: &mut Work<'_, P>, key: Key<Update>, mut result: Result<(), IoError>) {
+        let ports = &mut *work.ports;
         let update = &mut self.updates.table[key];
-        let found = core::mem::take(&mut update.space);
-        if result.is_ok() {
-            let ports = &*work.ports;
-            let mut pairs = found.ids(ports).zip(update.fragment.buffers.ids(ports));
-            if pairs.any(|(found, told)| ports.bytes(found) != ports.bytes(told)) {
-                result = Err(IoError::Miscompare);
-            }
+        if result.is_ok() && update.fragment.kind == FragmentKind::Zero && update.fragment.buffers.is_empty() {
+            // Zeros of a part bring no buffers, and the pool may have none now.
+            let Some(buffers) = BufferList::alloc(ports, usize::from(update.fragment.count)) else { return };
+            update.fragment.buffers = buffers;
+            fill_with_zeros(ports, &update.fragment.buffers);
         }
-        if result.is_ok() && update.fragment.kind == FragmentKind::CompareAndWrite {
-            update.fragment.buffers.split_front(work.ports, usize::from(update.fragment.count)).free(work.ports);
-            update.fragment.kind = FragmentKind::Write;
+        let found = core::mem::take(&mut update.space);
+        let compares = matches!(update.fragment.kind, FragmentKind::Compare | FragmentKind::CompareAndWrite);
+        if result.is_ok() && compares && !is_same(ports, &found, &update.fragment) {
+            result = Err(IoError::Miscompare);
+        }
+        if result.is_ok() && update.fragment.kind != FragmentKind::Compare {
+            if compares {
+                update.fragment.buffers.split_front(ports, usize::from(update.fragment.count)).free(ports);
+            }
+            keep_margins(ports, &found, &update.fragment);
+            (update.fragment.kind, update.fragment.margins) = (FragmentKind::Write, Margins::NONE);
             update.step = Step::Ready;
         } else {
             let update = self.updates.table.remove(key).expect("it was there just now");
             self.answers.push_back((update.from, FragmentDone::of(&update.fragment, result, BufferList::EMPTY)));
-            update.fragment.buffers.free(work.ports);
+            update.fragment.buffers.free(ports);
         }
-        self.updates.keep(work.ports, found);
+        self.updates.keep(ports, found);
+    }
+}
+
+/// Whether what was found is what a host compares with: the first of its buffers, margins aside.
+fn is_same(pool: &impl Buffers, found: &BufferList, fragment: &Fragment) -> bool {
+    let count = usize::from(fragment.count);
+    found.ids(pool).zip(fragment.buffers.ids(pool)).enumerate().all(|(at, (found, told))| {
+        let meant = fragment.margins.within(at, count);
+        pool.bytes(found)[meant.clone()] == pool.bytes(told)[meant]
+    })
+}
+
+fn fill_with_zeros(pool: &mut impl Buffers, list: &BufferList) {
+    let mut at = list.first();
+    while let Some(buffer) = at {
+        pool.bytes_mut(buffer).fill(0);
+        at = pool.next(buffer);
+    }
+}
+
+/// Puts what was found into the margins of a write.
+fn keep_margins(pool: &mut impl Buffers, found: &BufferList, fragment: &Fragment) {
+    let Margins { lead, trail } = fragment.margins;
+    let mut keep = |from: Option<BufferId>, to: Option<BufferId>, range: Range<usize>| {
+        let (from, to) = (from.expect("a block was found"), to.expect("a block is written"));
+        let (to, from) = pool.pair(to, from);
+        to[range.clone()].copy_from_slice(&from[range]);
+    };
+    if lead > 0 {
+        keep(found.first(), fragment.buffers.first(), 0..usize::from(lead) * SECTOR);
+    }
+    if trail > 0 {
+        keep(found.last(), fragment.buffers.last(), BLOCK - usize::from(trail) * SECTOR..BLOCK);
     }
 }
 

@@ -78,24 +78,23 @@ impl ArrayShard {
 
     /// Whether the next of a lane may be admitted, or begin as an update.
     fn may_take(&self, id: LaneId, fragment: &Fragment) -> bool {
-        match fragment.kind {
-            FragmentKind::Compare => self.updates.may_begin(fragment),
-            _ if self.map.service != Service::ReadWrite => true,
-            FragmentKind::CompareAndWrite => self.updates.may_begin(fragment),
-            FragmentKind::Read | FragmentKind::Write | FragmentKind::Zero => {
-                !self.updates.hold(fragment.start, fragment.count)
-                    && !self.updates.want_room(id)
-                    && self.may_admit(id, fragment)
-            }
+        if fragment.kind != FragmentKind::Compare && self.map.service != Service::ReadWrite {
+            return true;
         }
+        if fragment.is_update() {
+            return self.updates.may_begin(fragment);
+        }
+        !self.updates.hold(fragment.start, fragment.count)
+            && !self.updates.want_room(id)
+            && self.may_admit(id, fragment)
     }
 
     fn take<P: Ports>(&mut self, work: &mut Work<'_, P>, id: LaneId, from: ShardId, fragment: Fragment) {
-        let refused = self.map.service != Service::ReadWrite;
-        match fragment.kind {
-            FragmentKind::CompareAndWrite if !refused => self.begin_update(work, id, from, fragment),
-            FragmentKind::Compare => self.begin_update(work, id, from, fragment),
-            _ => self.admit(work, id, from, fragment),
+        let refused = fragment.kind != FragmentKind::Compare && self.map.service != Service::ReadWrite;
+        if fragment.is_update() && !refused {
+            self.begin_update(work, id, from, fragment);
+        } else {
+            self.admit(work, id, from, fragment);
         }
     }
 
@@ -184,6 +183,11 @@ impl ArrayShard {
 }
 
 impl Fragment {
+    /// Whether it looks at its blocks before it writes, or compares alone.
+    fn is_update(&self) -> bool {
+        matches!(self.kind, FragmentKind::Compare | FragmentKind::CompareAndWrite) || !self.margins.is_none()
+    }
+
     /// The answer to a fragment that is dropped: only a read's buffers go back.
     pub(crate) fn aborted(mut self, ports: &mut impl Ports) -> FragmentDone {
         let mut buffers = core::mem::take(&mut self.buffers);

@@ -2,12 +2,13 @@
 //! array that was made half is none: what it leaves behind bears no superblock that a majority shares.
 
 use base::ids::{DeviceBlock, DeviceId};
+use base::sector::LogicalBlock;
 use base::uuid::Uuid;
 use base::{Block, ZERO_BLOCK};
 use journal::{LogIdentity, LogLayout, LogMode, LogSuperblock, format_lane, slot_of};
 use ports::{DeviceError, SyncDevice};
 use raid::{
-    CopyEntry, Geometry, Level, MemberEntry, MemberLayout, Metadata, Origin, State, Superblock, ZoneBits,
+    CopyEntry, Geometry, Level, MemberEntry, MemberLayout, Metadata, Origin, State, Superblock, VolumeSpec, ZoneBits,
     superblock_block,
 };
 
@@ -20,6 +21,14 @@ pub struct CreateVolume {
     pub name: String,
     /// Its size in blocks.
     pub blocks: u64,
+    /// In what units hosts address it.
+    pub logical: LogicalBlock,
+}
+
+impl CreateVolume {
+    pub(super) fn spec(&self) -> VolumeSpec<'_> {
+        VolumeSpec { name: &self.name, blocks: self.blocks, logical: self.logical }
+    }
 }
 
 /// An array to be made.
@@ -208,7 +217,7 @@ fn plan<D: SyncDevice>(
     for volume in &spec.volumes {
         let random = [entropy(), entropy()];
         metadata
-            .create_volume(&geometry, &volume.name, volume.blocks, random, Origin::Config)
+            .create_volume(&geometry, volume.spec(), random, Origin::Config)
             .map_err(|error| impossible(format!("volume {}: {error}", volume.name)))?;
     }
     Ok(Plan { geometry, layouts, log_layout, metadata })

@@ -148,7 +148,7 @@ impl Regions {
             }
             let random = [entropy(), entropy()];
             let geometry = &assembly.superblock.geometry;
-            match self.metadata.create_volume(geometry, &volume.name, volume.blocks, random, Origin::Config) {
+            match self.metadata.create_volume(geometry, volume.spec(), random, Origin::Config) {
                 Ok(_) => changed = true,
                 // Only an appliance that serves can clean.
                 Err(error @ MetadataError::NoSpace { cleaning: 1.., .. }) => {

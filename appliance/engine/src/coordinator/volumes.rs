@@ -23,7 +23,7 @@ use base::snapshot::Snapshot;
 use nvme::identify::NamespaceIdentity;
 use nvmf::subsystem::{Exports, Namespace, Subsystem};
 use ports::Ports;
-use raid::{ExportRecord, Metadata, Origin, VolumeRecord, VolumeState};
+use raid::{ExportRecord, Metadata, Origin, VolumeRecord, VolumeSpec, VolumeState};
 
 use super::{Change, Coordinator};
 use crate::array::Purpose;
@@ -312,8 +312,9 @@ impl Coordinator {
         let (mut export, mut later) = (None, None);
         let mut job = None;
         let (volume, name, what) = match edit {
-            Edit::Asked(VolumeVerb::Create { name, blocks, random, export: to, copy_of }) => {
-                let made = next.create_volume(&map.geometry, &name, blocks, random, Origin::Runtime).map_err(table)?;
+            Edit::Asked(VolumeVerb::Create { name, blocks, logical, random, export: to, copy_of }) => {
+                let spec = VolumeSpec { name: &name, blocks, logical };
+                let made = next.create_volume(&map.geometry, spec, random, Origin::Runtime).map_err(table)?;
                 let made = made.id;
                 let copied = copy_of.map(|from| self.copy_source(from)).transpose()?;
                 if let Some((from, blocks)) = copied {
@@ -488,5 +489,14 @@ pub fn namespace(map: &ArrayMap, record: &VolumeRecord, volume: VolumeId, nsid: 
     let chunk_blocks = map.geometry.chunk_blocks();
     let stripe_blocks = chunk_blocks * u32::from(map.geometry.data_slots());
     let atomic_blocks = atomic_blocks(chunk_blocks);
-    Namespace { nsid, volume, blocks: record.blocks, identity, chunk_blocks, stripe_blocks, atomic_blocks }
+    Namespace {
+        nsid,
+        volume,
+        blocks: record.blocks,
+        logical: record.logical,
+        identity,
+        chunk_blocks,
+        stripe_blocks,
+        atomic_blocks,
+    }
 }

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 
 use base::BLOCK;
 use base::ids::{ShardId, VolumeId};
+use base::sector::SECTOR;
 use base::slab::Key;
 use base::time::{Span, Time};
 use nvme::entry::SubmissionEntry;
@@ -114,6 +115,8 @@ pub(super) struct Command {
     pub(super) cursor: Option<BufferId>,
     /// Bytes of incoming data that have come.
     pub(super) filled: usize,
+    /// They lie where they belong in their blocks.
+    pub(super) is_spread: bool,
     /// The R2T has gone out: only now may its data come.
     pub(super) asked: bool,
     /// All data asked for has come and is whole.
@@ -146,6 +149,7 @@ impl Command {
             of_data: 0,
             cursor: None,
             filled: 0,
+            is_spread: false,
             asked: false,
             intact: true,
             head: [0; HEAD_BYTES],
@@ -170,6 +174,7 @@ impl Command {
         self.arrived = arrived;
         self.cursor = None;
         self.filled = 0;
+        self.is_spread = false;
         self.asked = false;
         self.intact = true;
         self.head_bytes = 0;
@@ -186,6 +191,33 @@ impl Command {
         if self.filled.is_multiple_of(BLOCK) {
             self.cursor = self.cursor.and_then(|id| pool.next(id));
         }
+    }
+
+    /// Moves data that has come to its place in its blocks, if it does not begin with one; false if that takes a block more
+    /// than there is now. Data that lies well is not touched.
+    pub(super) fn spread(&mut self, pool: &mut impl Buffers) -> bool {
+        let lead = usize::from(self.io.margins.lead) * SECTOR;
+        let blocks = self.io.blocks as usize;
+        if lead == 0 || self.filled == 0 || self.is_spread {
+            return true;
+        }
+        if self.buffers.len() < blocks {
+            let Some(buffer) = pool.alloc() else { return false };
+            self.buffers.push(pool, buffer);
+        }
+        let mut carried = [0; BLOCK];
+        let mut at = self.buffers.first();
+        while let Some(buffer) = at {
+            let block = pool.bytes_mut(buffer);
+            let mut next = [0; BLOCK];
+            next[..lead].copy_from_slice(&block[BLOCK - lead..]);
+            block.copy_within(..BLOCK - lead, lead);
+            block[..lead].copy_from_slice(&carried[..lead]);
+            carried = next;
+            at = pool.next(buffer);
+        }
+        self.is_spread = true;
+        true
     }
 }
 
@@ -405,7 +437,9 @@ impl Connection {
         command.tail_bytes = 0;
         if digests.data {
             let sum = if command.page.is_empty() {
-                command.buffers.ids(pool).fold(0, |sum, id| pdu::digest_append(sum, pool.bytes(id)))
+                let (margins, count) = (command.io.margins, command.buffers.len());
+                let blocks = command.buffers.ids(pool).enumerate();
+                blocks.fold(0, |sum, (at, id)| pdu::digest_append(sum, &pool.bytes(id)[margins.within(at, count)]))
             } else {
                 pdu::digest(&command.page)
             };

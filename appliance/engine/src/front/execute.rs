@@ -4,17 +4,16 @@
 use base::BLOCK;
 use base::metrics::VolumeOp;
 use base::slab::Key;
-use nvme::dataset::DatasetRange;
 use nvme::status::Status;
 use nvmf::command::{DataPath, Fuse, IoAction};
-use nvmf::limits::MAX_DATASET_RANGE_BLOCKS;
+use nvmf::dataset::ranges_to_blocks;
 use nvmf::pdu;
 use nvmf::queue::SlotId;
 use ports::{BufferList, Buffers, Ports};
 
 use super::VolumeIo;
 use super::cause::Cause;
-use super::connection::{Command, Connection, ConnectionKey, Life, Out, Stage, Task};
+use super::connection::{Connection, ConnectionKey, Life, Out, Stage, Task};
 use super::hub::Hub;
 use crate::io::{IoDone, IoError, IoKind, IoRequest};
 
@@ -70,15 +69,17 @@ const fn kind_of(action: IoAction) -> IoKind {
     }
 }
 
-/// Whether no range of a Dataset Management is longer than DMRSL says.
-fn ranges_are_bounded(pool: &impl Buffers, command: &Command) -> bool {
-    let Some(buffer) = command.buffers.first() else { return true };
-    let ranges = pool.bytes(buffer).chunks_exact(DatasetRange::SIZE).take(command.io.blocks as usize);
-    let mut ranges = ranges.map(|bytes| DatasetRange::decode(bytes).expect("bytes for a range"));
-    ranges.all(|range| range.blocks <= MAX_DATASET_RANGE_BLOCKS)
-}
-
 impl Hub {
+    /// Judges the ranges of a discard, which have come.
+    fn judge_ranges(&self, pool: &mut impl Buffers, connection: &Connection, slot: SlotId) -> Result<(), Status> {
+        let command = &connection.commands[slot.index()];
+        let subsystem = connection.subsystem.map(|index| &self.exports.subsystems()[index]);
+        let namespace = subsystem.and_then(|subsystem| subsystem.namespace(command.entry.nsid));
+        let namespace = namespace.ok_or(Status::INVALID_NAMESPACE.do_not_retry())?;
+        let Some(buffer) = command.buffers.first() else { return Ok(()) };
+        ranges_to_blocks(pool.bytes_mut(buffer), command.io.blocks, namespace)
+    }
+
     /// Does what a command asks for: its capsule has come, and all data that was asked for.
     pub(super) fn act<P: Ports>(
         &mut self,
@@ -105,16 +106,21 @@ impl Hub {
                 connection.finish(ports);
             }
             Task::Admin if !unasked => self.admin(ports, connection, slot),
-            Task::Io
-                if command.io.action == IoAction::Deallocate && !unasked && !ranges_are_bounded(ports, command) =>
-            {
-                self.free_blocks(ports, connection, slot);
-                connection.reply(slot, Status::COMMAND_SIZE_LIMIT_EXCEEDED.do_not_retry(), 0);
-            }
             // What is acknowledged is durable, so that nothing is left to flush.
             Task::Io if command.io.action == IoAction::FlushAll => connection.reply(slot, Status::SUCCESS, 0),
             Task::Admin | Task::Io => {
-                let read = command.io.action == IoAction::Read && command.task == Task::Io;
+                let (action, is_io) = (command.io.action, command.task == Task::Io);
+                if is_io
+                    && action == IoAction::Deallocate
+                    && !unasked
+                    && let Err(status) = self.judge_ranges(ports, connection, slot)
+                {
+                    self.free_blocks(ports, connection, slot);
+                    connection.reply(slot, status, 0);
+                    return;
+                }
+                let command = &mut connection.commands[slot.index()];
+                let read = action == IoAction::Read && is_io;
                 command.stage = if unasked || read { Stage::NeedsBuffers } else { Stage::NeedsBegin };
                 if !connection.waiting.is_empty() || !self.advance(ports, io, key, connection, slot) {
                     connection.waiting.push_back(slot);
@@ -159,7 +165,10 @@ impl Hub {
         }
         if command.stage == Stage::NeedsBuffers {
             let bytes = if command.task == Task::Io { command.io.data_bytes } else { command.entry.data.length };
-            let blocks = (bytes as usize).div_ceil(BLOCK);
+            let blocks = match command.path {
+                DataPath::Asked => (bytes as usize).div_ceil(BLOCK),
+                _ => command.io.blocks as usize,
+            };
             let Some(list) = self.space.take_data(ports, blocks, connection.data_blocks) else { return false };
             command.cursor = list.first();
             command.buffers = list;
@@ -184,6 +193,9 @@ impl Hub {
             }
             command.of_reserve = false;
         }
+        if !command.spread(ports) {
+            return false;
+        }
         let kind = kind_of(command.io.action);
         let request = IoRequest {
             token: token(key, slot),
@@ -192,6 +204,7 @@ impl Hub {
             kind,
             lba: command.io.lba,
             blocks: command.io.blocks,
+            margins: command.io.margins,
             buffers: core::mem::take(&mut command.buffers),
         };
         if let Err(request) = io.begin(ports, request) {
@@ -224,7 +237,7 @@ impl Hub {
         let bytes = match command.io.action {
             // What it says is a number of ranges.
             IoAction::Deallocate => 0,
-            _ => u64::from(command.io.blocks) * BLOCK as u64,
+            _ => command.io.bytes(),
         };
         if let Some(volume) = self.metrics().volumes.get(command.io.volume.index()) {
             volume.record(op, bytes, self.now.since(command.arrived), done.result.is_ok());
@@ -247,7 +260,7 @@ impl Hub {
             }
             Ok(()) if command.io.action == IoAction::Read => {
                 let length = command.io.data_bytes as usize;
-                assert_eq!(command.buffers.len() * BLOCK, length, "a read brings all its blocks");
+                assert_eq!(command.buffers.len(), command.io.blocks as usize, "a read brings all its blocks");
                 connection.reply_data(ports, slot, length);
             }
             Ok(()) => connection.reply(slot, Status::SUCCESS, 0),

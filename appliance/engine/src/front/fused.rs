@@ -4,7 +4,7 @@
 
 use nvme::entry::{FUSE_FIRST, FUSE_SECOND};
 use nvme::status::Status;
-use nvmf::command::Fuse;
+use nvmf::command::{Fuse, IoCommand};
 use nvmf::queue::SlotId;
 use ports::Ports;
 
@@ -53,7 +53,8 @@ impl Connection {
 
     fn join(&mut self, first: SlotId, second: SlotId, task: Task) -> Task {
         let (one, other) = (self.command(first).io, self.command(second).io);
-        let same_blocks = (one.volume, one.lba, one.blocks) == (other.volume, other.lba, other.blocks);
+        let run = |io: IoCommand| (io.volume, io.lba, io.blocks, io.margins);
+        let same_blocks = run(one) == run(other);
         match task {
             Task::Io if same_blocks => {
                 self.command(first).partner = Some(second);
@@ -115,6 +116,9 @@ impl Hub {
                 return false;
             }
             command.of_reserve = false;
+            if !command.spread(ports) {
+                return false;
+            }
         }
         let mut buffers = core::mem::take(&mut connection.command(first).buffers);
         buffers.append(ports, core::mem::take(&mut connection.command(second).buffers));
@@ -126,6 +130,7 @@ impl Hub {
             kind: IoKind::CompareAndWrite,
             lba: command.lba,
             blocks: command.blocks,
+            margins: command.margins,
             buffers,
         };
         if let Err(request) = io.begin(ports, request) {

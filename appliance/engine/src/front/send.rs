@@ -1,7 +1,6 @@
 //! Sending: everything that a connection has queued goes out in as few gathered sends as possible, heads and tails from
 //! the commands, data from its blocks. A command ends here: when its reply has left, its blocks and its slot are free.
 
-use base::BLOCK;
 use nvmf::queue::SlotId;
 use ports::{Buffers, MAX_STREAM_PIECES, Piece, Ports, Segment, StreamError};
 
@@ -34,11 +33,13 @@ impl<'a, const N: usize> Pieces<'a, N> {
     }
 
     fn blocks(&mut self, pool: &impl Buffers, command: &Command) {
-        for buffer in command.buffers.ids(pool) {
-            let gone = self.skip.min(BLOCK);
+        let count = command.buffers.len();
+        for (at, buffer) in command.buffers.ids(pool).enumerate() {
+            let meant = command.io.margins.within(at, count);
+            let gone = self.skip.min(meant.len());
             self.skip -= gone;
-            let length = BLOCK - gone;
-            self.put(Piece::Segment(Segment { buffer, offset: gone as u16, length: length as u16 }), length);
+            let (offset, length) = (meant.start + gone, meant.len() - gone);
+            self.put(Piece::Segment(Segment { buffer, offset: offset as u16, length: length as u16 }), length);
         }
     }
 }

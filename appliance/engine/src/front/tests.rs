@@ -6,6 +6,7 @@ mod fake;
 mod fused;
 mod hostile;
 mod killed;
+mod sectors;
 mod volumes;
 
 use base::time::Span;

@@ -166,11 +166,13 @@ fn valid(subsystem: &Subsystem, nsid: u32) -> Result<Option<&Namespace>, Status>
 }
 
 fn namespace_page(namespace: &Namespace) -> IdentifyNamespace {
-    let zero_based = |blocks: u32| u16::try_from(blocks.saturating_sub(1)).unwrap_or(u16::MAX);
+    // All lengths are told in logical blocks.
+    let scale = namespace.logical.per_block();
+    let zero_based = |blocks: u32| u16::try_from((blocks * scale).saturating_sub(1)).unwrap_or(u16::MAX);
     IdentifyNamespace {
-        size_blocks: namespace.blocks,
-        capacity_blocks: namespace.blocks,
-        used_blocks: namespace.blocks,
+        size_blocks: namespace.logical_blocks(),
+        capacity_blocks: namespace.logical_blocks(),
+        used_blocks: namespace.logical_blocks(),
         features: NAMESPACE_ATOMICITY | NAMESPACE_OPTIMAL_IO,
         shared: 1,
         deallocate_features: DEALLOCATED_READS_ZERO,
@@ -181,7 +183,7 @@ fn namespace_page(namespace: &Namespace) -> IdentifyNamespace {
         atomic_boundary: zero_based(namespace.atomic_blocks),
         atomic_boundary_offset: 0,
         atomic_boundary_power_fail: zero_based(namespace.atomic_blocks),
-        optimal_boundary_blocks: u16::try_from(namespace.chunk_blocks).unwrap_or(0),
+        optimal_boundary_blocks: u16::try_from(namespace.chunk_blocks * scale).unwrap_or(0),
         capacity_bytes: u128::from(namespace.blocks) * BLOCK as u128,
         write_granularity: zero_based(namespace.chunk_blocks),
         write_alignment: zero_based(namespace.chunk_blocks),
@@ -190,7 +192,24 @@ fn namespace_page(namespace: &Namespace) -> IdentifyNamespace {
         optimal_write: zero_based(namespace.stripe_blocks),
         nguid: namespace.identity.nguid,
         eui64: namespace.identity.eui64,
-        format_0: BLOCK.trailing_zeros() << 16,
+        format_0: namespace.logical.bytes().trailing_zeros() << 16,
         ..IdentifyNamespace::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base::sector::LogicalBlock;
+
+    use super::*;
+    use crate::subsystem::tests::namespace;
+
+    #[test]
+    fn a_namespace_of_sectors_tells_all_lengths_in_them() {
+        let page = namespace_page(&Namespace { logical: LogicalBlock::Sector, ..namespace(1) });
+        assert_eq!((page.size_blocks, page.capacity_blocks, page.format_0), (8000, 8000, 9 << 16));
+        assert_eq!(page.capacity_bytes, 1000 * 4096);
+        assert_eq!((page.atomic_write_power_fail, page.atomic_boundary_power_fail), (127, 127));
+        assert_eq!((page.optimal_boundary_blocks, page.write_granularity, page.optimal_write), (128, 127, 383));
     }
 }

@@ -159,7 +159,7 @@ fn bounded(extents: Vec<ExtentRecord>, name: &str) -> Result<Vec<ExtentRecord>, 
 
 #[cfg(test)]
 mod tests {
-    use super::super::Origin;
+    use super::super::{Origin, VolumeSpec};
     use super::*;
     use crate::Level;
 
@@ -171,7 +171,12 @@ mod tests {
     fn with(sizes: &[u64]) -> Metadata {
         let mut metadata = Metadata::default();
         for (at, &blocks) in (1..).zip(sizes) {
-            let made = metadata.create_volume(&geometry(), &format!("v{at}"), blocks, [at, at << 32], Origin::Runtime);
+            let made = metadata.create_volume(
+                &geometry(),
+                VolumeSpec::new(&format!("v{at}"), blocks),
+                [at, at << 32],
+                Origin::Runtime,
+            );
             assert_eq!(made.map(|volume| u64::from(volume.id)), Ok(at));
         }
         metadata
@@ -214,7 +219,9 @@ mod tests {
             (metadata.find("v1"), metadata.free_blocks(&geometry()), metadata.cleaning_blocks()),
             (None, 0, 96 * 48)
         );
-        let refused = metadata.create_volume(&geometry(), "v1", 48, [9, 9], Origin::Runtime).map(|volume| volume.id);
+        let refused = metadata
+            .create_volume(&geometry(), VolumeSpec::new("v1", 48), [9, 9], Origin::Runtime)
+            .map(|volume| volume.id);
         let text = refused.expect_err("no space yet").to_string();
         assert!(text.ends_with("has 0 KiB free; 18 MiB of deleted volumes are being zeroed and will be"), "{text}");
         for change in [Metadata::cleaned(&mut metadata.clone(), 2), metadata.clone().rename_volume(1, "x")] {
@@ -227,11 +234,11 @@ mod tests {
             (VolumeState::Cleaning, 0, &metadata)
         );
         assert_eq!(metadata.cleaned(1), Ok(()));
-        let again = metadata.create_volume(&geometry(), "v1", 96 * 48, [9, 9], Origin::Runtime);
+        let again = metadata.create_volume(&geometry(), VolumeSpec::new("v1", 96 * 48), [9, 9], Origin::Runtime);
         assert_eq!(again.map(|volume| volume.id), Ok(3));
         // The number of the last volume is not given again either.
         assert_eq!((metadata.delete_volume(3), metadata.cleaned(3)), (Ok(()), Ok(())));
-        let last = metadata.create_volume(&geometry(), "v4", 1, [8, 9], Origin::Runtime);
+        let last = metadata.create_volume(&geometry(), VolumeSpec::new("v4", 1), [8, 9], Origin::Runtime);
         assert_eq!(last.map(|volume| volume.id), Ok(4));
     }
 
@@ -270,7 +277,12 @@ mod tests {
             match dice {
                 0..4 => drop(
                     metadata
-                        .create_volume(&geometry, &format!("v{step}"), size, [seed, step], Origin::Runtime)
+                        .create_volume(
+                            &geometry,
+                            VolumeSpec::new(&format!("v{step}"), size),
+                            [seed, step],
+                            Origin::Runtime,
+                        )
                         .cloned(),
                 ),
                 4..9 => drop(metadata.grow_volume(&geometry, id, size)),

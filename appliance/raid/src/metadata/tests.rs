@@ -13,7 +13,7 @@ fn geometry() -> Geometry {
 
 fn add(metadata: &mut Metadata, name: &str, blocks: u64) -> Result<VolumeRecord, MetadataError> {
     let random = [blocks, name.bytes().fold(7u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)))];
-    metadata.create_volume(&geometry(), name, blocks, random, Origin::Config).cloned()
+    metadata.create_volume(&geometry(), VolumeSpec::new(name, blocks), random, Origin::Config).cloned()
 }
 
 fn example() -> Metadata {
@@ -229,7 +229,12 @@ fn no_block_is_handed_out_twice() {
             taken.iter_mut().filter(|owner| **owner == Some(gone.id)).for_each(|owner| *owner = None);
         } else {
             let free = taken.iter().filter(|owner| owner.is_none()).count() as u64 * 48;
-            let made = metadata.create_volume(&geometry, &format!("v{step}"), size, [seed, step], Origin::Runtime);
+            let made = metadata.create_volume(
+                &geometry,
+                VolumeSpec::new(&format!("v{step}"), size),
+                [seed, step],
+                Origin::Runtime,
+            );
             assert_eq!(made.is_ok(), size.next_multiple_of(48) <= free, "step {step}");
             let Ok(volume) = made else { continue };
             let rows = volume.extents.iter().flat_map(|extent| extent.start / 48..(extent.start + extent.blocks) / 48);
@@ -253,8 +258,9 @@ fn what_an_operator_may_not_ask_for_changes_nothing() {
     assert_eq!(add(&mut metadata, "none", 0), Err(MetadataError::Empty("none".into())));
     assert_eq!(metadata, before);
     let twice = [1, 2];
-    assert!(metadata.create_volume(&geometry(), "a", 1, twice, Origin::Config).is_ok());
-    let taken = metadata.create_volume(&geometry(), "b", 1, twice, Origin::Config).map(|volume| volume.id);
+    assert!(metadata.create_volume(&geometry(), VolumeSpec::new("a", 1), twice, Origin::Config).is_ok());
+    let taken =
+        metadata.create_volume(&geometry(), VolumeSpec::new("b", 1), twice, Origin::Config).map(|volume| volume.id);
     assert_eq!(taken, Err(MetadataError::IdentityTaken("b".into())));
 }
 
@@ -264,7 +270,8 @@ fn a_full_table_refuses_and_still_fits_its_slot() {
     let mut metadata = Metadata::default();
     metadata.later.insert("hosts".into(), "x".repeat(200_000).into());
     let refusal = (0..1_000u64).find_map(|n| {
-        let made = metadata.create_volume(&geometry, &format!("volume-{n}"), 1, [n, n << 32], Origin::Config);
+        let made =
+            metadata.create_volume(&geometry, VolumeSpec::new(&format!("volume-{n}"), 1), [n, n << 32], Origin::Config);
         made.err()
     });
     assert!(matches!(refusal, Some(MetadataError::TooLarge { bytes }) if bytes > MAX_CONTENT_BYTES - DELETIONS_BYTES));

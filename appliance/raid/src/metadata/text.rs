@@ -15,6 +15,22 @@ pub(super) mod uuid {
     }
 }
 
+/// Its length in bytes.
+pub(super) mod logical {
+    use base::sector::LogicalBlock;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
+    pub(in super::super) fn serialize<S: Serializer>(logical: &LogicalBlock, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_u32(logical.bytes())
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<LogicalBlock, D::Error> {
+        let bytes = u32::deserialize(from)?;
+        LogicalBlock::of_bytes(bytes).ok_or_else(|| D::Error::custom("a logical block has 512 or 4096 bytes"))
+    }
+}
+
 /// 32 hexadecimal digits.
 pub(super) mod nguid {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};

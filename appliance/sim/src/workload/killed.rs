@@ -13,6 +13,12 @@ use crate::stamp::Version;
 const AGAIN: usize = 16;
 
 impl Workload {
+    /// Logical blocks of a request at most.
+    fn most_read(&self) -> u32 {
+        // One that begins within a block has parts of one more.
+        (MAX_REQUEST_BLOCKS - 1) * self.options.logical.per_block()
+    }
+
     /// Kills a host now and then, but not while all is being verified: what it has under way is lost to it. The
     /// association that the shards are told of.
     pub fn kill(&mut self, shards: u16) -> Option<Association> {
@@ -57,7 +63,7 @@ impl Workload {
                 if let Some(told) = &mut self.told {
                     told.refuse(lba, blocks, version);
                 }
-                if self.again.len() < AGAIN && (1..=MAX_REQUEST_BLOCKS).contains(&blocks) {
+                if self.again.len() < AGAIN && (1..=self.most_read()).contains(&blocks) {
                     self.again.push_back((lba, blocks));
                 }
             }

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use base::ids::VolumeId;
+use base::sector::LogicalBlock;
 use base::snapshot::Snapshot;
 use base::time::Span;
 use base::uuid::Uuid;
@@ -258,6 +259,7 @@ pub(super) fn exports(hosts: Hosts, generation: u64, nsids: &[u32]) -> Snapshot<
         nsid,
         volume: VolumeId(nsid - 1),
         blocks: BLOCKS,
+        logical: LogicalBlock::Block,
         identity: NamespaceIdentity { eui64: [1; 8], nguid: [2; 16], uuid: Uuid([3; 16]) },
         chunk_blocks: 16,
         atomic_blocks: 16,
@@ -271,6 +273,11 @@ pub(super) fn exports(hosts: Hosts, generation: u64, nsids: &[u32]) -> Snapshot<
         listeners: vec![0],
         namespaces: nsids.iter().map(namespace).collect(),
     };
+    exported(generation, subsystem)
+}
+
+/// A subsystem and the listener that it is reached by.
+pub(super) fn exported(generation: u64, subsystem: Subsystem) -> Snapshot<Exports> {
     let listener = Listener { address: "127.0.0.1:4420".parse().expect("an address"), port_id: 1 };
     Snapshot::new(Exports::new(generation, vec![subsystem], vec![listener]).expect("sound"))
 }

@@ -39,7 +39,8 @@ impl VolumeIo<FakePorts> for FakeIo {
 impl FakeIo {
     /// Ends the oldest request.
     pub(super) fn end_one(&mut self, ports: &mut FakePorts) -> Option<IoDone> {
-        let IoRequest { token, volume, kind, lba, blocks, mut buffers, .. } = self.requests.pop_front()?;
+        let IoRequest { token, volume, kind, lba, blocks, margins, mut buffers, .. } = self.requests.pop_front()?;
+        let meant = |at: usize| margins.within(at, blocks as usize);
         if let Some(error) = self.fails {
             buffers.free(ports);
             return Some(IoDone { token, result: Err(error), buffers: BufferList::EMPTY });
@@ -49,7 +50,9 @@ impl FakeIo {
             match kind {
                 IoKind::Read => *ports.bytes_mut(id) = *self.content.get(&place).unwrap_or(&[0; BLOCK]),
                 IoKind::Write => {
-                    self.content.insert(place, *ports.bytes(id));
+                    let meant = meant(index as usize);
+                    let block = self.content.entry(place).or_insert([0; BLOCK]);
+                    block[meant.clone()].copy_from_slice(&ports.bytes(id)[meant]);
                 }
                 IoKind::Compare | IoKind::CompareAndWrite => {}
                 IoKind::Deallocate => {
@@ -68,20 +71,24 @@ impl FakeIo {
             let ids: Vec<_> = buffers.ids(ports).collect();
             let place = |at: usize| (volume, Lba(lba.0 + at as u64));
             let (told, new) = ids.split_at(blocks as usize);
-            let same =
-                |(at, id): (usize, &BufferId)| self.content.get(&place(at)).unwrap_or(&[0; BLOCK]) == ports.bytes(*id);
+            let same = |(at, id): (usize, &BufferId)| {
+                let stored = self.content.get(&place(at)).unwrap_or(&[0; BLOCK]);
+                stored[meant(at)] == ports.bytes(*id)[meant(at)]
+            };
             if !told.iter().enumerate().all(same) {
                 buffers.free(ports);
                 let result = Err(IoError::Miscompare);
                 return Some(IoDone { token, result, buffers: BufferList::EMPTY });
             }
             for (at, &id) in new.iter().enumerate() {
-                self.content.insert(place(at), *ports.bytes(id));
+                let block = self.content.entry(place(at)).or_insert([0; BLOCK]);
+                block[meant(at)].copy_from_slice(&ports.bytes(id)[meant(at)]);
             }
         }
         if kind == IoKind::WriteZeroes {
             for index in 0..u64::from(blocks) {
-                self.content.insert((volume, Lba(lba.0 + index)), [0; BLOCK]);
+                let block = self.content.entry((volume, Lba(lba.0 + index))).or_insert([0; BLOCK]);
+                block[meant(index as usize)].fill(0);
             }
         }
         if kind != IoKind::Read {
