@@ -4,6 +4,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`schema`] | what a configuration may say: plain structures, from which the JSON Schema is made |
+//! | [`schedule`] | when something is done by itself |
 //! | [`values`] | texts with a meaning: sizes, times, names, addresses, NQNs |
 //! | [`limits`] | every bound that the checks use |
 //! | [`problem`] | what is wrong, where, and what was expected |
@@ -28,6 +29,7 @@ mod check;
 pub mod export;
 pub mod limits;
 pub mod problem;
+pub mod schedule;
 pub mod schema;
 mod shape;
 mod tree;
@@ -35,6 +37,7 @@ pub mod values;
 
 pub use export::{json_schema, reference};
 pub use problem::{Problem, Severity};
+pub use schedule::Schedule;
 pub use schema::*;
 pub use values::{Name, Nqn, Percent, Size, SocketAddress, TimeSpan, VolumePath};
 

@@ -2,6 +2,7 @@
 //! from these structures: the comments here are what operators read.
 
 mod defaults;
+mod scrub;
 
 use core::fmt;
 use std::borrow::Cow;
@@ -13,6 +14,7 @@ use serde::de::value::StrDeserializer;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub(crate) use defaults::*;
+pub use scrub::{Repair, Scrub};
 
 use crate::values::{Name, Nqn, Percent, Size, SocketAddress, TimeSpan, VolumePath};
 
@@ -251,6 +253,9 @@ pub struct Array {
     /// How a member that takes the place of another is filled.
     #[serde(default)]
     pub rebuild: Rebuild,
+    /// How all that the members hold is read and compared now and then.
+    #[serde(default)]
+    pub scrub: Scrub,
     /// What hosts see, carved from the array.
     #[schemars(length(min = 1))]
     pub volumes: Vec<Volume>,

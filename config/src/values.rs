@@ -10,6 +10,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::limits::{MAX_NAME_BYTES, MAX_NQN_BYTES};
+use crate::schedule::Schedule;
 
 /// A text that stands for something.
 pub(crate) trait Meaning: Sized {
@@ -62,7 +63,7 @@ macro_rules! meanings {
     };
 }
 
-meanings! { Size TimeSpan Percent Name VolumePath Nqn SocketAddress }
+meanings! { Size TimeSpan Percent Name VolumePath Nqn SocketAddress Schedule }
 
 /// A number of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -297,11 +298,11 @@ fn write_with_unit(value: u64, units: &[(&str, u64)], f: &mut fmt::Formatter<'_>
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// Good texts come back as they were; bad ones are refused; the pattern admits every good one.
-    fn examples<T: Meaning + fmt::Display>(good: &[&str], bad: &[&str]) {
+    pub(crate) fn examples<T: Meaning + fmt::Display>(good: &[&str], bad: &[&str]) {
         let schema = serde_json::json!({ "pattern": T::PATTERN });
         let pattern = jsonschema::draft7::new(&schema).unwrap();
         for text in good {

@@ -261,10 +261,35 @@ pub struct ArrayMetrics {
     pub rebuilt_blocks: Counter,
     /// Blocks of the member that is being rebuilt which are not current yet. Shard 0 knows it.
     pub rebuild_left_blocks: Gauge,
+    /// What scrubs found.
+    pub scrub: ScrubMetrics,
+    /// 1 while a scrub goes on, else 0. Shard 0 knows it.
+    pub scrubbing: Gauge,
+    /// Blocks of each member that a scrub has yet to see. Shard 0 knows it.
+    pub scrub_left_blocks: Gauge,
     /// Log copies that take no part. Of several shards the highest counts.
     pub log_copies_missing: Gauge,
     /// 1 while writes are refused, else 0. Of several shards the highest counts.
     pub read_only: Gauge,
+}
+
+/// What scrubs did and found.
+#[derive(Debug, Default)]
+pub struct ScrubMetrics {
+    /// Blocks read, of all members.
+    pub read_blocks: Counter,
+    /// Stripes whose blocks did not agree.
+    pub mismatched_stripes: Counter,
+    /// Blocks of those that were found to be wrong.
+    pub located_blocks: Counter,
+    /// Those of which nobody can tell what is wrong.
+    pub unlocated_stripes: Counter,
+    /// Blocks that could not be read.
+    pub unreadable_blocks: Counter,
+    /// Blocks that were written anew and are right since.
+    pub repaired_blocks: Counter,
+    /// Blocks that were written anew in vain.
+    pub unrepaired_blocks: Counter,
 }
 
 impl ArrayMetrics {

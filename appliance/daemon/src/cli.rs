@@ -1,5 +1,7 @@
 //! The command line. It says what can be asked for, and nothing of how it is done.
 
+mod array;
+
 use std::path::PathBuf;
 
 use base::sector::LogicalBlock;
@@ -8,6 +10,7 @@ use config::{Size, TimeSpan};
 
 use crate::connections::{End, SortKey};
 use crate::events::{self, Severity};
+pub use array::{ArrayCommand, RebuildAction, RepairChoice, ScrubAction};
 
 /// A storage appliance: RAID with a write log, served over NVMe/TCP, from one YAML file.
 #[derive(Debug, Parser)]
@@ -55,31 +58,6 @@ pub enum Command {
     Events(EventsOptions),
     /// Print the version.
     Version,
-}
-
-/// What can be done with arrays.
-#[derive(Debug, Subcommand)]
-pub enum ArrayCommand {
-    /// Let the rebuild of a member wait, or go on.
-    Rebuild {
-        /// The array.
-        name: String,
-        /// What to do.
-        #[arg(value_enum)]
-        action: RebuildAction,
-        /// Whom to ask.
-        #[command(flatten)]
-        server: Server,
-    },
-}
-
-/// What a rebuild may be told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum RebuildAction {
-    /// Wait.
-    Pause,
-    /// Go on.
-    Resume,
 }
 
 /// What can be done with logs.

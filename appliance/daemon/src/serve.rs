@@ -18,6 +18,8 @@ mod new_files;
 mod news;
 mod report;
 mod sandbox;
+mod scrub_news;
+mod scrubs;
 mod sealing;
 mod shards;
 mod volumes;
@@ -62,6 +64,7 @@ pub(crate) use methods::Listed;
 use new_files::NewFiles;
 use report::Reporter;
 use sandbox::Others;
+use scrubs::Schedules;
 use shards::Shards;
 pub(crate) use volumes::Listed as Volumes;
 
@@ -186,7 +189,8 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
     sealing::note();
     greet(&config, &addresses, plane.metrics_address(), socket.as_deref());
 
-    let stopped = wait(&mut runtime, &late, &events, Duration::from_nanos(options.stop_limit.0.0));
+    let mut schedules = Schedules::new(&config);
+    let stopped = wait(&mut runtime, &late, &events, &mut schedules, Duration::from_nanos(options.stop_limit.0.0));
     let stopped = match stopped {
         Ok(()) => stop(runtime, plane),
         Err(error) => {
@@ -459,10 +463,12 @@ fn wait(
     runtime: &mut Runtime<Message, Shard>,
     late: &Late,
     events: &Events,
+    schedules: &mut Schedules,
     limit: Duration,
 ) -> Result<(), ServeError> {
     let stops = || late.1.stops.load(Ordering::Acquire);
     while stops() == 0 && runtime.is_running() {
+        late.0.get().into_iter().for_each(|running| schedules.look(&running.reporter));
         std::thread::sleep(LOOK);
     }
     late.1.ready.store(false, Ordering::Release);

@@ -122,6 +122,9 @@ pub struct ArrayStatus {
     /// The member that is being rebuilt, if one is.
     #[serde(default)]
     pub rebuild: Option<RebuildStatus>,
+    /// The last scrub, if there was one.
+    #[serde(default)]
+    pub scrub: Option<ScrubStatus>,
     /// Slots whose members are much slower than the others.
     #[serde(default)]
     pub slow_members: Vec<u8>,
@@ -144,6 +147,62 @@ pub struct RebuildStatus {
     pub seconds_left: Option<u64>,
     /// Whether it was told to wait.
     pub paused: bool,
+}
+
+/// The last scrub of an array, be it under way or over.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ScrubStatus {
+    /// `running`, `waiting` (for a rebuild, or for members to compare with), `paused`, `ended` or `stopped`.
+    pub state: String,
+    /// What is done about blocks that are wrong: `none`, `located` or `parity`.
+    pub repair: String,
+    /// When it began, in seconds since 1970.
+    pub began: u64,
+    /// How much of each member was seen.
+    pub done_bytes: u64,
+    /// How much it is in all.
+    pub bytes: u64,
+    /// How fast it goes, on average since it began or the process was started.
+    pub bytes_per_second: u64,
+    /// How long it will take at that rate, if it has one.
+    pub seconds_left: Option<u64>,
+    /// Stripes whose blocks did not agree.
+    pub mismatched_stripes: u64,
+    /// Blocks of them that were found to be wrong.
+    pub located_blocks: u64,
+    /// Those of which nobody can tell what is wrong.
+    pub unlocated_stripes: u64,
+    /// Blocks that their members could not read.
+    pub unreadable_blocks: u64,
+    /// Blocks that were written anew and are right since.
+    pub repaired_blocks: u64,
+    /// Blocks that were written anew in vain.
+    pub unrepaired_blocks: u64,
+    /// Stripes that could not be looked at.
+    pub skipped_stripes: u64,
+}
+
+impl ScrubStatus {
+    /// How far it is, for people.
+    pub(crate) fn done(&self) -> String {
+        let percent = 100 * u128::from(self.done_bytes) / u128::from(self.bytes.max(1));
+        format!("{} of {} ({percent}%)", size(self.done_bytes), size(self.bytes))
+    }
+
+    /// What it found, for people.
+    pub(crate) fn found(&self) -> String {
+        let counts = [
+            (self.mismatched_stripes, "stripes that do not agree"),
+            (self.located_blocks, "blocks located"),
+            (self.unlocated_stripes, "stripes not located"),
+            (self.unreadable_blocks, "blocks unreadable"),
+            (self.repaired_blocks, "blocks repaired"),
+            (self.unrepaired_blocks, "blocks repaired in vain"),
+            (self.skipped_stripes, "stripes not looked at"),
+        ];
+        let said: Vec<_> = counts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+        if said.is_empty() { "nothing wrong".to_owned() } else { said.join(", ") }
+    }
 }
 
 /// The log of an array.
@@ -316,6 +375,12 @@ impl Status {
             row([&a.name, &rebuild.member, &done, &format!("{}/s", size(rebuild.bytes_per_second)), &left])
         });
         out += &table("Rebuilds", &["array", "member", "done", "rate", "left"], rebuilds);
+        let scrubs = self.arrays.iter().filter_map(|a| a.scrub.as_ref().map(|scrub| (a, scrub)));
+        let scrubs = scrubs.map(|(a, scrub)| {
+            let left = scrub.seconds_left.map_or_else(|| "-".to_owned(), |seconds| duration(seconds as f64));
+            row([&a.name, &scrub.state, &scrub.repair, &scrub.done(), &left, &scrub.found()])
+        });
+        out += &table("Scrubs", &["array", "state", "repair", "done", "left", "found"], scrubs);
         let logs = self.arrays.iter().filter_map(|a| a.log.as_ref().map(|log| (a, log))).map(|(a, log)| {
             let percent = 100 * u128::from(log.used_bytes) / u128::from(log.capacity_bytes.max(1));
             let used = format!("{} of {} ({percent}%)", size(log.used_bytes), size(log.capacity_bytes));

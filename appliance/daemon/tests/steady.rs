@@ -135,7 +135,8 @@ fn appliance(
         cache_blocks: 2048,
         settings: DestageSettings { age: Span::from_millis(50), ..DestageSettings::default() },
         drives: DriveSettings::default(),
-        rebuild: engine::coordinator::RebuildSettings::default(),
+        rebuild: engine::coordinator::RoundSettings::default(),
+        scrub: engine::coordinator::ScrubSettings::default(),
     };
     handles[..missing].fill_with(|| None);
     let mut booted = assemble(&mut handles, &options, &mut entropy).expect("an array");

@@ -6,10 +6,10 @@ use base::ids::{ArrayId, DeviceId, Slot, StripeId, VolumeId};
 use base::sector::LogicalBlock;
 use base::time::Span;
 use ports::DeviceError;
-use raid::MetadataError;
+use raid::{MetadataError, Repair, ScrubRecord};
 use thiserror::Error;
 
-use crate::array::MemberErrors;
+use crate::array::{Found, MemberErrors};
 use crate::coordinator::Spare;
 use crate::map::Service;
 
@@ -64,6 +64,13 @@ pub enum Verb {
         /// The copy that it replaces, if any: that one goes in the same step.
         instead: Option<u8>,
     },
+    /// Read and compare everything.
+    Scrub {
+        /// Whose.
+        array: ArrayId,
+        /// What is asked.
+        verb: ScrubVerb,
+    },
     /// Use a log copy no longer.
     FailCopy {
         /// Whose.
@@ -78,6 +85,26 @@ pub enum Verb {
         /// What is asked.
         verb: VolumeVerb,
     },
+}
+
+/// What can be asked of scrubs. There is one at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScrubVerb {
+    /// Begin one, from the beginning.
+    Start {
+        /// What is done about blocks that are wrong; none is what the array's settings say.
+        repair: Option<Repair>,
+        /// Bytes of each member a second at most; none is what the array's settings say.
+        rate: Option<u64>,
+        /// What time it is, in seconds since 1970.
+        at: u64,
+    },
+    /// Let it wait.
+    Pause,
+    /// Let it go on.
+    Resume,
+    /// End it where it is.
+    Stop,
 }
 
 /// Where hosts are to find a volume.
@@ -228,6 +255,15 @@ pub enum Refusal {
     /// The drive does not do what it should.
     #[error("it failed while it was being prepared, and is not used")]
     DriveFailed,
+    /// There is no redundancy.
+    #[error("its level has no redundancy: there is nothing to compare with")]
+    NothingToCompare,
+    /// One at a time.
+    #[error("a scrub is under way: stop it first")]
+    ScrubUnderWay,
+    /// There is none.
+    #[error("no scrub is under way")]
+    NoScrub,
     /// The appliance is stopping.
     #[error("the appliance is stopping")]
     Stopping,
@@ -379,6 +415,31 @@ pub enum Event {
         array: ArrayId,
         /// Which.
         slot: Slot,
+    },
+    /// All that an array's members hold is read and compared from here on.
+    ScrubBegan {
+        /// Whose.
+        array: ArrayId,
+        /// What is done about blocks that are wrong.
+        repair: Repair,
+        /// Stripes below this were seen already.
+        position: StripeId,
+    },
+    /// Blocks of a zone do not agree, or cannot be read.
+    ScrubFound {
+        /// Whose.
+        array: ArrayId,
+        /// What was found.
+        found: Box<Found>,
+        /// Whether that is the last zone of which it is told, since there were too many.
+        last: bool,
+    },
+    /// Everything was seen, or it was told to stop.
+    ScrubEnded {
+        /// Whose.
+        array: ArrayId,
+        /// How it ended.
+        record: ScrubRecord,
     },
     /// News were lost, because nobody took them in time.
     Lost {

@@ -71,6 +71,12 @@ pub const ZONES_AT_A_SHARD: usize = 2;
 /// Blocks of a new log copy that are erased in one step.
 pub const ERASE_BLOCKS: u64 = 1024;
 
+/// Runs of stripes that a scrub names of one zone.
+pub const FOUND_PLACES: usize = 8;
+
+/// Zones with mistakes of which one scrub tells, each by itself; of the others only the sums are told.
+pub const FOUND_ZONES: u32 = 100;
+
 /// Stripes under destage on one shard and array.
 pub const MAX_DESTAGES: usize = 256;
 

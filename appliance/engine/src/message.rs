@@ -9,7 +9,7 @@ use base::snapshot::Snapshot;
 use base::time::{Span, Time};
 use ports::{BufferList, DeviceError};
 
-use crate::array::{MemberErrors, Order};
+use crate::array::{Found, MemberErrors, Order};
 use crate::command::{Answer, Command, Event};
 use crate::fence::Association;
 use crate::front::{Cause, FrontMessage};
@@ -183,6 +183,8 @@ pub enum Message {
         run: u32,
         /// Which.
         zone: ZoneId,
+        /// What a scrub found there, if anything.
+        found: Option<Box<Found>>,
     },
     /// From the coordinator: an array's new epoch, durable.
     Map(Snapshot<ArrayMap>),

@@ -462,6 +462,7 @@ impl Shard {
                 rebuilding_members: (0u8..map.members.len() as u8).filter(|&at| map.is_rebuilding(Slot(at))).collect(),
                 rebuild: self.coordinator.as_ref().and_then(|coordinator| coordinator.rebuild_status(map.id, now)),
                 attach: self.coordinator.as_ref().and_then(|coordinator| coordinator.attach_status(map.id)),
+                scrub: self.coordinator.as_ref().and_then(|coordinator| coordinator.scrub_status(map.id, now)),
                 spares: self.coordinator.as_ref().map_or_else(Vec::new, |coordinator| coordinator.spares(map.id)),
                 missing_members: absent(map.members.iter().map(Option::is_some).collect()),
                 slow_members: array.slow_members(),
@@ -496,6 +497,10 @@ impl Shard {
                 metrics.rebuilding.set(u64::from(rebuild.is_some()));
                 let left = rebuild.map_or(0, |rebuild| rebuild.bytes - rebuild.done_bytes);
                 metrics.rebuild_left_blocks.set(left / base::BLOCK as u64);
+                let scrub = coordinator.scrub_status(map.id, Time(0)).filter(|scrub| scrub.state == "running");
+                metrics.scrubbing.set(u64::from(scrub.is_some()));
+                let left = scrub.map_or(0, |scrub| scrub.bytes - scrub.done_bytes);
+                metrics.scrub_left_blocks.set(left / base::BLOCK as u64);
             }
             metrics.degraded.set(u64::from(missing > 0));
             metrics.log_copies_missing.set(map.missing_copies().count() as u64);

@@ -67,6 +67,8 @@ pub struct ArrayStatus {
     pub rebuild: Option<RebuildStatus>,
     /// The device that is becoming a copy of the log, if one is. Shard 0 knows it.
     pub attach: Option<AttachStatus>,
+    /// The last scrub, if there was one. Shard 0 knows it.
+    pub scrub: Option<ScrubStatus>,
     /// Slots without a member.
     pub missing_members: Vec<u8>,
     /// Slots whose members are much slower than the others.
@@ -108,6 +110,39 @@ pub struct AttachStatus {
     pub blocks: u64,
     /// Shards with lanes that need more of the log than it has.
     pub shards_behind: u16,
+}
+
+/// The last scrub, be it under way or over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct ScrubStatus {
+    /// `running`, `waiting` (for a rebuild, or for members to compare with), `paused`, `ended` or `stopped`.
+    pub state: &'static str,
+    /// What is done about blocks that are wrong: `none`, `located` or `parity`.
+    pub repair: &'static str,
+    /// When it began, in seconds since 1970.
+    pub began: u64,
+    /// How much of each member was seen.
+    pub done_bytes: u64,
+    /// How much it is in all.
+    pub bytes: u64,
+    /// How fast it went, on average, since it began or the process was started.
+    pub bytes_a_second: u64,
+    /// How long it will take at that rate, if it has one.
+    pub seconds_left: Option<u64>,
+    /// Stripes whose blocks did not agree.
+    pub mismatched_stripes: u64,
+    /// Blocks of them that were found to be wrong.
+    pub located_blocks: u64,
+    /// Those of which nobody can tell what is wrong.
+    pub unlocated_stripes: u64,
+    /// Blocks that their members could not read.
+    pub unreadable_blocks: u64,
+    /// Blocks that were written anew and are right since.
+    pub repaired_blocks: u64,
+    /// Blocks that were written anew in vain.
+    pub unrepaired_blocks: u64,
+    /// Stripes that could not be looked at.
+    pub skipped_stripes: u64,
 }
 
 /// A connection.

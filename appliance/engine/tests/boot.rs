@@ -10,7 +10,7 @@ use base::sector::LogicalBlock;
 use base::{BLOCK, Block, ZERO_BLOCK};
 use engine::array::DestageSettings;
 use engine::boot::{AssembleOptions, BootError, BootedArray, CreateArray, CreateVolume, assemble, create_array};
-use engine::coordinator::RebuildSettings;
+use engine::coordinator::RoundSettings;
 use engine::drives::DriveSettings;
 use journal::{
     Entry, LogLayout, LogMode, LogSuperblock, RecordHeader, RecordKind, format_lane, payload_crc, seal_record,
@@ -160,7 +160,8 @@ fn start(devices: &mut Devices, volumes: &[&str]) -> Result<BootedArray, BootErr
         cache_blocks: 64,
         settings: DestageSettings::default(),
         drives: DriveSettings::default(),
-        rebuild: RebuildSettings::default(),
+        rebuild: RoundSettings::default(),
+        scrub: engine::coordinator::ScrubSettings::default(),
     };
     assemble(devices, &options, &mut entropy())
 }

@@ -245,6 +245,7 @@ impl Assembly {
                 superblock.epoch = truth.epoch;
                 superblock.members.clone_from(&truth.members);
                 superblock.copies.clone_from(&truth.copies);
+                superblock.scrub = truth.scrub;
                 superblock.update += 1;
             }
             superblock
@@ -370,7 +371,7 @@ fn differs(assembly: &Assembly, own: &[&Candidate], logs: &[LogCandidate]) -> bo
     let member_differs = |candidate: &&Candidate| {
         let said = &candidate.superblock;
         if is_used(candidate.device) {
-            said.epoch != truth.epoch || said.members != truth.members || said.copies != truth.copies
+            said.epoch != truth.epoch || said.tables() != truth.tables()
         } else {
             said.epoch >= truth.epoch
         }

@@ -160,6 +160,17 @@ impl Geometry {
         }
     }
 
+    /// Whether anything can be compared with anything while these members (a bit mask) are gone.
+    pub const fn compares(&self, missing: u32) -> bool {
+        let there = self.all_members() & !missing;
+        match self.level {
+            Level::Raid0 => false,
+            Level::Raid4 | Level::Raid5 | Level::Raid6 => there.count_ones() > self.fewest_members() as u32,
+            Level::Raid1 => there.count_ones() > 1,
+            Level::Raid10 => there & there >> 1 & 0x5555_5555 != 0,
+        }
+    }
+
     /// The fewest members that can hold everything there is: more are never lost within what the level bears.
     pub const fn fewest_members(&self) -> u8 {
         match self.level {

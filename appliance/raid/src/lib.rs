@@ -7,6 +7,7 @@
 //! | [`geometry`] | members, chunks, stripes, zones: where blocks lie |
 //! | [`recipe`](mod@recipe) | how a block is had from those members that are there |
 //! | [`plan`] | what to read, to compute and to write for a stripe |
+//! | [`scrub`] | what an array remembers of its last scrub |
 //! | [`superblock`] | what each member says of itself and of the array |
 //! | [`layout`] | the regions of a member |
 //! | [`assemble`](mod@assemble) | from superblocks found anywhere to an array, or to a clear refusal |
@@ -34,6 +35,7 @@ pub mod level;
 pub mod metadata;
 pub mod plan;
 pub mod recipe;
+pub mod scrub;
 pub mod signature;
 pub mod superblock;
 pub mod zone_bits;
@@ -48,6 +50,7 @@ pub use metadata::{
 };
 pub use plan::{DestageKind, DestagePlan, ReadPlan, plan_destage, plan_read};
 pub use recipe::{Lost, Recipe, Term, recipe, weight};
+pub use scrub::{Repair, ScrubCounts, ScrubRecord, ScrubState};
 pub use signature::{Signature, foreign_signature};
 pub use superblock::{CopyEntry, MemberEntry, State, Superblock, SuperblockError, Tables, superblock_block};
 pub use zone_bits::ZoneBits;

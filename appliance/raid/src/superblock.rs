@@ -14,6 +14,7 @@ use thiserror::Error;
 use crate::geometry::{Geometry, GeometryError};
 use crate::layout::{LayoutError, MemberLayout, Region, SUPERBLOCK_START};
 use crate::level::{Level, MAX_MEMBERS};
+use crate::scrub::{FEATURE_SCRUB, SCRUB_BYTES, ScrubRecord};
 
 /// What the block begins with.
 pub const MAGIC: [u8; 8] = *b"BRINDLEM";
@@ -55,10 +56,12 @@ const OPTIONAL_REGIONS: usize = 1;
 const MAX_REGIONS: usize = 16;
 const MEMBERS_AT: usize = 1024;
 const MEMBER_BYTES: usize = 32;
+const SCRUB_AT: usize = 2048;
 
 const _: () = assert!(COPIES_AT + MAX_COPIES * COPY_BYTES <= REGIONS_AT);
 const _: () = assert!(REGIONS_AT + MAX_REGIONS * REGION_BYTES <= MEMBERS_AT);
-const _: () = assert!(MEMBERS_AT + MAX_MEMBERS as usize * MEMBER_BYTES <= base::BLOCK);
+const _: () = assert!(MEMBERS_AT + MAX_MEMBERS as usize * MEMBER_BYTES <= SCRUB_AT);
+const _: () = assert!(SCRUB_AT + SCRUB_BYTES <= base::BLOCK);
 
 /// The place is free.
 const REGION_NONE: u16 = 0;
@@ -111,13 +114,15 @@ impl CopyEntry {
     }
 }
 
-/// Who takes part: the tables that all superblocks of an array have alike.
+/// What all superblocks of an array have alike: who takes part, and what else they remember together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tables {
     /// All members by slot.
     pub members: Vec<MemberEntry>,
     /// All log copies.
     pub copies: Vec<CopyEntry>,
+    /// The last scrub, if there was one.
+    pub scrub: Option<ScrubRecord>,
 }
 
 impl Tables {
@@ -166,7 +171,7 @@ impl Tables {
 /// A member superblock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Superblock {
-    /// Compatible features, kept as they are.
+    /// Compatible features that this program does not know, kept as they are.
     pub compatible: u64,
     /// The array.
     pub array: Uuid,
@@ -188,6 +193,8 @@ pub struct Superblock {
     pub members: Vec<MemberEntry>,
     /// All log copies.
     pub copies: Vec<CopyEntry>,
+    /// The last scrub, if there was one.
+    pub scrub: Option<ScrubRecord>,
     /// Where things lie on this member.
     pub layout: MemberLayout,
     /// Regions of kinds that this program does not know, kept as they are.
@@ -259,7 +266,7 @@ impl Superblock {
 
     /// Who takes part, as this superblock says.
     pub fn tables(&self) -> Tables {
-        Tables { members: self.members.clone(), copies: self.copies.clone() }
+        Tables { members: self.members.clone(), copies: self.copies.clone(), scrub: self.scrub }
     }
 
     /// Raises the epoch and says from then on what the tables say; the next update is due.
@@ -267,6 +274,7 @@ impl Superblock {
         assert!(epoch > self.epoch, "epochs only grow");
         self.members.clone_from(&tables.members);
         self.copies.clone_from(&tables.copies);
+        self.scrub = tables.scrub;
         self.epoch = epoch;
         self.update += 1;
     }
@@ -297,7 +305,8 @@ impl Superblock {
         out.fill(0);
         let mut to = Writer::new(out);
         to.bytes(&MAGIC).u32_le(0).u16_le(VERSION).u16_le(0);
-        to.u64_le(self.compatible).u64_le(self.incompatible()).bytes(&self.array.0);
+        let compatible = self.compatible & !FEATURE_SCRUB | if self.scrub.is_some() { FEATURE_SCRUB } else { 0 };
+        to.u64_le(compatible).u64_le(self.incompatible()).bytes(&self.array.0);
         to.u8(self.slot).u8(self.geometry.level().code()).u8(self.geometry.members()).u8(self.copies.len() as u8);
         to.u32_le(self.geometry.chunk_blocks()).u64_le(self.geometry.stripes());
         to.u64_le(self.epoch).u64_le(self.update).u32_le(self.geometry_epoch).u32_le(0);
@@ -320,6 +329,9 @@ impl Superblock {
         to.pad_to(MEMBERS_AT);
         for member in &self.members {
             entry(&mut to, member.uuid, member.state, false);
+        }
+        if let Some(scrub) = &self.scrub {
+            scrub.encode(to.pad_to(SCRUB_AT));
         }
         let crc = crc_of(out);
         out[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
@@ -392,8 +404,13 @@ impl Superblock {
             }
             members.push(MemberEntry { uuid, state });
         }
+        // Who wrote it last may have kept the feature's number and not have known the record.
+        let scrub = match compatible & FEATURE_SCRUB {
+            0 => None,
+            _ => ScrubRecord::decode(&block[SCRUB_AT..SCRUB_AT + SCRUB_BYTES], stripes, geometry.zone_stripes())?,
+        };
         let superblock = Self {
-            compatible,
+            compatible: compatible & !FEATURE_SCRUB,
             array,
             name,
             slot,
@@ -404,6 +421,7 @@ impl Superblock {
             log_generation,
             members,
             copies,
+            scrub,
             layout,
             later_regions,
             controller_ids,

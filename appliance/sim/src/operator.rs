@@ -6,6 +6,8 @@
 
 use base::ids::{DeviceId, Slot};
 
+use engine::command::ScrubVerb;
+
 use crate::random::Random;
 
 /// How an array is, as the appliance itself says.
@@ -60,6 +62,8 @@ pub enum Order {
         /// The copy that it replaces.
         instead: Option<u8>,
     },
+    /// Something about scrubs.
+    Scrub(ScrubVerb),
 }
 
 /// What is done.

@@ -96,6 +96,7 @@ impl Subject for Production {
             settings: settings(scenario),
             drives: DriveSettings { max_read_errors: scenario.max_read_errors, ..DriveSettings::default() },
             rebuild: scenario.rebuild,
+            scrub: scenario.scrub,
         };
         let mut booted = assemble(devices, &options, &mut || random.bits()).map_err(|error| error.to_string())?;
         for device in scenario.spare_devices() {
@@ -197,6 +198,7 @@ impl Subject for Production {
             Order::Fail(slot) => Verb::FailMember { array, slot },
             Order::Add(device) => Verb::AddSpare { array, spare: spare(device) },
             Order::Replace(slot, device) => Verb::Replace { array, slot, spare: spare(device) },
+            Order::Scrub(verb) => Verb::Scrub { array, verb },
             Order::Pause(paused) => Verb::PauseRebuild { array, paused },
             Order::AttachCopy { device, instead } => {
                 let device = Spare { device, blocks: scenario.log_blocks(), uuid };

@@ -10,7 +10,7 @@ use base::ids::{DeviceId, Lba};
 use base::sector::LogicalBlock;
 use base::time::Span;
 use engine::array::Limits;
-use engine::coordinator::RebuildSettings;
+use engine::coordinator::{RoundSettings, ScrubSettings};
 use engine::limits::atomic_blocks;
 use engine::map::OnLogLoss;
 use raid::Level;
@@ -117,7 +117,9 @@ pub struct Scenario {
     /// Whether somebody looks after the log's devices, and how.
     pub log_keeping: Option<Keeping>,
     /// How members are rebuilt.
-    pub rebuild: RebuildSettings,
+    pub rebuild: RoundSettings,
+    /// How it is scrubbed, if it is.
+    pub scrub: ScrubSettings,
     /// Whether somebody looks after the drives, for good and ill.
     pub operated: bool,
     /// At the end, wait until the array is whole if it can be.
@@ -230,7 +232,8 @@ impl Scenario {
             spares: 0,
             log_spares: 0,
             log_keeping: None,
-            rebuild: RebuildSettings::default(),
+            rebuild: RoundSettings::default(),
+            scrub: ScrubSettings::default(),
             operated: false,
             heals: false,
             degraded: Vec::new(),
@@ -403,7 +406,7 @@ impl Scenario {
         self.heals = !random.once_in(3);
         self.spares = random.choose(&[1, 1, 2, 3]);
         self.zones = random.between(1, 6);
-        self.rebuild = RebuildSettings {
+        self.rebuild = RoundSettings {
             limits: Limits {
                 bytes_a_second: random.choose(&[0, 0, 200 << 20, 2 << 30]),
                 latency: random.choose(&[Span::ZERO, Span::from_micros(50), Span::from_millis(5)]),

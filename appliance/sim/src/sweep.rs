@@ -8,7 +8,7 @@ use core::fmt;
 use base::ids::{DeviceId, Lba};
 use base::sector::LogicalBlock;
 use base::time::Span;
-use engine::coordinator::RebuildSettings;
+use engine::coordinator::{RoundSettings, ScrubSettings};
 use engine::map::OnLogLoss;
 use raid::Level;
 
@@ -157,7 +157,8 @@ pub fn script(number: usize, case: Case, requests: u64) -> Scenario {
         spares: u8::from(case.damage == Damage::Rebuilding),
         log_spares: u8::from(case.damage == Damage::Attaching),
         log_keeping: (case.damage == Damage::Attaching).then_some(Keeping::OneMore),
-        rebuild: RebuildSettings { save_zones: 1, ..RebuildSettings::default() },
+        rebuild: RoundSettings { save_zones: 1, ..RoundSettings::default() },
+        scrub: ScrubSettings::default(),
         operated: false,
         heals: matches!(case.damage, Damage::Rebuilding | Damage::Attaching),
         degraded: Vec::new(),

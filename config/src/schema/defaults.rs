@@ -3,7 +3,7 @@
 
 use base::time::Span;
 
-use super::{Destage, Drives, Events, Hugepages, Polling, Reactors, Rebuild, SlowPolicy};
+use super::{Destage, Drives, Events, Hugepages, Polling, Reactors, Rebuild, Repair, Scrub, SlowPolicy};
 use crate::values::{Percent, Size, TimeSpan};
 
 impl Default for Reactors {
@@ -28,6 +28,12 @@ impl Default for Drives {
 impl Default for Rebuild {
     fn default() -> Self {
         Self { rate: None, latency: default_rebuild_latency() }
+    }
+}
+
+impl Default for Scrub {
+    fn default() -> Self {
+        Self { schedule: None, rate: None, latency: default_scrub_latency(), repair: Repair::default() }
     }
 }
 
@@ -76,6 +82,10 @@ pub(crate) const fn default_address_grace() -> TimeSpan {
 }
 
 pub(crate) const fn default_rebuild_latency() -> TimeSpan {
+    TimeSpan(Span::from_millis(20))
+}
+
+pub(crate) const fn default_scrub_latency() -> TimeSpan {
     TimeSpan(Span::from_millis(20))
 }
 

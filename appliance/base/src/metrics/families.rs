@@ -108,6 +108,24 @@ families! {
         "Bytes written to members that are being rebuilt, what hosts wrote not counted.";
     REBUILD_LEFT, "rebuild_left_bytes", Gauge, Bytes, ["array"],
         "Bytes of the member that is being rebuilt which are not current yet.";
+    SCRUB_ACTIVE, "scrub_active", Gauge, None, ["array"],
+        "1 while a scrub of the array goes on, else 0.";
+    SCRUB_LEFT, "scrub_left_bytes", Gauge, Bytes, ["array"],
+        "Bytes of each member that the scrub of the array has yet to see.";
+    SCRUB_READ, "scrub_read_bytes_total", Counter, Bytes, ["array"],
+        "Bytes read of all members by scrubs.";
+    SCRUB_MISMATCHED, "scrub_mismatched_stripes_total", Counter, None, ["array"],
+        "Stripes (one block of each member) whose blocks did not agree.";
+    SCRUB_LOCATED, "scrub_located_blocks_total", Counter, None, ["array"],
+        "Blocks of 4 KiB of such stripes that were found to be wrong.";
+    SCRUB_UNLOCATED, "scrub_unlocated_stripes_total", Counter, None, ["array"],
+        "Such stripes of which nobody can tell what is wrong.";
+    SCRUB_UNREADABLE, "scrub_unreadable_blocks_total", Counter, None, ["array"],
+        "Blocks of 4 KiB that members could not read when they were scrubbed.";
+    SCRUB_REPAIRED, "scrub_repaired_blocks_total", Counter, None, ["array"],
+        "Blocks of 4 KiB that scrubs wrote anew and found right afterwards.";
+    SCRUB_UNREPAIRED, "scrub_unrepaired_blocks_total", Counter, None, ["array"],
+        "Blocks of 4 KiB that scrubs wrote anew and did not find right afterwards.";
     ARRAY_LOG_COPIES_MISSING, "array_log_copies_missing", Gauge, None, ["array"],
         "Log copies that take no part in the array.";
     ARRAY_READ_ONLY, "array_read_only", Gauge, None, ["array"],

@@ -163,6 +163,15 @@ impl Metrics {
         each(&REBUILD_ACTIVE, &highest(|a| &a.rebuilding));
         each(&REBUILD_WRITTEN, &sum(|a| a.rebuilt_blocks.get(), bytes));
         each(&REBUILD_LEFT, &sum(|a| a.rebuild_left_blocks.get(), bytes));
+        each(&SCRUB_ACTIVE, &highest(|a| &a.scrubbing));
+        each(&SCRUB_LEFT, &sum(|a| a.scrub_left_blocks.get(), bytes));
+        each(&SCRUB_READ, &sum(|a| a.scrub.read_blocks.get(), bytes));
+        each(&SCRUB_MISMATCHED, &sum(|a| a.scrub.mismatched_stripes.get(), count));
+        each(&SCRUB_LOCATED, &sum(|a| a.scrub.located_blocks.get(), count));
+        each(&SCRUB_UNLOCATED, &sum(|a| a.scrub.unlocated_stripes.get(), count));
+        each(&SCRUB_UNREADABLE, &sum(|a| a.scrub.unreadable_blocks.get(), count));
+        each(&SCRUB_REPAIRED, &sum(|a| a.scrub.repaired_blocks.get(), count));
+        each(&SCRUB_UNREPAIRED, &sum(|a| a.scrub.unrepaired_blocks.get(), count));
         each(&ARRAY_LOG_COPIES_MISSING, &highest(|a| &a.log_copies_missing));
         each(&ARRAY_READ_ONLY, &highest(|a| &a.read_only));
     }

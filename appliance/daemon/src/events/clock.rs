@@ -21,7 +21,7 @@ pub fn text(time: SystemTime) -> String {
 
 /// Year, month and day of a day since 1970, in the Gregorian calendar. A year is taken to begin in March, so that the leap
 /// day is its last; the lengths of its months then follow one rule: 153 days in five months.
-const fn date(days_since_1970: u64) -> (u64, u64, u64) {
+pub(crate) const fn date(days_since_1970: u64) -> (u64, u64, u64) {
     let days = days_since_1970 + DAYS_BEFORE_1970;
     let (era, of_era) = (days / DAYS_AN_ERA, days % DAYS_AN_ERA);
     let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / (DAYS_AN_ERA - 1)) / 365;

@@ -8,10 +8,11 @@ use engine::array::{DestageSettings, Limits};
 use engine::boot::{
     AssembleOptions, BootError, BootedArray, CreateArray, CreateVolume, Found, assemble, create_array, probe,
 };
-use engine::coordinator::RebuildSettings;
+use engine::coordinator::{RoundSettings, ScrubSettings};
 use engine::drives::{DriveSettings, SlowPolicy};
 use engine::map::OnLogLoss;
 use journal::LogMode;
+use raid::Repair;
 
 use super::devices::{Devices, look, may_have_joined, parts};
 use super::{ServeError, entropy};
@@ -58,13 +59,14 @@ pub(super) fn boot(
                     schema::SlowPolicy::Fail => SlowPolicy::Fail,
                 },
             },
-            rebuild: RebuildSettings {
+            rebuild: RoundSettings {
                 limits: Limits {
                     bytes_a_second: array.rebuild.rate.map_or(0, |rate| rate.bytes()),
                     latency: array.rebuild.latency.0,
                 },
-                ..RebuildSettings::default()
+                ..RoundSettings::default()
             },
+            scrub: scrub(&array.scrub),
         };
         let mut handles = of_array(array, config, devices);
         let mut found =
@@ -74,6 +76,22 @@ pub(super) fn boot(
         booted.push(found);
     }
     Ok(booted)
+}
+
+fn scrub(configured: &schema::Scrub) -> ScrubSettings {
+    let mut settings = ScrubSettings { repair: repair(configured.repair), ..ScrubSettings::default() };
+    settings.round.limits =
+        Limits { bytes_a_second: configured.rate.map_or(0, |rate| rate.bytes()), latency: configured.latency.0 };
+    settings
+}
+
+/// What a configuration means by a word.
+pub(super) const fn repair(configured: schema::Repair) -> Repair {
+    match configured {
+        schema::Repair::None => Repair::None,
+        schema::Repair::Located => Repair::Located,
+        schema::Repair::Parity => Repair::Parity,
+    }
 }
 
 /// This array's own devices, and those that may have taken the place of one of them: what another array's devices hold is

@@ -119,6 +119,7 @@ pub(super) fn call(reporter: &Reporter, method: &str, params: Value) -> Option<R
         "drive.add" => add(reporter, params),
         "drive.replace" => replace(reporter, params),
         "array.rebuild" => rebuild(reporter, params),
+        _ if method.starts_with("array.scrub.") => return super::scrubs::call(reporter, method, params),
         _ => return None,
     })
 }

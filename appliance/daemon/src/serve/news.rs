@@ -8,8 +8,8 @@ use engine::map::Service;
 use ports::DeviceError;
 use serde_json::Value;
 
-use super::drive_news;
 use super::report::Fixed;
+use super::{drive_news, scrub_news};
 use crate::events::{Events, Severity, Told};
 
 /// Tells the engine's news to the history, and so to the log.
@@ -80,6 +80,9 @@ fn told(names: &Names, event: Event) -> Vec<Told> {
             };
             let told = Told::new("log.lost", Severity::Error, text).of_array(&arrays[array.index()]);
             vec![told.with("service", service.name())]
+        }
+        Event::ScrubBegan { .. } | Event::ScrubFound { .. } | Event::ScrubEnded { .. } => {
+            scrub_news::told(arrays, &event).into_iter().collect()
         }
         Event::Lost { count } => {
             let text = format!("{count} pieces of news came faster than they could be told");

@@ -21,7 +21,7 @@ use crate::connections::ConnectionStatus;
 use crate::events::Events;
 use crate::status::{
     ArrayStatus, AttachStatus, DeviceErrors, DeviceStatus, ListenerStatus, LogStatus, ReactorStatus, RebuildStatus,
-    Status,
+    ScrubStatus, Status,
 };
 
 /// What does not change while serving.
@@ -155,6 +155,7 @@ impl Reporter {
                 seconds_left: rebuild.seconds_left,
                 paused: rebuild.paused,
             }),
+            scrub: parts.iter().find_map(|part| part.scrub).map(scrub_status),
             slow_members: slow_members.into_iter().collect(),
             log: Some(LogStatus {
                 mode: match map.mode {
@@ -230,4 +231,23 @@ impl Reporter {
 /// Long work on volumes, by whichever shard does it.
 fn jobs(shards: &[ShardStatus]) -> Vec<JobStatus> {
     shards.iter().flat_map(|said| said.jobs.iter().copied()).collect()
+}
+
+fn scrub_status(scrub: engine::status::ScrubStatus) -> ScrubStatus {
+    ScrubStatus {
+        state: scrub.state.to_owned(),
+        repair: scrub.repair.to_owned(),
+        began: scrub.began,
+        done_bytes: scrub.done_bytes,
+        bytes: scrub.bytes,
+        bytes_per_second: scrub.bytes_a_second,
+        seconds_left: scrub.seconds_left,
+        mismatched_stripes: scrub.mismatched_stripes,
+        located_blocks: scrub.located_blocks,
+        unlocated_stripes: scrub.unlocated_stripes,
+        unreadable_blocks: scrub.unreadable_blocks,
+        repaired_blocks: scrub.repaired_blocks,
+        unrepaired_blocks: scrub.unrepaired_blocks,
+        skipped_stripes: scrub.skipped_stripes,
+    }
 }

@@ -1,18 +1,102 @@
 //! `brindle array ...`
 
 use std::error::Error;
+use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use super::socket_of;
-use crate::cli::{ArrayCommand, RebuildAction};
-use crate::control_client::call;
+use super::{consent, socket_of};
+use crate::cli::{ArrayCommand, RebuildAction, RepairChoice, ScrubAction, Server};
+use crate::control_client::{call, status};
+use crate::status::{ScrubStatus, duration, size};
 
 /// Does what is asked; what to print.
 pub fn run(command: &ArrayCommand) -> Result<String, Box<dyn Error>> {
-    let ArrayCommand::Rebuild { name, action, server } = command;
-    let paused = *action == RebuildAction::Pause;
-    let result: Value = call(&socket_of(server)?, "array.rebuild", &json!({ "array": name, "paused": paused }))?;
-    let does = if paused { "wait" } else { "go on" };
-    Ok(if server.json { format!("{result}\n") } else { format!("rebuilds of array {name} {does}\n") })
+    match command {
+        ArrayCommand::Rebuild { name, action, server } => {
+            let paused = *action == RebuildAction::Pause;
+            let params = json!({ "array": name, "paused": paused });
+            let result: Value = call(&socket_of(server)?, "array.rebuild", &params)?;
+            let does = if paused { "wait" } else { "go on" };
+            Ok(said(server, &result, format!("rebuilds of array {name} {does}")))
+        }
+        ArrayCommand::Scrub { name, action: ScrubAction::Start, repair, rate, consent, server } => {
+            if *repair == Some(RepairChoice::Parity) {
+                let plan = format!(
+                    "Where the members of array {name} do not agree and nobody can tell which is wrong, data is trusted: parity is \
+                     computed from it, and mirrors become what the first of them is. If it is the data that is wrong there, it \
+                     can never be put together from the others again."
+                );
+                consent::ask(&plan, *consent)?;
+            }
+            let repair = repair.map(|repair| match repair {
+                RepairChoice::None => "none",
+                RepairChoice::Located => "located",
+                RepairChoice::Parity => "parity",
+            });
+            let params = json!({ "array": name, "repair": repair, "rate": rate.map(config::Size::bytes) });
+            let result: Value = call(&socket_of(server)?, "array.scrub.start", &params)?;
+            let text = format!("array {name} is being scrubbed; brindle array scrub {name} status shows how far it is");
+            Ok(said(server, &result, text))
+        }
+        ArrayCommand::Scrub { repair: Some(_), .. } | ArrayCommand::Scrub { rate: Some(_), .. } => {
+            Err("--repair and --rate go with start".into())
+        }
+        ArrayCommand::Scrub { name, action: ScrubAction::Status, server, .. } => {
+            let arrays = status(&socket_of(server)?)?.arrays;
+            let array = arrays.into_iter().find(|array| array.name == *name);
+            let array =
+                array.ok_or_else(|| format!("there is no array of the name {name}: brindle status lists them"))?;
+            let text = array.scrub.as_ref().map_or_else(|| "it was never scrubbed".to_owned(), in_words);
+            Ok(said(server, &json!({ "array": name, "scrub": array.scrub }), text))
+        }
+        ArrayCommand::Scrub { name, action, server, .. } => {
+            let (method, does) = match action {
+                ScrubAction::Pause => ("array.scrub.pause", "waits"),
+                ScrubAction::Resume => ("array.scrub.resume", "goes on"),
+                _ => ("array.scrub.stop", "was stopped"),
+            };
+            let result: Value = call(&socket_of(server)?, method, &json!({ "array": name }))?;
+            Ok(said(server, &result, format!("the scrub of array {name} {does}")))
+        }
+    }
+}
+
+/// How a scrub stands.
+fn in_words(scrub: &ScrubStatus) -> String {
+    let mut text = format!("{}, {}", scrub.state, scrub.done());
+    if scrub.state == "running" {
+        let _ = write!(text, ", {}/s", size(scrub.bytes_per_second));
+    }
+    if let Some(seconds) = scrub.seconds_left {
+        let _ = write!(text, ", {} left", duration(seconds as f64));
+    }
+    let _ = write!(text, "; repair: {}; found: {}", scrub.repair, scrub.found());
+    text
+}
+
+fn said(server: &Server, result: &Value, text: String) -> String {
+    if server.json { format!("{result}\n") } else { text + "\n" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scrub_is_told_in_one_line() {
+        let mut scrub = ScrubStatus {
+            state: "running".into(),
+            repair: "located".into(),
+            done_bytes: 3 << 20,
+            bytes: 12 << 20,
+            bytes_per_second: 1 << 20,
+            seconds_left: Some(9),
+            ..Default::default()
+        };
+        let text = in_words(&scrub);
+        assert_eq!(text, "running, 3 MiB of 12 MiB (25%), 1 MiB/s, 9 s left; repair: located; found: nothing wrong");
+        scrub = ScrubStatus { state: "ended".into(), seconds_left: None, unlocated_stripes: 2, ..scrub };
+        assert!(in_words(&scrub).ends_with("; repair: located; found: 2 stripes not located"));
+    }
 }

@@ -176,14 +176,14 @@ impl ArrayShard {
     }
 
     /// Whether buffers and operations allow one more, with what the log needs kept free.
-    fn may_start<P: Ports>(&self, work: &Work<'_, P>) -> bool {
+    pub(super) fn may_start<P: Ports>(&self, work: &Work<'_, P>) -> bool {
         let members = self.map.members.len();
         !self.destages.is_full()
             && self.scratch.len() > 3 * (members + 1) + BUFFERS_LEFT
             && work.operations.available() > 4 * members + OPERATIONS_LEFT
     }
 
-    fn start_destage<P: Ports>(&mut self, work: &mut Work<'_, P>, stripe: StripeRef) -> bool {
+    pub(super) fn start_destage<P: Ports>(&mut self, work: &mut Work<'_, P>, stripe: StripeRef) -> bool {
         let entry = self.stripes.get(stripe);
         let lane = self.lanes[entry.lane.index()].as_mut().expect("only the owner has its stripes");
         assert!(entry.reserved && entry.destage.is_none(), "a dirty stripe has log space set aside");
@@ -548,6 +548,7 @@ impl ArrayShard {
         work.metrics.destages.increment();
         self.old_lists.push(destage.old);
         self.stripes.get_mut(stripe).destage = None;
+        self.stripes.get_mut(stripe).recovered = false;
         if !self.stripes.forget_if_empty(stripe) && self.stripes.get(stripe).durable != 0 {
             self.stripe_is_dirty(stripe);
         }

@@ -102,9 +102,10 @@ impl ArrayShard {
             Wanting::Destage(_) => 0,
         });
         if others_destage
+            || self.walker.reviews(stripe)
             || self.failing_members != 0
             || self.mends.is_full()
-            || self.mends.iter().any(|(_, mend)| mend.stripe == stripe)
+            || self.is_mending(stripe)
             || self.scratch.len() < members
             || available < members
         {
@@ -126,6 +127,11 @@ impl ArrayShard {
         let Ok(key) = self.mends.insert(mend) else { unreachable!("room was looked for") };
         self.gather(work, key);
         true
+    }
+
+    /// Whether a block of a stripe is being put together.
+    pub(crate) fn is_mending(&self, stripe: StripeId) -> bool {
+        self.mends.iter().any(|(_, mend)| mend.stripe == stripe)
     }
 
     /// Reads the other blocks of the stripe, if they suffice.

@@ -20,7 +20,7 @@
 //! | [`members`] | the members' writes and flushes |
 //! | [`update`] | compare, and compare and write |
 //! | [`zones`] | zones that were never written |
-//! | [`walk`] | whole zones, range by range, for a rebuild |
+//! | [`walk`] | whole zones, range by range, for a rebuild or a scrub |
 //! | [`presence`] | which members hold a stripe |
 //! | [`pace`] | how fast work in the background goes |
 //! | `usage` | how full it is |
@@ -83,6 +83,7 @@ use stripes::{StripeRef, Stripes};
 use update::Updates;
 pub use usage::Usage;
 use walk::Walker;
+pub use walk::scrub::{Found, FoundKind, FoundPlace};
 pub use walk::{Action, Order};
 use write::Through;
 use zones::Zones;
@@ -122,8 +123,8 @@ pub(crate) enum Purpose {
     ZoneZero { array: ArrayId, job: u8, slot: Slot },
     /// The flush of those zeros.
     ZoneFlush { array: ArrayId, job: u8, slot: Slot },
-    /// A range of a walk.
-    Walk { array: ArrayId, range: u8, slot: Slot },
+    /// A range of a walk, or one block of it.
+    Walk { array: ArrayId, range: u8, slot: Slot, block: Option<u8> },
     /// The coordinator's own.
     Coordinator { write: u32 },
 }
@@ -319,6 +320,7 @@ impl ArrayShard {
         if !core::mem::replace(&mut self.stripes.get_mut(stripe).reserved, true) {
             self.lane(lane).reserve_again();
         }
+        self.stripes.get_mut(stripe).recovered = true;
         let version = self.stripes.add(stripe, place.column, buffer);
         self.stripes.version_mut(version).sequence = sequence;
         let replaced = self.stripes.became_durable(version, ports.now());
@@ -400,7 +402,7 @@ impl ArrayShard {
             Purpose::MemberFlush { slot, .. } => self.flushed(work, slot, result.is_ok()),
             Purpose::ZoneZero { job, slot, .. } => self.zone_zeroed(work, job, slot, result.is_ok()),
             Purpose::ZoneFlush { job, slot, .. } => self.zone_flushed(job, slot, result.is_ok()),
-            Purpose::Walk { range, slot, .. } => self.walk_answered(work, range, slot, result),
+            Purpose::Walk { range, slot, block, .. } => self.walk_answered(work, range, (slot, block), result),
             Purpose::Coordinator { .. } => unreachable!("the shard gives the coordinator its own"),
         }
     }

@@ -70,6 +70,8 @@ pub(crate) struct Stripe {
     pub(crate) destage: Option<Key<Destage>>,
     /// Whether log space is set aside for destaging what is not frozen.
     pub(crate) reserved: bool,
+    /// Whether recovery found it in the log, and it has not gone to the members since: they may hold parts of it.
+    pub(crate) recovered: bool,
     /// Whether it stands in the queue of full stripes.
     pub(crate) queued_full: bool,
     versions: u32,
@@ -219,6 +221,7 @@ impl Stripes {
             since: Time::NEVER,
             destage: None,
             reserved: false,
+            recovered: false,
             queued_full: false,
             versions: NONE,
             waiters: NONE,

@@ -21,6 +21,18 @@ pub(crate) fn carry_out(buffers: &mut impl Buffers, recipe: &Recipe, blocks: &[B
     }
 }
 
+/// Puts together the part of a stripe that a recipe gives in a buffer of its own, and leaves those that it is made of alone.
+/// `block` names the buffer that holds a member's block.
+pub(crate) fn put_into(
+    buffers: &mut impl Buffers,
+    recipe: &Recipe,
+    into: BufferId,
+    block: impl Fn(base::ids::Slot) -> BufferId,
+) {
+    buffers.bytes_mut(into).fill(0);
+    recipe.terms().for_each(|term| add(buffers, into, term.coefficient, block(term.slot)));
+}
+
 fn add(buffers: &mut impl Buffers, sum: BufferId, coefficient: u8, block: BufferId) {
     let (sum, block) = buffers.pair(sum, block);
     parity::multiply_into(sum, block, coefficient);
@@ -143,6 +155,9 @@ mod tests {
                     let names: Vec<BufferId> = (0..recipe.len() as u32).map(BufferId).collect();
                     carry_out(&mut read, &recipe, &names);
                     assert!(read.0[0] == all[slot.index()], "{level}: {slot:?} without {missing:#b}");
+                    let mut read = Blocks(all.clone());
+                    put_into(&mut read, &recipe, BufferId(slot.0.into()), |slot| BufferId(slot.0.into()));
+                    assert!(read.0 == all, "{level}: {slot:?} without {missing:#b}, and no other");
                 }
             }
         }

@@ -20,23 +20,10 @@ use base::Block;
 use base::ids::{Slot, StripeId};
 use parity::field::multiply;
 use raid::level::MAX_MEMBERS;
-use raid::{Geometry, Part, recipe, slots, weight};
+use raid::{Geometry, Part, Repair, recipe, slots, weight};
 
 /// The blocks of a stripe by slot; none where no member holds one, or it cannot be read.
 pub type Row<'a> = [Option<&'a Block>; MAX_MEMBERS as usize];
-
-/// What is done about blocks that are wrong.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Repair {
-    /// Nothing is ever written.
-    None,
-    /// Blocks that were located, or cannot be read, are put together from the others. The rest is left as it is.
-    #[default]
-    Located,
-    /// And where nobody can tell, data is taken to be right: parities are computed from it, and mirrors are made what the
-    /// first of them is.
-    Parity,
-}
 
 /// What a stripe's blocks say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,9 +1,14 @@
 //! Walks over zones, a range of stripes at a time, for work in the background that wants whole stripes and wants them to
 //! hold still. What is done with a range is the walk's [`Action`]; the walk itself is the same for all.
 //!
+//! | file | holds |
+//! |---|---|
+//! | `walk/rebuild` | what a member that is being rebuilt gets |
+//! | `walk/scrub` | what is compared, and put right |
+//!
 //! A range is *locked* first: no destage of its stripes begins from then on, and the walk waits for those under way until
 //! the log no longer needs them. Then the members that hold the stripes are read, the action works on what was read, and
-//! what it makes is written to the member that it is for. Ranges may overtake each other, and end in order. Two are under
+//! what it makes is written to the members that it is for. Ranges may overtake each other, and end in order. Two are under
 //! way, so that one is read while the other is written; buffers for both are set aside, and the shard's share of operations
 //! that reads leave alone is left alone here, too. What a destage may need is never held while waiting for one, so that
 //! neither can wait for the other for ever. The price of the lock is that a destage whose stripe is the oldest of its lane
@@ -11,20 +16,22 @@
 //!
 //! When a member fails, its range is begun again with the map that knows of it.
 
+mod rebuild;
+pub(crate) mod scrub;
+
 use std::collections::VecDeque;
 
-use base::BLOCK;
 use base::ids::{Slot, StripeId, ZoneId};
+use base::{BLOCK, Block};
 use ports::{Buffer, BufferId, DeviceError, DeviceOp, Ports};
+use raid::Repair;
 use raid::geometry::slots;
-use raid::level::MAX_MEMBERS;
-use raid::recipe::{Lost, recipe};
 
 use super::pace::{Limits, Pace};
-use super::sum::carry_out;
 use super::{ArrayShard, Purpose, Work};
 use crate::limits::{RESERVED_OPERATIONS, ZONES_AT_A_SHARD};
 use crate::message::Message;
+use scrub::{Found, Review};
 
 /// Ranges under way at a time.
 const RANGES: usize = 2;
@@ -39,7 +46,7 @@ const fn range_stripes(members: usize) -> usize {
 
 /// Buffers that the walks of each shard's part of an array of so many members set aside.
 pub(crate) const fn set_aside_blocks(members: usize) -> usize {
-    RANGES * range_stripes(members) * (members - 1)
+    RANGES * range_stripes(members) * members
 }
 
 /// What is done with the stripes of a zone.
@@ -47,12 +54,14 @@ pub(crate) const fn set_aside_blocks(members: usize) -> usize {
 pub enum Action {
     /// The blocks of a member that is being rebuilt are put together from the others and written to it.
     Rebuild(Slot),
+    /// All blocks are read and compared, and those that are wrong are put right as far as this says.
+    Scrub(Repair),
 }
 
 /// A zone to be walked over.
 #[derive(Clone, Copy, Debug)]
 pub struct Order {
-    /// Comes back with the report. A rebuild has a number of its own.
+    /// Comes back with the report. Each rebuild and each scrub has a number of its own.
     pub run: u32,
     /// The zone.
     pub zone: ZoneId,
@@ -70,6 +79,11 @@ enum Step {
     /// Locked; destages of it are under way, or a member failed.
     Waiting,
     Reading,
+    /// Members met blocks that they cannot read: their blocks are to be read one by one.
+    ToProbe,
+    Probing,
+    /// Blocks are to be written as soon as there is room.
+    ToWrite,
     Writing,
     /// The one before it is still under way.
     Done,
@@ -89,6 +103,24 @@ struct Range {
     from: u32,
     /// What was read, a row of `count` blocks of each member in the order of the slots.
     rows: Vec<Buffer>,
+    /// What a scrub finds in it.
+    review: Review,
+}
+
+impl Range {
+    /// The buffer with a member's block of one of the stripes.
+    fn block(&self, slot: Slot, stripe: usize) -> BufferId {
+        let row = (self.from & ((1 << slot.0) - 1)).count_ones() as usize;
+        self.rows[row * self.count + stripe].id()
+    }
+
+    fn stripe(&self, at: usize) -> StripeId {
+        StripeId(self.start.0 + at as u64)
+    }
+
+    fn holds(&self, stripe: StripeId) -> bool {
+        self.step != Step::Idle && (self.start.0..self.start.0 + self.count as u64).contains(&stripe.0)
+    }
 }
 
 #[derive(Debug)]
@@ -114,6 +146,9 @@ pub(crate) struct Walker {
     ranges: [Range; RANGES],
     buffers: Vec<Buffer>,
     range_stripes: usize,
+    /// What a scrub has found in the zone at hand, and where it computes.
+    found: Found,
+    scratch: Box<[Block; 2]>,
     pub(super) pace: Pace,
 }
 
@@ -129,7 +164,8 @@ impl Walker {
             unreadable: 0,
             missing: 0,
             from: 0,
-            rows: Vec::with_capacity(stripes * (members - 1)),
+            rows: Vec::with_capacity(stripes * members),
+            review: Review::default(),
         };
         Self {
             orders: VecDeque::with_capacity(ZONES_AT_A_SHARD),
@@ -139,6 +175,8 @@ impl Walker {
             ranges: [range(), range()],
             buffers: Vec::with_capacity(set_aside_blocks(members)),
             range_stripes: stripes,
+            found: Found::default(),
+            scratch: Box::new([[0; BLOCK]; 2]),
             pace: Pace::default(),
         }
     }
@@ -165,10 +203,7 @@ impl Walker {
 
     /// Whether a destage of a stripe may not begin now.
     pub(crate) fn locks(&self, stripe: StripeId) -> bool {
-        self.walk.is_some()
-            && self.ranges.iter().any(|range| {
-                range.step != Step::Idle && (range.start.0..range.start.0 + range.count as u64).contains(&stripe.0)
-            })
+        self.walk.is_some() && self.ranges.iter().any(|range| range.holds(stripe))
     }
 
     /// Whether it waits for destages to end.
@@ -212,9 +247,11 @@ impl ArrayShard {
             // What an earlier run left under way is for a member that is gone.
             self.walker.cancel();
             self.walker.run = order.run;
-            self.walker.settling = true;
-            let Action::Rebuild(slot) = order.action;
-            self.presence.begin(slot);
+            self.walker.settling = false;
+            if let Action::Rebuild(slot) = order.action {
+                self.walker.settling = true;
+                self.presence.begin(slot);
+            }
         }
         self.walker.orders.push_back(order);
     }
@@ -232,20 +269,12 @@ impl ArrayShard {
             if self.walker.ranges[at].step == Step::Idle {
                 self.lock_range(work, at);
             }
-            if self.walker.ranges[at].step == Step::Waiting {
-                self.read_range(work, at);
+            match self.walker.ranges[at].step {
+                Step::Waiting => self.read_range(work, at),
+                Step::ToProbe => self.probe_range(work, at),
+                Step::ToWrite => self.write_range(work, at),
+                Step::Idle | Step::Reading | Step::Probing | Step::Writing | Step::Done => {}
             }
-        }
-    }
-
-    /// A drive may have been a member before, failed, and have come back: then what was being written to it must have ended.
-    fn settle<P: Ports>(&mut self, work: &Work<'_, P>) {
-        if self.walker.settling
-            && let Some(order) = self.walker.orders.front()
-        {
-            let Action::Rebuild(slot) = order.action;
-            let member = self.map.members[slot.index()];
-            self.walker.settling = member.is_some_and(|member| work.operations.is_writing(member.device));
         }
     }
 
@@ -258,9 +287,12 @@ impl ArrayShard {
             if self.zones.is_initialised(zone) {
                 let start = StripeId(zone.0 * self.map.geometry.zone_stripes());
                 let end = StripeId(start.0 + self.map.geometry.zone_stripes());
-                self.presence.advance(zone, start);
+                match order.action {
+                    Action::Rebuild(_) => self.presence.advance(zone, start),
+                    Action::Scrub(_) => self.walker.found = Found::default(),
+                }
                 self.walker.walk = Some(Walk { order, next: start, done: start, end, cancelled: false });
-            } else if self.zones.is_being_zeroed(zone) {
+            } else if matches!(order.action, Action::Rebuild(_)) && self.zones.is_being_zeroed(zone) {
                 // Without the member that is being rebuilt: then it will be walked over.
                 return;
             } else {
@@ -272,10 +304,14 @@ impl ArrayShard {
 
     /// A zone is done.
     fn walked(&mut self, order: Order) {
-        match order.action {
-            Action::Rebuild(_) => self.presence.finish(order.zone),
-        }
-        self.reports.push_back(Message::ZoneWalked { array: self.map.id, run: order.run, zone: order.zone });
+        let found = match order.action {
+            Action::Rebuild(_) => {
+                self.presence.finish(order.zone);
+                None
+            }
+            Action::Scrub(_) => self.walker.found.take(),
+        };
+        self.reports.push_back(Message::ZoneWalked { array: self.map.id, run: order.run, zone: order.zone, found });
     }
 
     fn lock_range<P: Ports>(&mut self, work: &mut Work<'_, P>, at: usize) {
@@ -301,36 +337,42 @@ impl ArrayShard {
             missing: 0,
             from: 0,
             rows: core::mem::take(&mut range.rows),
+            review: Review::default(),
         };
         walk.next.0 += count as u64;
         walker.pace.step(walk.order.limits, (count * BLOCK) as u64, work.now);
     }
 
-    /// Reads a range from the members that hold it, once no destage of it is under way.
+    /// Reads a range from the members that hold it, once nobody changes it.
     fn read_range<P: Ports>(&mut self, work: &mut Work<'_, P>, at: usize) {
-        let (start, count) = (self.walker.ranges[at].start, self.walker.ranges[at].count);
-        let is_under_way = |stripe: u64| {
-            let stripe = self.stripes.find(StripeId(stripe));
-            stripe.is_some_and(|stripe| self.stripes.get(stripe).destage.is_some())
-        };
-        if (start.0..start.0 + count as u64).any(is_under_way) {
+        if !self.holds_still(work, at) {
             return;
         }
         let order = self.walker.walk.as_ref().expect("a walk under way").order;
-        let Action::Rebuild(target) = order.action;
-        let missing = self.missing(start) | 1 << target.0 | self.walker.ranges[at].unreadable;
-        let Ok(from) = self.members_of_recipes(start, count, target, missing) else {
-            self.block_walk(order);
-            return;
+        let (start, count) = (self.walker.ranges[at].start, self.walker.ranges[at].count);
+        let mut missing = self.missing(start);
+        let from = match order.action {
+            Action::Rebuild(target) => {
+                missing |= 1 << target.0 | self.walker.ranges[at].unreadable;
+                let Ok(from) = self.members_of_recipes(start, count, target, missing) else {
+                    self.block_walk(order);
+                    return;
+                };
+                from
+            }
+            Action::Scrub(_) => {
+                self.walker.ranges[at].unreadable = 0;
+                self.map.geometry.all_members() & !missing
+            }
         };
         for slot in slots(from) {
-            let place = self.on_member(slot, start).expect("a recipe names members that are there");
+            let place = self.on_member(slot, start).expect("only members that are there are read");
             let Walker { ranges, buffers, .. } = &mut self.walker;
             let range = &mut ranges[at];
             let first = range.rows.len();
             range.rows.extend((0..count).map(|_| buffers.pop().expect("buffers for every range are set aside")));
             range.unanswered += 1;
-            let purpose = Purpose::Walk { array: self.map.id, range: at as u8, slot };
+            let purpose = Purpose::Walk { array: self.map.id, range: at as u8, slot, block: None };
             let row = range.rows[first..].iter().map(Buffer::id);
             work.operations.start(work.ports, place, DeviceOp::Read, row, purpose);
         }
@@ -338,6 +380,20 @@ impl ArrayShard {
         range.failed = false;
         range.step = Step::Reading;
         (range.missing, range.from) = (missing, from);
+    }
+
+    /// Whether a locked range holds still: no destage of its stripes is under way, and whoever scrubs it has nothing else to
+    /// wait for.
+    fn holds_still<P: Ports>(&mut self, work: &mut Work<'_, P>, at: usize) -> bool {
+        let range = &self.walker.ranges[at];
+        let (start, count) = (range.start, range.count);
+        match self.walker.walk.as_ref().expect("a walk under way").order.action {
+            Action::Rebuild(_) => !(0..count as u64).any(|offset| {
+                let stripe = self.stripes.find(StripeId(start.0 + offset));
+                stripe.is_some_and(|stripe| self.stripes.get(stripe).destage.is_some())
+            }),
+            Action::Scrub(_) => self.settle_range(work, at),
+        }
     }
 
     /// Some block of a range cannot be had: its zone cannot be done, and others can.
@@ -349,39 +405,43 @@ impl ArrayShard {
         self.reports.push_back(Message::ZoneBlocked { array: self.map.id, run: order.run, zone: order.zone });
     }
 
-    /// The members that any stripe of a range is put together from: where parity and data lie changes with each chunk row.
-    fn members_of_recipes(&self, start: StripeId, count: usize, target: Slot, missing: u32) -> Result<u32, Lost> {
-        let geometry = &self.map.geometry;
-        let rows = (start.0..start.0 + count as u64).step_by(geometry.chunk_blocks() as usize);
-        let last = core::iter::once(start.0 + count as u64 - 1);
-        rows.chain(last).map(StripeId).try_fold(0, |members, stripe| {
-            let recipe = recipe(geometry, stripe, geometry.part_of(stripe, target), missing)?;
-            Ok(members | recipe.members())
-        })
-    }
-
     /// A member has answered.
     pub(crate) fn walk_answered<P: Ports>(
         &mut self,
         work: &mut Work<'_, P>,
         at: u8,
-        slot: Slot,
+        (slot, block): (Slot, Option<u8>),
         result: Result<(), DeviceError>,
     ) {
         let at = usize::from(at);
-        match result {
-            Ok(()) => {}
+        let walk = self.walker.walk.as_ref().expect("a walk waits for its operations");
+        let (is_cancelled, action) = (walk.cancelled, walk.order.action);
+        let step = self.walker.ranges[at].step;
+        let has_failed = match (action, step, result) {
+            (_, _, Ok(())) => false,
             // It may still be had from others; the member is no worse for it.
-            Err(DeviceError::Unreadable) if self.walker.ranges[at].step == Step::Reading => {
+            (Action::Rebuild(_), Step::Reading, Err(DeviceError::Unreadable)) => {
                 self.found_unreadable(work, slot);
                 self.walker.ranges[at].unreadable |= 1 << slot.0;
+                true
             }
-            Err(_) => self.member_failed(slot),
-        }
-        let succeeded = result.is_ok();
-        let is_cancelled = self.walker.walk.as_ref().expect("a walk waits for its operations").cancelled;
+            (Action::Scrub(_), Step::Reading | Step::Probing, Err(DeviceError::Unreadable)) => {
+                self.walker.ranges[at].note_unreadable(slot, block);
+                false
+            }
+            // The drive does not take the block: it is no worse than it was, and that is seen when it is read again.
+            (
+                Action::Scrub(_),
+                Step::Writing,
+                Err(DeviceError::Unreadable | DeviceError::NoSpace | DeviceError::Other(_)),
+            ) => false,
+            (_, _, Err(_)) => {
+                self.member_failed(slot);
+                true
+            }
+        };
         let range = &mut self.walker.ranges[at];
-        range.failed |= !succeeded;
+        range.failed |= has_failed;
         range.unanswered -= 1;
         if range.unanswered > 0 {
             return;
@@ -391,46 +451,31 @@ impl ArrayShard {
             range.step = Step::Idle;
             self.walker.end_cancelled();
         } else if range.failed {
-            self.walker.buffers.append(&mut range.rows);
-            range.step = Step::Waiting;
-        } else if range.step == Step::Reading {
-            self.work_on(work, at);
+            self.begin_range_again(at);
         } else {
-            self.walker.buffers.append(&mut range.rows);
-            range.step = Step::Done;
-            work.metrics.rebuilt_blocks.add(range.count as u64);
-            self.end_ranges();
+            match action {
+                Action::Rebuild(_) if step == Step::Reading => self.put_range_together(work, at),
+                Action::Rebuild(_) => {
+                    work.metrics.rebuilt_blocks.add(range.count as u64);
+                    self.range_done(at);
+                }
+                Action::Scrub(_) => self.review_goes_on(work, at),
+            }
         }
     }
 
-    /// Does what the walk is for with a range that has been read.
-    fn work_on<P: Ports>(&mut self, work: &mut Work<'_, P>, at: usize) {
-        let order = self.walker.walk.as_ref().expect("a walk under way").order;
-        let Action::Rebuild(target) = order.action;
+    /// What was read of a range counts for nothing.
+    fn begin_range_again(&mut self, at: usize) {
         let range = &mut self.walker.ranges[at];
-        let (start, count) = (range.start, range.count);
-        let geometry = &self.map.geometry;
-        let mut sums = [BufferId(0); MAX_RANGE_STRIPES];
-        for (at, sum) in sums[..count].iter_mut().enumerate() {
-            let stripe = StripeId(start.0 + at as u64);
-            let recipe = recipe(geometry, stripe, geometry.part_of(stripe, target), range.missing);
-            let recipe = recipe.expect("the range was read by these recipes");
-            let mut blocks = [BufferId(0); MAX_MEMBERS as usize];
-            for (block, term) in blocks.iter_mut().zip(recipe.terms()) {
-                let row = (range.from & ((1 << term.slot.0) - 1)).count_ones() as usize;
-                *block = range.rows[row * count + at].id();
-            }
-            carry_out(work.ports, &recipe, &blocks[..recipe.len()]);
-            *sum = blocks[0];
-        }
-        // Not before it is told to have been rebuilt does anybody else write there, or read.
-        let Some(place) = self.map.place(target, start) else {
-            unreachable!("a rebuild is cancelled when its member goes")
-        };
-        range.step = Step::Writing;
-        range.unanswered = 1;
-        let purpose = Purpose::Walk { array: self.map.id, range: at as u8, slot: target };
-        work.operations.start(work.ports, place, DeviceOp::Write, sums[..count].iter().copied(), purpose);
+        self.walker.buffers.append(&mut range.rows);
+        range.step = Step::Waiting;
+    }
+
+    fn range_done(&mut self, at: usize) {
+        let range = &mut self.walker.ranges[at];
+        self.walker.buffers.append(&mut range.rows);
+        range.step = Step::Done;
+        self.end_ranges();
     }
 
     /// Ranges at the front that are done are unlocked, in order; with the last one the zone is.
@@ -449,12 +494,18 @@ impl ArrayShard {
         } else {
             match order.action {
                 Action::Rebuild(_) => self.presence.advance(order.zone, walk_now.done),
+                Action::Scrub(_) => {}
             }
         }
     }
 
-    /// Ends a rebuild whose member is gone, or whole.
+    /// Ends a rebuild whose member is gone, or whole. What others had in mind to write is thought over.
     pub(crate) fn walk_members_changed(&mut self) {
+        for at in 0..RANGES {
+            if matches!(self.walker.ranges[at].step, Step::ToProbe | Step::ToWrite) {
+                self.begin_range_again(at);
+            }
+        }
         if self.presence.slot().is_some_and(|slot| !self.map.is_rebuilding(slot)) {
             self.walker.cancel();
             self.presence.end();

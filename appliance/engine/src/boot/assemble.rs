@@ -20,7 +20,7 @@ use super::create::{CreateVolume, Writer};
 use super::recovery::{LaneReport, recover_lane, scan_lanes};
 use super::regions::Regions;
 use crate::array::{ArrayPart, DestageSettings, RecoveredBlock};
-use crate::coordinator::{CoordinatedArray, RebuildSettings, Spare, service};
+use crate::coordinator::{CoordinatedArray, RoundSettings, ScrubSettings, Spare, service};
 use crate::drives::DriveSettings;
 use crate::limits::MAX_SPARES;
 use crate::map::{ArrayMap, LogMode, Member, OnLogLoss, Service, Volume};
@@ -110,7 +110,9 @@ pub struct AssembleOptions {
     /// What is expected of its drives.
     pub drives: DriveSettings,
     /// How members are rebuilt.
-    pub rebuild: RebuildSettings,
+    pub rebuild: RoundSettings,
+    /// How it is scrubbed.
+    pub scrub: ScrubSettings,
 }
 
 /// What start-up found and did.
@@ -322,6 +324,7 @@ fn attempt<D: SyncDevice>(
         spares: Vec::new(),
         rebuild: options.rebuild,
         log_patience: options.log_patience,
+        scrub: options.scrub,
     };
     Ok(BootedArray { map, parts, coordinated, report })
 }

@@ -151,6 +151,7 @@ pub fn create_array<D: SyncDevice>(
             log_generation: generation,
             members: member_uuids.iter().map(|&uuid| MemberEntry { uuid, state: active }).collect(),
             copies: copy_uuids.iter().map(|&uuid| CopyEntry::active(uuid)).collect(),
+            scrub: None,
             layout: plan.layouts[at],
             controller_ids: (1, u16::MAX),
             fencing_epoch: 0,

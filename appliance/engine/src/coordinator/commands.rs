@@ -48,6 +48,7 @@ impl Coordinator {
                 self.answer(ticket, Ok(()));
                 Ok(())
             }
+            Verb::Scrub { array, verb } => self.scrub_command(array, ticket, verb),
             Verb::FailCopy { array, copy } => self.fail(array, ticket, 0, 1 << copy),
             Verb::AttachCopy { array, device, instead } => self.attach(array, device, instead, ticket),
             Verb::Volume { array, verb } => self.volume_command(array, ticket, verb),

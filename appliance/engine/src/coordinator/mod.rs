@@ -17,7 +17,9 @@
 //! | `table` | an array's volume table on its way to the members |
 //! | `join` | a drive on its way to a place that has no member |
 //! | `attach` | a device on its way to be a copy of the log |
-//! | `rebuild` | zones that are handed out for it, and how far it is |
+//! | `round` | zones that are handed out, and come back done |
+//! | `rebuild` | a round for a drive that has a place |
+//! | `scrub` | a round that compares everything |
 //! | `commands` | what the control side asks, and what it is told |
 //! | `health` | members that make too many mistakes |
 
@@ -29,6 +31,8 @@ mod join;
 mod persist;
 mod proposal;
 mod rebuild;
+mod round;
+mod scrub;
 mod table;
 pub mod volumes;
 
@@ -60,7 +64,9 @@ use join::{JOIN_BLOCKS, Joining};
 use persist::{Proposed, Target, unpack};
 use proposal::{Edit, Proposal};
 use rebuild::Rebuild;
-pub use rebuild::RebuildSettings;
+pub use round::RoundSettings;
+use scrub::Scrub;
+pub use scrub::ScrubSettings;
 pub use table::TABLE_BUFFERS;
 use volumes::Volumes;
 
@@ -86,9 +92,11 @@ pub struct CoordinatedArray {
     /// Drives that may take the place of a member, by themselves.
     pub spares: Vec<Spare>,
     /// How members are rebuilt.
-    pub rebuild: RebuildSettings,
+    pub rebuild: RoundSettings,
     /// How long a log copy may take to answer.
     pub log_patience: Span,
+    /// How it is scrubbed.
+    pub scrub: ScrubSettings,
 }
 
 /// What the coordinator is made of.
@@ -109,7 +117,7 @@ pub struct CoordinatorSetup {
 enum Change {
     None,
     /// Superblocks that say otherwise are being written.
-    Proposing(Proposed),
+    Proposing(Box<Proposed>),
     /// A block of the bitmap is being written.
     Recording,
     /// The volume table is being written.
@@ -152,6 +160,7 @@ struct Coordinated {
     rebuild: Option<Rebuild>,
     /// Whether rebuilds are to wait.
     paused: bool,
+    scrub: Scrub,
 }
 
 impl Coordinated {
@@ -186,9 +195,13 @@ impl Coordinator {
     pub fn new(setup: CoordinatorSetup) -> Self {
         let metadata = setup.arrays.iter().map(|array| Arc::clone(&array.metadata)).collect();
         let volumes = Volumes::new(setup.volumes, setup.exports, metadata);
+        let tables = |array: &CoordinatedArray| {
+            array.superblocks.iter().flatten().next().expect("an array has members").tables()
+        };
         let arrays = setup.arrays.into_iter().map(|array| Coordinated {
             epoch: array.map.epoch,
-            tables: array.superblocks.iter().flatten().next().expect("an array has members").tables(),
+            scrub: Scrub::new(tables(&array).scrub),
+            tables: tables(&array),
             members: array.map.members.iter().map(|_| MemberRecord::new()).collect(),
             array,
             change: Change::None,
@@ -233,7 +246,7 @@ impl Coordinator {
 
     /// When there is something to do, if nothing comes before.
     pub(crate) fn deadline(&self) -> Time {
-        self.jobs.deadline().min(self.rebuild_deadline())
+        self.jobs.deadline().min(self.rebuild_deadline()).min(self.scrub_deadline())
     }
 
     /// Buffers that it sets aside for arrays of so many members: one for each and for each copy that the log can have, what
@@ -299,7 +312,11 @@ impl Coordinator {
                 self.arrays[array.index()].pending_zones.push_back((from, zone));
             }
             Message::ZoneBlocked { array, run, zone } => self.zone_blocked(array, from, run, zone),
-            Message::ZoneWalked { array, run, zone } => self.zone_walked(array, from, run, zone),
+            Message::ZoneWalked { array, run, zone, found } => {
+                // Of one of them, or of one that is over.
+                self.zone_rebuilt(array, from, run, zone);
+                self.zone_scrubbed(array, from, run, zone, found);
+            }
             Message::Command(command) => self.command(*command),
             Message::VolumesTaken { epoch } => self.volumes_taken(epoch),
             Message::LanesClosed => {
@@ -402,6 +419,7 @@ impl Coordinator {
             }
             worked |= self.go_on_attaching(ports, operations, id);
             worked |= self.rebuild(ports, operations, id);
+            worked |= self.scrub(ports, id);
         }
         worked | self.maintain_volumes(ports, operations)
     }
@@ -414,7 +432,7 @@ impl Coordinator {
             Change::Flushing { slot, zones } if !failed => self.save_position(id, slot, zones, now),
             Change::Flushing { .. } => {}
             Change::Proposing(proposed) if failed => self.propose_again(id, proposed.proposal),
-            Change::Proposing(proposed) => self.publish(id, proposed),
+            Change::Proposing(proposed) => self.publish(id, *proposed),
             Change::Tabling => self.table_written(id, failed),
             Change::Recording if failed => array.pending_zones.extend(array.recording_zones.drain(..)),
             Change::Recording => {
@@ -433,7 +451,7 @@ impl Coordinator {
         let refused = proposal.edit.take_if(|edit| match edit {
             Edit::Join(join) => members & 1 << join.slot.0 != 0,
             Edit::Attach(attach) => copies & 1 << attach.newcomer.copy != 0,
-            Edit::Position { .. } => false,
+            Edit::Position { .. } | Edit::Scrub(_) => false,
         });
         proposal.again |= refused.is_some();
         array.pending.take_up(proposal);
@@ -448,7 +466,7 @@ impl Coordinator {
                 array.array.log_superblocks[usize::from(attach.newcomer.copy)] = None;
                 array.array.log_superblocks.truncate(array.array.map.copies.len());
             }
-            Some(Edit::Position { .. }) | None => {}
+            Some(Edit::Position { .. } | Edit::Scrub(_)) | None => {}
         }
     }
 
@@ -465,6 +483,7 @@ impl Coordinator {
         {
             *superblock = None;
         }
+        let scrub_before = array.tables.scrub;
         array.tables = tables;
         let is_last = |map: &ArrayMap| map.copies.iter().all(Option::is_none);
         let before = core::mem::replace(&mut array.array.map, map.clone());
@@ -493,6 +512,7 @@ impl Coordinator {
             Some(Edit::Position { slot, position: None }) if members & 1 << slot.0 == 0 => {
                 self.tell(Event::Rebuilt { array: id, slot });
             }
+            Some(Edit::Scrub(record)) => self.scrub_saved(id, scrub_before, record),
             Some(Edit::Position { .. } | Edit::Attach(_)) | None => {}
         }
         self.newcomer_published(id);

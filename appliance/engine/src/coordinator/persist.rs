@@ -50,6 +50,10 @@ impl Coordinator {
                     self.give_up(id, join.member.device, join.ticket);
                 }
                 Some(Edit::Position { .. } | Edit::Attach(_)) => array.pending = proposal,
+                Some(Edit::Scrub(_)) => {
+                    array.pending = proposal;
+                    self.scrub_not_saved(id);
+                }
                 None => self.publish(id, Proposed { proposal, tables, map }),
             }
             return;
@@ -82,7 +86,7 @@ impl Coordinator {
             array.unanswered += 1;
             array.buffers.push(buffer);
         }
-        array.change = Change::Proposing(Proposed { proposal, tables, map });
+        array.change = Change::Proposing(Box::new(Proposed { proposal, tables, map }));
     }
 }
 

@@ -10,7 +10,7 @@
 
 use base::ids::{Slot, StripeId};
 use journal::LogSuperblock;
-use raid::{State, Tables};
+use raid::{ScrubRecord, State, Tables};
 
 use super::attach::Attach;
 use super::join::{Join, entry};
@@ -26,6 +26,8 @@ pub(super) enum Edit {
     Position { slot: Slot, position: Option<StripeId> },
     /// A device is a copy of the log, perhaps in the stead of another.
     Attach(Box<Attach>),
+    /// The last scrub stands so.
+    Scrub(Option<ScrubRecord>),
 }
 
 /// A change of what an array's superblocks say.
@@ -69,6 +71,7 @@ impl Proposal {
                 tables.members[slot.index()].state = position.map_or(State::Active, rebuilding);
             }
             Some(Edit::Attach(attach)) => tables.add_copy(attach.newcomer.copy, attach.uuid),
+            Some(Edit::Scrub(record)) => tables.scrub = *record,
             None => {}
         }
         tables.free(epoch, self.leaving());
@@ -107,7 +110,7 @@ impl Proposal {
                 map.free_copies &= !(1 << place);
                 map.newcomer = None;
             }
-            None => {}
+            Some(Edit::Scrub(_)) | None => {}
         }
         map.free_copies |= self.leaving();
         let gone = self.copies | self.leaving();

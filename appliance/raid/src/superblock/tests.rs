@@ -21,6 +21,7 @@ pub(crate) fn example() -> Superblock {
         log_generation: 0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10,
         members: (0..3).map(member).collect(),
         copies: (0..2).map(copy).collect(),
+        scrub: None,
         layout,
         later_regions: Vec::new(),
         controller_ids: (1, 0x7fff),
@@ -199,14 +200,38 @@ fn that_there_is_no_log_is_announced_and_goes_with_bits_of_dirty_zones() {
     assert!(matches!(Superblock::decode(&encoded(&lost)), Err(SuperblockError::Layout(_))), "over another region");
 }
 
+fn scrubbed() -> Superblock {
+    Superblock { scrub: Some(crate::scrub::tests::example()), ..example() }
+}
+
+#[test]
+fn a_scrub_is_remembered_and_who_does_not_know_of_it_loses_nothing_else() {
+    let whole = encoded(&scrubbed());
+    assert_eq!(Superblock::decode(&whole), Ok(scrubbed()));
+    let written = |changes: &[(usize, &[u8])]| {
+        let mut block = whole;
+        changes.iter().for_each(|(at, bytes)| block[*at..at + bytes.len()].copy_from_slice(bytes));
+        let crc = crc_of(&block);
+        block[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
+        Superblock::decode(&block)
+    };
+    assert_eq!(written(&[(SCRUB_AT, &[0; SCRUB_BYTES])]), Ok(example()), "the number was kept, the record was not");
+    assert_eq!(written(&[(16, &[0])]), Ok(example()));
+    assert_eq!(written(&[(16, &[0b11])]), Ok(Superblock { compatible: 0b10, ..scrubbed() }));
+    let mut renewed = example();
+    renewed.renew(8, &scrubbed().tables());
+    assert_eq!(renewed.scrub, scrubbed().scrub);
+}
+
 #[test]
 fn the_bytes_are_golden() {
     let goldens = [
         include_str!("../../golden/superblock.hex"),
         include_str!("../../golden/superblock-rebuilding.hex"),
         include_str!("../../golden/superblock-without-log.hex"),
+        include_str!("../../golden/superblock-scrubbed.hex"),
     ];
-    for (superblock, golden) in [example(), rebuilding(), without_log()].iter().zip(goldens) {
+    for (superblock, golden) in [example(), rebuilding(), without_log(), scrubbed()].iter().zip(goldens) {
         let hex: String = encoded(superblock)
             .chunks(32)
             .enumerate()

@@ -1,0 +1,78 @@
+//! `brindle array ...`: what can be asked of arrays.
+
+use clap::{Subcommand, ValueEnum};
+use config::Size;
+
+use super::{Consent, Server, size};
+
+/// What can be done with arrays.
+#[derive(Debug, Subcommand)]
+pub enum ArrayCommand {
+    /// Let the rebuild of a member wait, or go on.
+    Rebuild {
+        /// The array.
+        name: String,
+        /// What to do.
+        #[arg(value_enum)]
+        action: RebuildAction,
+        /// Whom to ask.
+        #[command(flatten)]
+        server: Server,
+    },
+    /// Read and compare all that the members hold, and put right what is wrong.
+    Scrub {
+        /// The array.
+        name: String,
+        /// What to do.
+        #[arg(value_enum)]
+        action: ScrubAction,
+        /// What a scrub that is started does about blocks that are wrong. Left out: as the configuration says.
+        #[arg(long, value_enum)]
+        repair: Option<RepairChoice>,
+        /// Most that a scrub that is started reads of each member in a second, such as 50MiB. Left out: as the configuration
+        /// says.
+        #[arg(long, value_parser = size)]
+        rate: Option<Size>,
+        /// Whether to ask.
+        #[command(flatten)]
+        consent: Consent,
+        /// Whom to ask.
+        #[command(flatten)]
+        server: Server,
+    },
+}
+
+/// What a scrub may be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ScrubAction {
+    /// Begin, from the beginning.
+    Start,
+    /// Wait.
+    Pause,
+    /// Go on.
+    Resume,
+    /// End where it is.
+    Stop,
+    /// Say how far it is, and what it found.
+    Status,
+}
+
+/// What a scrub does about blocks that are wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RepairChoice {
+    /// Write nothing: tell them.
+    None,
+    /// Put together what cannot be read or is known to be wrong; tell the rest.
+    Located,
+    /// And where nobody can tell what is wrong, trust data: make parity and mirrors match it.
+    Parity,
+}
+
+/// What a rebuild may be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RebuildAction {
+    /// Wait.
+    Pause,
+    /// Go on.
+    Resume,
+}

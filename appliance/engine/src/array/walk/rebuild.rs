@@ -1,0 +1,70 @@
+//! What a walk does for a member that is being rebuilt: the member's blocks of a range are put together from those of the
+//! others and written to it. Not before a range is done does anybody else read or write there.
+
+use base::ids::{Slot, StripeId};
+use ports::{BufferId, DeviceOp, Ports};
+use raid::level::MAX_MEMBERS;
+use raid::recipe::{Lost, recipe};
+
+use super::super::sum::carry_out;
+use super::super::{ArrayShard, Purpose, Work};
+use super::{Action, MAX_RANGE_STRIPES, Step};
+
+impl ArrayShard {
+    /// A drive may have been a member before, failed, and have come back: then what was being written to it must have ended.
+    pub(super) fn settle<P: Ports>(&mut self, work: &Work<'_, P>) {
+        if self.walker.settling
+            && let Some(order) = self.walker.orders.front()
+            && let Action::Rebuild(slot) = order.action
+        {
+            let member = self.map.members[slot.index()];
+            self.walker.settling = member.is_some_and(|member| work.operations.is_writing(member.device));
+        }
+    }
+
+    /// The members that any stripe of a range is put together from: where parity and data lie changes with each chunk row.
+    pub(super) fn members_of_recipes(
+        &self,
+        start: StripeId,
+        count: usize,
+        target: Slot,
+        missing: u32,
+    ) -> Result<u32, Lost> {
+        let geometry = &self.map.geometry;
+        let rows = (start.0..start.0 + count as u64).step_by(geometry.chunk_blocks() as usize);
+        let last = core::iter::once(start.0 + count as u64 - 1);
+        rows.chain(last).map(StripeId).try_fold(0, |members, stripe| {
+            let recipe = recipe(geometry, stripe, geometry.part_of(stripe, target), missing)?;
+            Ok(members | recipe.members())
+        })
+    }
+
+    /// Puts the member's blocks of a range together from what was read, and writes them.
+    pub(super) fn put_range_together<P: Ports>(&mut self, work: &mut Work<'_, P>, at: usize) {
+        let order = self.walker.walk.as_ref().expect("a walk under way").order;
+        let Action::Rebuild(target) = order.action else { unreachable!("a scrub does this otherwise") };
+        let range = &mut self.walker.ranges[at];
+        let (start, count) = (range.start, range.count);
+        let geometry = &self.map.geometry;
+        let mut sums = [BufferId(0); MAX_RANGE_STRIPES];
+        for (at, sum) in sums[..count].iter_mut().enumerate() {
+            let stripe = StripeId(start.0 + at as u64);
+            let recipe = recipe(geometry, stripe, geometry.part_of(stripe, target), range.missing);
+            let recipe = recipe.expect("the range was read by these recipes");
+            let mut blocks = [BufferId(0); MAX_MEMBERS as usize];
+            for (block, term) in blocks.iter_mut().zip(recipe.terms()) {
+                *block = range.block(term.slot, at);
+            }
+            carry_out(work.ports, &recipe, &blocks[..recipe.len()]);
+            *sum = blocks[0];
+        }
+        // Not before it is told to have been rebuilt does anybody else write there, or read.
+        let Some(place) = self.map.place(target, start) else {
+            unreachable!("a rebuild is cancelled when its member goes")
+        };
+        range.step = Step::Writing;
+        range.unanswered = 1;
+        let purpose = Purpose::Walk { array: self.map.id, range: at as u8, slot: target, block: None };
+        work.operations.start(work.ports, place, DeviceOp::Write, sums[..count].iter().copied(), purpose);
+    }
+}
