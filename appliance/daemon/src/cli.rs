@@ -1,6 +1,7 @@
 //! The command line. It says what can be asked for, and nothing of how it is done.
 
 mod array;
+mod log;
 
 use std::path::PathBuf;
 
@@ -11,6 +12,7 @@ use config::{Size, TimeSpan};
 use crate::connections::{End, SortKey};
 use crate::events::{self, Severity};
 pub use array::{ArrayCommand, RebuildAction, RepairChoice, ScrubAction};
+pub use log::{LogCommand, LogMode};
 
 /// A storage appliance: RAID with a write log, served over NVMe/TCP, from one YAML file.
 #[derive(Debug, Parser)]
@@ -58,51 +60,6 @@ pub enum Command {
     Events(EventsOptions),
     /// Print the version.
     Version,
-}
-
-/// What can be done with logs.
-#[derive(Debug, Subcommand)]
-pub enum LogCommand {
-    /// Make a declared drive that nothing uses a copy of an array's log, also in the place of one that was lost.
-    Attach {
-        /// The array.
-        array: String,
-        /// The drive, as the configuration calls it.
-        drive: String,
-        /// Also if the drive bears something, which is lost.
-        #[arg(long)]
-        force: bool,
-        /// Do not wait for its end.
-        #[arg(long)]
-        no_wait: bool,
-        /// Whether to ask.
-        #[command(flatten)]
-        consent: Consent,
-        /// Whom to ask.
-        #[command(flatten)]
-        server: Server,
-    },
-    /// Put a declared drive that nothing uses in the stead of a copy that is in use: in one step, so that there are never fewer.
-    Replace {
-        /// The array.
-        array: String,
-        /// The copy's drive.
-        old: String,
-        /// The drive that becomes a copy.
-        new: String,
-        /// Also if that drive bears something, which is lost.
-        #[arg(long)]
-        force: bool,
-        /// Do not wait for its end.
-        #[arg(long)]
-        no_wait: bool,
-        /// Whether to ask.
-        #[command(flatten)]
-        consent: Consent,
-        /// Whom to ask.
-        #[command(flatten)]
-        server: Server,
-    },
 }
 
 /// What can be done with drives.

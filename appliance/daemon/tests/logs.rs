@@ -86,3 +86,53 @@ fn drives_become_copies_of_the_log_and_are_found_after_a_death() {
     assert!(events.contains("log.attached") && events.contains("log.detached"), "{events}");
     server.stop();
 }
+
+#[test]
+fn a_copy_is_taken_away_and_the_mode_is_changed_and_both_last() {
+    let place = Place::new("logs-mode");
+    let server = place.serve(appliance::CONFIG, &[]);
+    let mut client = Client::connect(&server);
+    client.write(0, 16, 0x11);
+    let log = || place.status().arrays[0].log.clone().unwrap();
+    assert_eq!((log().mode.as_str(), log().copies, log().dirty_bytes), ("write-back", 2, 16 * 4096));
+
+    let unasked = run(&place, &["log", "detach", "a0", "l0"]).unwrap_err();
+    assert!(unasked.contains("2 copies in use") && unasked.contains("--yes"), "{unasked}");
+    run(&place, &["log", "detach", "a0", "l0", "--yes"]).unwrap();
+    assert_eq!((log().copies, log().missing_copies.len()), (1, 0));
+    assert_eq!(place.status().arrays[0].state, "optimal", "nobody misses it");
+    let last = run(&place, &["log", "detach", "a0", "l1", "--yes"]).unwrap_err();
+    assert!(last.contains("the only copy of the log: attach another one first"), "{last}");
+    let again = run(&place, &["log", "detach", "a0", "l0", "--yes"]).unwrap_err();
+    assert!(again.contains("not in use"), "{again}");
+
+    // From the answer on, writes are on the members once they are acknowledged, and so is soon what was in the log.
+    let said = run(&place, &["log", "mode", "a0", "write-through"]).unwrap();
+    assert!(said.contains("once the members have them"), "{said}");
+    client.write(16, 16, 0x22);
+    let begun = std::time::Instant::now();
+    while log().dirty_bytes > 0 {
+        assert!(begun.elapsed() < appliance::SOON, "{:?}", log());
+    }
+    server.kill();
+    let server = place.serve(appliance::CONFIG, &[]);
+    assert_eq!((log().mode.as_str(), log().copies), ("write-through", 1), "the log itself says so");
+    let mut client = Client::connect(&server);
+    assert!(client.holds(0, 0x11) && client.holds(16, 0x22));
+    run(&place, &["log", "mode", "a0", "write-back"]).unwrap();
+    client.write(16, 16, 0x33);
+    assert_eq!((log().mode.as_str(), log().dirty_bytes), ("write-back", 16 * 4096));
+    server.stop();
+
+    // What the configuration names is its own.
+    let text = appliance::with(&[("lanes: 1}", "lanes: 1, mode: write-through}")]);
+    let server = place.serve(&text, &[]);
+    assert_eq!(log().mode, "write-through");
+    let refused = run(&place, &["log", "mode", "a0", "write-back"]).unwrap_err();
+    assert!(refused.contains("the configuration gives") && refused.contains("--force"), "{refused}");
+    run(&place, &["log", "mode", "a0", "write-back", "--force"]).unwrap();
+    assert_eq!(log().mode, "write-back");
+    let events = run(&place, &["events"]).unwrap();
+    assert!(events.contains("log.mode") && events.contains("log.detached"), "{events}");
+    server.stop();
+}

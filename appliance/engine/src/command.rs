@@ -11,6 +11,7 @@ use thiserror::Error;
 
 use crate::array::{Found, MemberErrors};
 use crate::coordinator::Spare;
+use crate::map::LogMode;
 use crate::map::Service;
 
 /// A command, with a number that its answer repeats.
@@ -70,6 +71,20 @@ pub enum Verb {
         array: ArrayId,
         /// What is asked.
         verb: ScrubVerb,
+    },
+    /// Take a log copy away for good, or no longer miss one that is lost.
+    DetachCopy {
+        /// Whose.
+        array: ArrayId,
+        /// Which.
+        copy: u8,
+    },
+    /// Acknowledge writes otherwise from now on, and after every start that is not told how.
+    SetMode {
+        /// Whose.
+        array: ArrayId,
+        /// How.
+        mode: LogMode,
     },
     /// Use a log copy no longer.
     FailCopy {
@@ -243,6 +258,9 @@ pub enum Refusal {
         /// Blocks needed.
         need: u64,
     },
+    /// Without it there would be no log.
+    #[error("it is the only copy of the log: attach another one first")]
+    LastCopy,
     /// There is none to add to.
     #[error("the array has no log")]
     NoLog,
@@ -374,6 +392,13 @@ pub enum Event {
         copy: u8,
         /// The device.
         device: DeviceId,
+    },
+    /// Writes are acknowledged otherwise, durably.
+    Mode {
+        /// Whose.
+        array: ArrayId,
+        /// How.
+        mode: LogMode,
     },
     /// Log copies are gone for good, durably, as an operator wanted.
     Detached {

@@ -42,6 +42,34 @@ pub enum OnLogLoss {
     Stop,
 }
 
+impl LogMode {
+    /// For people.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::WriteThrough => "write-through",
+            Self::WriteBack => "write-back",
+        }
+    }
+}
+
+impl From<journal::LogMode> for LogMode {
+    fn from(mode: journal::LogMode) -> Self {
+        match mode {
+            journal::LogMode::WriteThrough => Self::WriteThrough,
+            journal::LogMode::WriteBack => Self::WriteBack,
+        }
+    }
+}
+
+impl From<LogMode> for journal::LogMode {
+    fn from(mode: LogMode) -> Self {
+        match mode {
+            LogMode::WriteThrough => Self::WriteThrough,
+            LogMode::WriteBack => Self::WriteBack,
+        }
+    }
+}
+
 /// What an array can do at this epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Service {

@@ -145,6 +145,11 @@ pub enum Message {
         /// The newcomer's number.
         run: u32,
     },
+    /// To the coordinator: writes are acknowledged here in the mode of the map that came last.
+    ModeTaken {
+        /// Whose.
+        array: ArrayId,
+    },
     /// To the coordinator: a zone has been zeroed and flushed on all members.
     ZoneZeroed {
         /// Whose zone.

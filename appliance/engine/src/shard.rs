@@ -197,6 +197,7 @@ impl Shard {
             | Message::MemberSlow { .. }
             | Message::CopyFailed { .. }
             | Message::CopyCaughtUp { .. }
+            | Message::ModeTaken { .. }
             | Message::ZoneZeroed { .. }
             | Message::ZoneWalked { .. }
             | Message::ZoneBlocked { .. }
@@ -466,6 +467,7 @@ impl Shard {
                 spares: self.coordinator.as_ref().map_or_else(Vec::new, |coordinator| coordinator.spares(map.id)),
                 missing_members: absent(map.members.iter().map(Option::is_some).collect()),
                 slow_members: array.slow_members(),
+                mode: map.mode,
                 missing_copies: map.missing_copies().collect(),
                 usage: array.usage(),
             }

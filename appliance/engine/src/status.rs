@@ -5,6 +5,7 @@ use ports::Address;
 use serde::Serialize;
 
 use crate::array::Usage;
+use crate::map::LogMode;
 
 /// A shard's answer.
 #[derive(Clone, Debug, Serialize)]
@@ -73,6 +74,9 @@ pub struct ArrayStatus {
     pub missing_members: Vec<u8>,
     /// Slots whose members are much slower than the others.
     pub slow_members: Vec<u8>,
+    /// When writes are acknowledged.
+    #[serde(skip)]
+    pub mode: LogMode,
     /// Log copies that take no part.
     pub missing_copies: Vec<u8>,
     /// How full it is.

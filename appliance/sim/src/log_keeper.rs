@@ -29,8 +29,19 @@ pub struct LogKeeper {
     tickets: u64,
     /// The command whose answer is awaited, and the copies that it may take away.
     awaited: Option<(u64, Vec<DeviceId>)>,
+    /// The mode that is awaited.
+    wanted_mode: Option<bool>,
     /// A device that was lost, which the appliance may not have noticed.
     lost: Option<DeviceId>,
+}
+
+/// What the answer to a command says of the acknowledgements from then on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// They come from the members.
+    Members,
+    /// Nothing new.
+    AsBefore,
 }
 
 /// Once in so many steps somebody looks.
@@ -45,7 +56,7 @@ impl LogKeeper {
         let (orders, losses, cuts) =
             (random.between(2, 10) as u32, random.between(1, 5) as u32, random.below(5) as u32);
         let (losses, cuts) = if keeping == Keeping::ByChance { (losses, cuts) } else { (0, 0) };
-        Self { keeping, random, orders, losses, cuts, tickets: TICKETS, awaited: None, lost: None }
+        Self { keeping, random, orders, losses, cuts, tickets: TICKETS, awaited: None, wanted_mode: None, lost: None }
     }
 
     /// Whether it is time to look.
@@ -64,20 +75,32 @@ impl LogKeeper {
     /// The power has failed: nobody answers what was asked.
     pub fn power_cut(&mut self) {
         self.awaited = None;
+        self.wanted_mode = None;
         self.lost = None;
         self.orders = self.orders.max(1);
     }
 
-    /// A command has been answered.
-    pub fn answered(&mut self, ticket: u64) {
-        self.awaited.take_if(|(awaited, _)| *awaited == ticket);
+    /// A command has been answered, and well or not.
+    pub fn answered(&mut self, ticket: u64, succeeded: bool) -> Trust {
+        if self.awaited.take_if(|(awaited, _)| *awaited == ticket).is_none() {
+            return Trust::AsBefore;
+        }
+        match self.wanted_mode.take() {
+            Some(true) if succeeded => Trust::Members,
+            _ => Trust::AsBefore,
+        }
+    }
+
+    /// Whether no command is under way that may take a copy away.
+    pub fn is_quiet(&self) -> bool {
+        self.awaited.is_none()
     }
 
     /// Whether nothing is left to do.
     pub fn is_done(&self, health: &Health, works: &[DeviceId]) -> bool {
         let can_come = works.iter().any(|device| !health.logs_to(*device));
         let wants = self.keeping == Keeping::OneMore && health.copies.iter().flatten().count() < 2 && can_come;
-        self.awaited.is_none() && !wants
+        self.is_quiet() && !wants
     }
 
     /// The ticket of the next command.
@@ -105,6 +128,9 @@ impl LogKeeper {
         self.orders -= u32::from(self.keeping == Keeping::ByChance);
         self.tickets += 1;
         self.awaited = Some((self.tickets, taken));
+        if let Order::Mode { write_through } = order {
+            self.wanted_mode = Some(write_through);
+        }
         Some(Deed::Ask(order))
     }
 
@@ -134,17 +160,25 @@ impl LogKeeper {
             let device = *unused.first()?;
             return (copies.len() < 2).then_some((attach(device, None), Vec::new()));
         }
+        if self.random.once_in(3) {
+            return Some((Order::Mode { write_through: !health.write_through }, Vec::new()));
+        }
+        let is_spare =
+            |&(_, device): &(u8, DeviceId)| copies.iter().any(|&(_, other)| other != device && works.contains(&other));
+        let spare: Vec<(u8, DeviceId)> = copies.iter().copied().filter(is_spare).collect();
+        if !spare.is_empty() && self.random.once_in(3) {
+            let (copy, device) = self.random.choose(&spare);
+            return Some((Order::DetachCopy(copy), vec![device]));
+        }
         if unused.is_empty() || copies.is_empty() {
             return None;
         }
         let device = self.random.choose(&unused);
-        Some(match self.random.below(2) {
-            0 => (attach(device, None), Vec::new()),
-            _ => {
-                let (copy, old) = self.random.choose(&copies);
-                (attach(device, Some(copy)), vec![old])
-            }
-        })
+        if self.random.once_in(2) {
+            return Some((attach(device, None), Vec::new()));
+        }
+        let (copy, old) = self.random.choose(&copies);
+        Some((attach(device, Some(copy)), vec![old]))
     }
 }
 
@@ -162,6 +196,7 @@ mod tests {
             writable: true,
             copies: copies.iter().copied().map(Some).collect(),
             newcomer: None,
+            write_through: false,
         };
         let (mut lost, mut asked) = (0, 0);
         for seed in 0..300 {
@@ -179,6 +214,8 @@ mod tests {
                         );
                         asked += 1;
                     }
+                    Some(Deed::Ask(Order::DetachCopy(copy))) => assert!(copies.len() == 2 && copy < 2),
+                    Some(Deed::Ask(Order::Mode { write_through })) => assert!(write_through),
                     Some(Deed::Cut) | None => {}
                     other => panic!("{other:?} is none of its business"),
                 }
@@ -187,7 +224,7 @@ mod tests {
             keeper.calm_down();
             assert_eq!(keeper.decide(&health(&devices[..2]), &devices), None);
         }
-        assert!(lost > 100 && asked > 500, "{lost} {asked}");
+        assert!(lost > 100 && asked > 300, "{lost} {asked}");
     }
 
     #[test]
@@ -202,6 +239,7 @@ mod tests {
             writable: true,
             copies: vec![Some(DeviceId(3))],
             newcomer: Some(DeviceId(4)),
+            write_through: false,
         };
         assert_eq!(keeper.lose(&health, &[DeviceId(3), DeviceId(4)]), None);
         keeper.awaited = Some((1, Vec::new()));

@@ -25,6 +25,8 @@ pub struct Health {
     pub copies: Vec<Option<DeviceId>>,
     /// The device that is becoming a copy.
     pub newcomer: Option<DeviceId>,
+    /// Whether writes are acknowledged from the members.
+    pub write_through: bool,
 }
 
 impl Health {
@@ -64,6 +66,13 @@ pub enum Order {
     },
     /// Something about scrubs.
     Scrub(ScrubVerb),
+    /// Take a copy of the log away.
+    DetachCopy(u8),
+    /// Acknowledge writes from the members, or from the log.
+    Mode {
+        /// Whether from the members.
+        write_through: bool,
+    },
 }
 
 /// What is done.
@@ -231,6 +240,7 @@ mod tests {
             writable: true,
             copies: Vec::new(),
             newcomer: None,
+            write_through: false,
         };
         let works = [DeviceId(0), DeviceId(1), DeviceId(2), DeviceId(5)];
         let (mut lost, mut mended, mut disturbed) = (0, 0, 0);

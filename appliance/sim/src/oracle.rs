@@ -21,7 +21,7 @@ use crate::failure::Failure;
 use crate::stamp::{Found, Version};
 
 /// A point in the order of all beginnings and ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment(u64);
 
 const NEVER: Moment = Moment(u64::MAX);

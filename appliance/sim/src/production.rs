@@ -27,6 +27,7 @@ use crate::audit::{copies_in_force, log_is_clean, members_in_force, stripes_matc
 use crate::boot_device::BootDevice;
 use crate::exposed::members_hold_acknowledged;
 use crate::failure::Failure;
+use crate::log_keeper::Keeping;
 use crate::operator::{Health, Order};
 use crate::oracle::Oracle;
 use crate::ports::SimPorts;
@@ -89,7 +90,8 @@ impl Subject for Production {
             name: ARRAY.into(),
             shards: scenario.shards,
             force: false,
-            mode: Some(mode(scenario)),
+            // Where it is changed meanwhile, the log knows.
+            mode: (scenario.log_keeping != Some(Keeping::ByChance)).then_some(mode(scenario)),
             on_log_loss: scenario.on_log_loss,
             volumes: Vec::new(),
             cache_blocks: 0,
@@ -188,6 +190,7 @@ impl Subject for Production {
             writable: array.service == "read-write",
             copies: array.copies.clone(),
             newcomer: array.attach.map(|attach| attach.device),
+            write_through: array.mode == engine::map::LogMode::WriteThrough,
         })
     }
 
@@ -204,6 +207,9 @@ impl Subject for Production {
                 let device = Spare { device, blocks: scenario.log_blocks(), uuid };
                 Verb::AttachCopy { array, device, instead }
             }
+            Order::DetachCopy(copy) => Verb::DetachCopy { array, copy },
+            Order::Mode { write_through: true } => Verb::SetMode { array, mode: LogMode::WriteThrough.into() },
+            Order::Mode { write_through: false } => Verb::SetMode { array, mode: LogMode::WriteBack.into() },
         };
         let posted = ports.control_post(ShardId(0), Message::Command(Box::new(Command { ticket, verb })));
         assert!(posted.is_ok(), "one command at a time finds room");

@@ -5,6 +5,7 @@ mod aborted;
 mod draw;
 mod killed;
 mod parts;
+mod trust;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -60,6 +61,8 @@ pub struct Workload {
     oracle: Oracle,
     /// Of write-through: an oracle that hears of no read.
     told: Option<Oracle>,
+    /// Since when acknowledgements come from the members, if they do.
+    trusted_since: Option<Moment>,
     hosts: Hosts,
     aborts: Aborts,
     under_way: BTreeMap<u64, Asked>,
@@ -91,6 +94,7 @@ impl Workload {
             aborts,
             left: options.requests,
             told: options.write_through.then(Oracle::default),
+            trusted_since: options.write_through.then(Moment::default),
             options,
             random,
             oracle: Oracle::default(),
@@ -318,9 +322,7 @@ impl Workload {
                 for (at, &(lba, blocks)) in (0..).zip(&runs) {
                     let version = Version(version.0 + at);
                     self.oracle.acknowledge(lba, blocks, version);
-                    if let Some(told) = &mut self.told {
-                        told.acknowledge(lba, blocks, version);
-                    }
+                    self.tell(began, lba, blocks, version);
                 }
             }
             IoKind::Flush => {}

@@ -19,7 +19,7 @@ use crate::carver::{self, Carver, Wish};
 use crate::failure::Failure;
 use crate::fault::PlannedFault;
 use crate::killing::Hosts;
-use crate::log_keeper::LogKeeper;
+use crate::log_keeper::{Keeping, LogKeeper};
 use crate::machine::{Machine, Started, Step, boot_devices};
 use crate::operator::{Deed, Health, Operator};
 use crate::rack::Rack;
@@ -28,7 +28,6 @@ use crate::scenario::Scenario;
 use crate::subject::{Subject, draw_uuid};
 use crate::trace::Trace;
 use crate::workload::Workload;
-use log_keeping::losses_of_copies;
 use patience::{Patience, stuck};
 
 /// Steps that an idle appliance is given to destage in the background.
@@ -120,7 +119,10 @@ impl World {
             rack.borrow_mut().lose(device, false);
         }
         let hosts = Hosts::new(scenario.kills, Random::named(scenario.seed, "hosts"));
-        let workload = Workload::new(scenario.workload.clone(), Random::named(scenario.seed, "workload"), hosts);
+        let mut workload = Workload::new(scenario.workload.clone(), Random::named(scenario.seed, "workload"), hosts);
+        if scenario.log_keeping == Some(Keeping::ByChance) {
+            workload.expect_modes();
+        }
         let carver = scenario.carving.map(|carving| Carver::new(carving, Random::named(scenario.seed, "carver")));
         let operator = scenario.operated.then(|| Operator::new(Random::named(scenario.seed, "operator")));
         let keeper = |keeping| LogKeeper::new(keeping, Random::named(scenario.seed, "log keeper"));
@@ -235,7 +237,7 @@ impl World {
     fn probe_at_rest<S: Subject>(&mut self) -> Result<(), Failure> {
         if self.scenario.log_spares > 0 {
             let copies = S::log_copies(&self.scenario, &self.rack.borrow())?;
-            self.probe_each::<S>(losses_of_copies(&copies))?;
+            self.probe_each::<S>(log_keeping::losses_of_copies(&copies))?;
         }
         if self.scenario.spares == 0 {
             return Ok(());
@@ -324,6 +326,7 @@ impl World {
             }
         };
         self.rack.borrow_mut().trace.note("started", &[self.cuts]);
+        self.mode_is_known(&machine);
         if let (Some(carver), Some(tables)) = (&mut self.carver, machine.tables()) {
             carver.started(&tables)?;
         }
@@ -406,7 +409,8 @@ impl World {
                     operator.answered(answer.ticket);
                 }
                 if let Some(keeper) = &mut self.log_keeper {
-                    keeper.answered(answer.ticket);
+                    let trust = keeper.answered(answer.ticket, answer.result.is_ok());
+                    self.workload.rely(trust);
                 }
             }
             while let Some((shard, association)) = machine.raised() {
@@ -521,9 +525,7 @@ impl World {
         if self.scenario.log_spares > 0
             && let Some(health) = machine.health()
         {
-            let works = |copy: &DeviceId| self.rack.borrow().works(*copy);
-            let copies: Vec<DeviceId> = health.copies.iter().copied().flatten().filter(works).collect();
-            return self.probe_each::<S>(losses_of_copies(&copies));
+            return self.probe_each::<S>(self.losses_of_log(&health));
         }
         let was_lost = |device: &DeviceId| self.rack.borrow().was_lost(*device);
         let lost = self.scenario.member_devices().filter(was_lost).fold(0, |mask, device| mask | 1 << device.0);

@@ -50,6 +50,7 @@ pub(super) fn fixed(
         started,
         devices: config.devices.iter().map(|device| placed(device, config, devices, booted)).collect(),
         maps: booted.iter().map(|array| array.map.clone()).collect(),
+        modes: config.arrays.iter().map(|array| array.log.as_ref().and_then(|log| log.mode)).collect(),
         configured: config
             .arrays
             .iter()

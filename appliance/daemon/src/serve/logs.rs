@@ -1,12 +1,14 @@
-//! What an operator may have done with the devices of a log while hosts go on: one becomes a further copy, or takes the place of
-//! another.
+//! What an operator may have done with a log while hosts go on: a drive becomes a further copy, or takes the place of another;
+//! one is taken away; writes are acknowledged otherwise.
 
 use base::ids::ArrayId;
 use engine::command::Verb;
+use engine::map::LogMode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::drives::{Wanted, array_of, find, free_drive, uses};
+use super::fixed::Place;
 use super::methods::take;
 use super::report::Reporter;
 use super::shards::CommandError;
@@ -22,10 +24,29 @@ struct Attach {
     force: bool,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Detach {
+    array: String,
+    /// The copy's drive, or its number.
+    copy: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Mode {
+    array: String,
+    mode: config::LogMode,
+    #[serde(default)]
+    force: bool,
+}
+
 /// Carries out a method; none if there is none of this name.
 pub(super) fn call(reporter: &Reporter, method: &str, params: Value) -> Option<Result<Value, String>> {
     Some(match method {
         "log.attach" => attach(reporter, params),
+        "log.detach" => detach(reporter, params),
+        "log.mode" => mode(reporter, params),
         _ => return None,
     })
 }
@@ -43,6 +64,45 @@ fn attach(reporter: &Reporter, params: Value) -> Result<Value, String> {
         Err(error) => return Err(format!("drive {drive}: {error}")),
     };
     Ok(json!({ "array": array, "drive": drive, "done": done }))
+}
+
+/// Takes a copy away for good, or no longer misses one that is lost.
+fn detach(reporter: &Reporter, params: Value) -> Result<Value, String> {
+    let Detach { array, copy: name } = take(params)?;
+    let at = array_of(reporter, &array)?;
+    let copy = match name.parse() {
+        Ok(number) => number,
+        Err(_) => copy_of(reporter, at, &name).or_else(|error| lost_copy(reporter, at, &name).ok_or(error))?,
+    };
+    let verb = Verb::DetachCopy { array: ArrayId(at as u16), copy };
+    reporter.shards.command(verb).map_err(|error| format!("log copy {name}: {error}"))?;
+    Ok(json!({ "array": array, "copy": copy }))
+}
+
+/// The place that a drive had among the copies at the start.
+fn lost_copy(reporter: &Reporter, array: usize, name: &str) -> Option<u8> {
+    let placed = find(reporter, name).ok().filter(|placed| placed.array == Some(array))?;
+    if let Some(Place::Copy(copy)) = placed.place { Some(copy) } else { None }
+}
+
+/// Acknowledges writes otherwise.
+fn mode(reporter: &Reporter, params: Value) -> Result<Value, String> {
+    let Mode { array, mode, force } = take(params)?;
+    let at = array_of(reporter, &array)?;
+    let declared = reporter.fixed.modes[at];
+    if declared.is_some_and(|declared| declared != mode) && !force {
+        return Err(format!(
+            "the configuration gives the log of array {array} another mode, which holds again from the next start on: change \
+             it there, or say --force"
+        ));
+    }
+    let to = match mode {
+        config::LogMode::WriteBack => LogMode::WriteBack,
+        config::LogMode::WriteThrough => LogMode::WriteThrough,
+    };
+    let verb = Verb::SetMode { array: ArrayId(at as u16), mode: to };
+    reporter.shards.command(verb).map_err(|error| format!("array {array}: {error}"))?;
+    Ok(json!({ "array": array, "mode": to.name() }))
 }
 
 /// The place of a copy by its drive.

@@ -113,6 +113,12 @@ fn told(names: &Names, event: Event) -> Vec<Told> {
                 told.with("copy", copy).with("epoch", epoch)
             })
             .collect(),
+        Event::Mode { array, mode } => {
+            let mode = mode.name();
+            let told =
+                Told::new("log.mode", Severity::Notice, format!("writes are acknowledged in {mode} from now on"));
+            vec![told.of_array(&arrays[array.index()]).with("mode", mode)]
+        }
         Event::DriveRefused { array, device } => {
             let text = format!("drive {} failed while it was prepared, and is not used", drives[&device]);
             let told = Told::new("drive.refused", Severity::Error, text).of_array(&arrays[array.index()]);

@@ -30,6 +30,8 @@ pub(super) struct Fixed {
     pub(super) started: Instant,
     pub(super) devices: Vec<Placed>,
     pub(super) maps: Vec<Snapshot<ArrayMap>>,
+    /// The modes that the configuration gives to their logs.
+    pub(super) modes: Vec<Option<config::LogMode>>,
     /// Volumes that the configuration names, as array/volume.
     pub(super) configured: Vec<String>,
     pub(super) listeners: Vec<ListenerStatus>,
@@ -158,10 +160,7 @@ impl Reporter {
             scrub: parts.iter().find_map(|part| part.scrub).map(scrub_status),
             slow_members: slow_members.into_iter().collect(),
             log: Some(LogStatus {
-                mode: match map.mode {
-                    engine::map::LogMode::WriteBack => "write-back".to_owned(),
-                    engine::map::LogMode::WriteThrough => "write-through".to_owned(),
-                },
+                mode: newest.map_or(map.mode, |part| part.mode).name().to_owned(),
                 copies: copies.flatten().count() as u8 + missing_copies.len() as u8,
                 missing_copies,
                 attach: parts.iter().find_map(|part| part.attach).map(|attach| self.attach(&attach)),

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::drive::{find, role, said};
 use super::{consent, socket_of};
-use crate::cli::{Consent, LogCommand, Server};
+use crate::cli::{Consent, LogCommand, LogMode, Server};
 use crate::control_client::{call, status};
 use crate::status::LogStatus;
 
@@ -22,11 +22,38 @@ pub fn run(command: &LogCommand) -> Result<String, Box<dyn Error>> {
             let asked = Attach { array, drive, instead: None, force: *force, no_wait: *no_wait };
             asked.run(*consent, server)
         }
+        LogCommand::Detach { array, copy, consent, server } => detach(array, copy, *consent, server),
+        LogCommand::Mode { array, mode, force, server } => self::mode(array, *mode, *force, server),
         LogCommand::Replace { array, old, new, force, no_wait, consent, server } => {
             let asked = Attach { array, drive: new, instead: Some(old), force: *force, no_wait: *no_wait };
             asked.run(*consent, server)
         }
     }
+}
+
+/// Takes a copy away.
+fn detach(array: &str, copy: &str, consent: Consent, server: &Server) -> Result<String, Box<dyn Error>> {
+    let socket = socket_of(server)?;
+    let log = log_of(&socket, array)?;
+    let stay = usize::from(log.copies) - log.missing_copies.len();
+    let plan = format!(
+        "The log of array {array} has {stay} copies in use. {copy} is taken from it for good: what it holds goes stale at once, and \
+         nobody misses it. Where one copy is left, its loss would lose what the members do not have yet."
+    );
+    consent::ask(&plan, consent)?;
+    let result: Value = call(&socket, "log.detach", &json!({ "array": array, "copy": copy }))?;
+    Ok(said(server, &result, format!("{copy} is no copy of the log of array {array} any more")))
+}
+
+/// Acknowledges writes otherwise.
+fn mode(array: &str, mode: LogMode, force: bool, server: &Server) -> Result<String, Box<dyn Error>> {
+    let (name, how) = match mode {
+        LogMode::WriteBack => ("write-back", "once they are in the log"),
+        LogMode::WriteThrough => ("write-through", "once the members have them"),
+    };
+    let params = json!({ "array": array, "mode": name, "force": force });
+    let result: Value = call(&socket_of(server)?, "log.mode", &params)?;
+    Ok(said(server, &result, format!("writes to array {array} are acknowledged {how} ({name})")))
 }
 
 /// A drive that is to become a copy.

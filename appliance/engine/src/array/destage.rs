@@ -166,6 +166,8 @@ impl ArrayShard {
         let taken = size - lane.room().min(size);
         let pressed = self.stopping
             || !self.acknowledges_from_log()
+            // What was promised in write-through is kept after a change of the mode.
+            || !self.through.is_empty()
             || cache_is_full
             || !lane.waiting.is_empty()
             || lane.catch_up.is_some_and(|from| lane.tail().sequence < from)

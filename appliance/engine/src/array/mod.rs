@@ -478,6 +478,9 @@ impl ArrayShard {
                 self.peers.forget(slot);
             }
         }
+        if self.map.mode != map.mode {
+            self.reports.push_back(Message::ModeTaken { array: map.id });
+        }
         self.map = map;
         self.watch_copies(work);
         self.wake_all();

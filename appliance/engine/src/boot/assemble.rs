@@ -23,7 +23,7 @@ use crate::array::{ArrayPart, DestageSettings, RecoveredBlock};
 use crate::coordinator::{CoordinatedArray, RoundSettings, ScrubSettings, Spare, service};
 use crate::drives::DriveSettings;
 use crate::limits::MAX_SPARES;
-use crate::map::{ArrayMap, LogMode, Member, OnLogLoss, Service, Volume};
+use crate::map::{ArrayMap, Member, OnLogLoss, Service, Volume};
 
 /// What is found at a device's beginning.
 #[derive(Clone, Debug)]
@@ -278,10 +278,7 @@ fn attempt<D: SyncDevice>(
         free_copies: free_copies(&assembly.superblock),
         newcomer: None,
         incarnation: log.incarnation,
-        mode: match log.mode {
-            journal::LogMode::WriteThrough => LogMode::WriteThrough,
-            journal::LogMode::WriteBack => LogMode::WriteBack,
-        },
+        mode: log.mode.into(),
         on_log_loss: options.on_log_loss,
         service: Service::ReadWrite,
         shards: options.shards,
@@ -404,6 +401,9 @@ fn make_durable<D: SyncDevice>(
     options: &AssembleOptions,
 ) -> Result<Vec<Option<Superblock>>, BootError> {
     let incarnation = 1 + logs.iter().flatten().map(|log| log.incarnation).fold(last_incarnation, u64::max);
+    // A change of the mode that was cut is on some of them.
+    let newest = logs.iter().flatten().max_by_key(|log| (log.epoch, log.update)).map(|log| log.mode);
+    let mode = options.mode.or(newest);
     for (log, device) in logs.iter_mut().zip(&assembly.copies) {
         let (Some(log), &Some(device)) = (log, device) else { continue };
         assert!(log.epoch <= assembly.epoch(), "a log's epoch never goes down");
@@ -412,7 +412,7 @@ fn make_durable<D: SyncDevice>(
         log.incarnation = incarnation;
         log.joining = false;
         log.copy_count = assembly.copies.len() as u16;
-        log.mode = options.mode.unwrap_or(log.mode);
+        log.mode = mode.unwrap_or(log.mode);
         log.update += 1;
         let mut block = ZERO_BLOCK;
         log.encode(&mut block);

@@ -7,6 +7,7 @@ use super::proposal::Edit;
 use super::{Change, Coordinated, Coordinator, Spare};
 use crate::command::{Answer, Command, Event, Refusal, Verb};
 use crate::limits::{MAX_COMMANDS, MAX_NEWS, MAX_SPARES};
+use crate::map::Service;
 use crate::message::Message;
 use ports::Ports;
 
@@ -16,6 +17,8 @@ pub(super) struct Waiting {
     ticket: u64,
     members: u32,
     copies: u32,
+    /// Places of the log that are to be free.
+    free: u32,
 }
 
 impl Coordinated {
@@ -28,7 +31,7 @@ impl Coordinated {
             }
         };
         let gone = map.missing() | self.pending.members | members;
-        let copies_gone = self.pending.copies | copies;
+        let copies_gone = self.pending.copies | self.pending.detached | copies;
         let stays = |at: usize| map.copies[at].is_some() && copies_gone & 1 << at == 0;
         map.geometry.bears(gone) && (0..map.copies.len()).any(stays)
     }
@@ -50,6 +53,8 @@ impl Coordinator {
             }
             Verb::Scrub { array, verb } => self.scrub_command(array, ticket, verb),
             Verb::FailCopy { array, copy } => self.fail(array, ticket, 0, 1 << copy),
+            Verb::DetachCopy { array, copy } => self.detach(array, copy, ticket),
+            Verb::SetMode { array, mode } => self.set_mode(array, mode, ticket),
             Verb::AttachCopy { array, device, instead } => self.attach(array, device, instead, ticket),
             Verb::Volume { array, verb } => self.volume_command(array, ticket, verb),
         };
@@ -77,8 +82,40 @@ impl Coordinator {
         }
         array.pending.members |= members;
         array.pending.copies |= copies;
-        array.waiting.push(Waiting { ticket, members, copies });
+        array.waiting.push(Waiting { ticket, members, copies, free: 0 });
         Ok(())
+    }
+
+    /// Takes a copy of the log away for good, or no longer misses one that is lost.
+    fn detach(&mut self, id: ArrayId, copy: u8, ticket: u64) -> Result<(), Refusal> {
+        let array = &mut self.arrays[id.index()];
+        let map = &array.array.map;
+        if map.service != Service::ReadWrite {
+            return Err(Refusal::Down);
+        }
+        let is_there = *map.copies.get(usize::from(copy)).ok_or(Refusal::NotInUse)?;
+        if is_there.is_none() && map.missing_copies().all(|missing| missing != copy) {
+            return Err(Refusal::NotInUse);
+        }
+        if is_there.is_some() && !array.can_do_without(0, 1 << copy) {
+            return Err(Refusal::LastCopy);
+        }
+        if array.waiting.len() >= MAX_COMMANDS {
+            return Err(Refusal::Busy);
+        }
+        array.pending.detached |= 1 << copy;
+        array.waiting.push(Waiting { ticket, members: 0, copies: 0, free: 1 << copy });
+        Ok(())
+    }
+
+    /// Whoever waits for a copy to go is told that it stays.
+    pub(super) fn refuse_detaching(&mut self, id: ArrayId) {
+        let waiting = &mut self.arrays[id.index()].waiting;
+        let refused: Vec<u64> = waiting.iter().filter(|one| one.free != 0).map(|one| one.ticket).collect();
+        waiting.retain(|one| one.free == 0);
+        for ticket in refused {
+            self.answer(ticket, Err(Refusal::Down));
+        }
     }
 
     /// Keeps a drive for later.
@@ -132,7 +169,10 @@ impl Coordinator {
         let copies_gone = copies_gone.fold(0, |mask, (at, _)| mask | 1 << at);
         let members_gone = (0u32..).zip(&map.members).filter(|(_, member)| member.is_none());
         let members_gone = members_gone.fold(0, |mask, (slot, _)| mask | 1 << slot);
-        let is_done = |waiting: &Waiting| waiting.members & !members_gone == 0 && waiting.copies & !copies_gone == 0;
+        let is_done = |waiting: &Waiting| {
+            let Waiting { members, copies, free, .. } = *waiting;
+            members & !members_gone == 0 && copies & !copies_gone == 0 && free & !map.free_copies == 0
+        };
         let done: Vec<u64> = array.waiting.iter().filter(|one| is_done(one)).map(|one| one.ticket).collect();
         array.waiting.retain(|one| !is_done(one));
         for ticket in done {

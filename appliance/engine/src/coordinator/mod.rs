@@ -17,6 +17,7 @@
 //! | `table` | an array's volume table on its way to the members |
 //! | `join` | a drive on its way to a place that has no member |
 //! | `attach` | a device on its way to be a copy of the log |
+//! | `mode` | when writes are acknowledged |
 //! | `round` | zones that are handed out, and come back done |
 //! | `rebuild` | a round for a drive that has a place |
 //! | `scrub` | a round that compares everything |
@@ -28,6 +29,7 @@ mod bitmap;
 mod commands;
 mod health;
 mod join;
+mod mode;
 mod persist;
 mod proposal;
 mod rebuild;
@@ -61,6 +63,7 @@ use commands::Waiting;
 use health::MemberRecord;
 pub use join::Spare;
 use join::{JOIN_BLOCKS, Joining};
+use mode::Switching;
 use persist::{Proposed, Target, unpack};
 use proposal::{Edit, Proposal};
 use rebuild::Rebuild;
@@ -157,6 +160,8 @@ struct Coordinated {
     drive_failed: bool,
     /// The device that is to become a copy of the log.
     attaching: Option<Attaching>,
+    /// A change of the mode.
+    switching: Option<Switching>,
     rebuild: Option<Rebuild>,
     /// Whether rebuilds are to wait.
     paused: bool,
@@ -215,6 +220,7 @@ impl Coordinator {
             asked: VecDeque::new(),
             drive_failed: false,
             attaching: None,
+            switching: None,
             rebuild: None,
             paused: false,
         });
@@ -302,6 +308,7 @@ impl Coordinator {
                 }
             }
             Message::CopyCaughtUp { array, run } => self.caught_up(array, run),
+            Message::ModeTaken { array } => self.mode_taken(array),
             Message::MemberErrors { array, slot, errors } => {
                 self.arrays[array.index()].members[slot.index()].hear(errors);
             }
@@ -418,6 +425,7 @@ impl Coordinator {
                 }
             }
             worked |= self.go_on_attaching(ports, operations, id);
+            worked |= self.go_on_switching(id);
             worked |= self.rebuild(ports, operations, id);
             worked |= self.scrub(ports, id);
         }
@@ -451,7 +459,7 @@ impl Coordinator {
         let refused = proposal.edit.take_if(|edit| match edit {
             Edit::Join(join) => members & 1 << join.slot.0 != 0,
             Edit::Attach(attach) => copies & 1 << attach.newcomer.copy != 0,
-            Edit::Position { .. } | Edit::Scrub(_) => false,
+            Edit::Position { .. } | Edit::Scrub(_) | Edit::Mode(_) => false,
         });
         proposal.again |= refused.is_some();
         array.pending.take_up(proposal);
@@ -466,7 +474,7 @@ impl Coordinator {
                 array.array.log_superblocks[usize::from(attach.newcomer.copy)] = None;
                 array.array.log_superblocks.truncate(array.array.map.copies.len());
             }
-            Some(Edit::Position { .. } | Edit::Scrub(_)) | None => {}
+            Some(Edit::Position { .. } | Edit::Scrub(_) | Edit::Mode(_)) | None => {}
         }
     }
 
@@ -513,6 +521,7 @@ impl Coordinator {
                 self.tell(Event::Rebuilt { array: id, slot });
             }
             Some(Edit::Scrub(record)) => self.scrub_saved(id, scrub_before, record),
+            Some(Edit::Mode(mode)) => self.mode_published(id, mode),
             Some(Edit::Position { .. } | Edit::Attach(_)) | None => {}
         }
         self.newcomer_published(id);

@@ -10,6 +10,7 @@ use raid::Tables;
 use super::proposal::{Edit, Proposal};
 use super::{Change, Coordinator};
 use crate::array::Purpose;
+use crate::command::Refusal;
 use crate::map::{ArrayMap, Service};
 use crate::operations::Operations;
 
@@ -43,11 +44,20 @@ impl Coordinator {
         let tables = proposal.tables(&array.tables, epoch);
         let map = ports.seal("array map", proposal.map(&array.array.map, epoch));
         if map.service != Service::ReadWrite {
+            if core::mem::take(&mut proposal.detached) != 0 {
+                array.pending = proposal;
+                self.refuse_detaching(id);
+                return;
+            }
             // What else there was to say can wait for better times.
             match proposal.edit.take() {
                 Some(Edit::Join(join)) => {
                     array.pending = proposal;
                     self.give_up(id, join.member.device, join.ticket);
+                }
+                Some(Edit::Mode(_)) => {
+                    array.pending = proposal;
+                    self.mode_refused(id, Refusal::Down);
                 }
                 Some(Edit::Position { .. } | Edit::Attach(_)) => array.pending = proposal,
                 Some(Edit::Scrub(_)) => {

@@ -15,7 +15,7 @@ use raid::{ScrubRecord, State, Tables};
 use super::attach::Attach;
 use super::join::{Join, entry};
 use super::service;
-use crate::map::{ArrayMap, Service};
+use crate::map::{ArrayMap, LogMode, Service};
 
 /// Something that is to be said otherwise, beside who is left out.
 #[derive(Clone, Debug)]
@@ -28,6 +28,8 @@ pub(super) enum Edit {
     Attach(Box<Attach>),
     /// The last scrub stands so.
     Scrub(Option<ScrubRecord>),
+    /// Writes are acknowledged otherwise.
+    Mode(LogMode),
 }
 
 /// A change of what an array's superblocks say.
@@ -72,7 +74,7 @@ impl Proposal {
             }
             Some(Edit::Attach(attach)) => tables.add_copy(attach.newcomer.copy, attach.uuid),
             Some(Edit::Scrub(record)) => tables.scrub = *record,
-            None => {}
+            Some(Edit::Mode(_)) | None => {}
         }
         tables.free(epoch, self.leaving());
         tables.exclude(epoch, self.members, self.copies);
@@ -89,6 +91,7 @@ impl Proposal {
     pub(super) fn log(&self, superblock: &mut LogSuperblock, map: &ArrayMap) {
         superblock.epoch = map.epoch;
         superblock.copy_count = map.copies.len() as u16;
+        superblock.mode = map.mode.into();
         superblock.members = map.geometry.all_members() & !map.missing();
         superblock.update += 1;
     }
@@ -110,6 +113,7 @@ impl Proposal {
                 map.free_copies &= !(1 << place);
                 map.newcomer = None;
             }
+            Some(Edit::Mode(mode)) => map.mode = *mode,
             Some(Edit::Scrub(_)) | None => {}
         }
         map.free_copies |= self.leaving();

@@ -5,8 +5,9 @@ use base::ids::DeviceId;
 
 use super::{Patience, Served, World, stuck};
 use crate::failure::Failure;
+use crate::log_keeper::{Keeping, LogKeeper, Trust};
 use crate::machine::{Machine, Step};
-use crate::operator::Deed;
+use crate::operator::{Deed, Health, Order};
 use crate::subject::{Subject, draw_uuid};
 
 impl World {
@@ -23,10 +24,22 @@ impl World {
             Some(Deed::Ask(order)) => {
                 let ticket = keeper.ticket();
                 self.rack.borrow_mut().trace.note("asked", &[ticket]);
+                if matches!(order, Order::Mode { .. }) {
+                    self.workload.rely_on_nothing();
+                }
                 machine.ask(&self.scenario, ticket, order, draw_uuid(&mut self.random));
             }
             Some(Deed::Lose { device, returns }) => self.rack.borrow_mut().lose(device, returns),
             Some(Deed::Cut) => self.rack.borrow_mut().cut_power(),
+        }
+    }
+
+    /// The appliance has been started: the mode is what the log says.
+    pub(super) fn mode_is_known<S: Subject>(&mut self, machine: &Machine<S>) {
+        if self.scenario.log_keeping == Some(Keeping::ByChance)
+            && let Some(health) = machine.health()
+        {
+            self.workload.rely(if health.write_through { Trust::Members } else { Trust::AsBefore });
         }
     }
 
@@ -40,7 +53,8 @@ impl World {
             let works = self.log_candidates();
             let Some(keeper) = &mut self.log_keeper else { return Ok(Served::Finished) };
             while let Some(answer) = machine.answer() {
-                keeper.answered(answer.ticket);
+                let trust = keeper.answered(answer.ticket, answer.result.is_ok());
+                self.workload.rely(trust);
             }
             let Some(health) = machine.health() else { return Ok(Served::Finished) };
             if !health.writable || keeper.is_done(&health, &works) {
@@ -55,6 +69,14 @@ impl World {
             }
             patience.wait(machine, "the log's new copy", || format!("{health:?}"))?;
         }
+    }
+
+    /// The losses of copies that must be borne now: none while one may be about to go.
+    pub(super) fn losses_of_log(&self, health: &Health) -> Vec<Vec<DeviceId>> {
+        let works = |copy: &DeviceId| self.rack.borrow().works(*copy);
+        let copies: Vec<DeviceId> = health.copies.iter().copied().flatten().filter(works).collect();
+        let is_quiet = self.log_keeper.as_ref().is_none_or(LogKeeper::is_quiet);
+        if is_quiet { losses_of_copies(&copies) } else { Vec::new() }
     }
 
     /// Devices that could hold the log, and work.

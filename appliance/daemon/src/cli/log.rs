@@ -1,0 +1,86 @@
+//! What can be asked for about logs.
+
+use clap::{Subcommand, ValueEnum};
+
+use super::{Consent, Server};
+
+/// When writes are acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogMode {
+    /// Once they are in the log, on every copy.
+    WriteBack,
+    /// Once the members have them.
+    WriteThrough,
+}
+
+/// What can be done with logs.
+#[derive(Debug, Subcommand)]
+pub enum LogCommand {
+    /// Make a declared drive that nothing uses a copy of an array's log, also in the place of one that was lost.
+    Attach {
+        /// The array.
+        array: String,
+        /// The drive, as the configuration calls it.
+        drive: String,
+        /// Also if the drive bears something, which is lost.
+        #[arg(long)]
+        force: bool,
+        /// Do not wait for its end.
+        #[arg(long)]
+        no_wait: bool,
+        /// Whether to ask.
+        #[command(flatten)]
+        consent: Consent,
+        /// Whom to ask.
+        #[command(flatten)]
+        server: Server,
+    },
+    /// Take a copy of an array's log away for good, or no longer miss one that is lost. The last one stays.
+    Detach {
+        /// The array.
+        array: String,
+        /// The copy, by its drive, or by its number if nobody knows its drive.
+        copy: String,
+        /// Whether to ask.
+        #[command(flatten)]
+        consent: Consent,
+        /// Whom to ask.
+        #[command(flatten)]
+        server: Server,
+    },
+    /// Acknowledge an array's writes otherwise, from now on and after each start that the configuration does not tell otherwise.
+    Mode {
+        /// The array.
+        array: String,
+        /// How.
+        #[arg(value_enum)]
+        mode: LogMode,
+        /// Also if the configuration names another mode, which holds again from the next start on.
+        #[arg(long)]
+        force: bool,
+        /// Whom to ask.
+        #[command(flatten)]
+        server: Server,
+    },
+    /// Put a declared drive that nothing uses in the stead of a copy that is in use: in one step, so that there are never fewer.
+    Replace {
+        /// The array.
+        array: String,
+        /// The copy's drive.
+        old: String,
+        /// The drive that becomes a copy.
+        new: String,
+        /// Also if that drive bears something, which is lost.
+        #[arg(long)]
+        force: bool,
+        /// Do not wait for its end.
+        #[arg(long)]
+        no_wait: bool,
+        /// Whether to ask.
+        #[command(flatten)]
+        consent: Consent,
+        /// Whom to ask.
+        #[command(flatten)]
+        server: Server,
+    },
+}
