@@ -110,7 +110,8 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
     for note in &devices.notes {
         tracing::warn!("{note}");
     }
-    let metrics = Arc::new(Metrics::new(seal_or_share("metric names", names(&config, &devices)), shards));
+    let names = token.keep("metric names", &names(&config, &devices))?;
+    let metrics = Arc::new(Metrics::new(names.share(), shards));
     let late = Arc::new(Late::default());
     let socket = options.control.clone().or_else(|| config.control.as_ref().map(|control| control.socket.clone()));
     if let Some(socket) = &socket {

@@ -43,19 +43,22 @@ fn kill(place: &Place, options: &[&str]) -> serde_json::Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// Writes at depth until the connection breaks; how many ended well.
+/// Writes at depth until the connection breaks, and reads every third time: what comes is one write's, whole, and of a round so
+/// far. How many writes ended well.
 fn write_until_broken(server: &Server, source: Option<SocketAddr>, byte: u8, started: &AtomicBool) -> (u64, HostError) {
     let options = HostOptions { source, ..HostOptions::new(server.address(), NQN, identity()) };
     let mut host = Host::connect(&options).unwrap();
     let namespace = first_namespace(&mut host).unwrap();
     let mut queue = host.open_queue(1, 32, 64 * 1024, &namespace).unwrap();
-    let (mut written, mut next) = (0, 0);
+    let (mut written, mut next, mut reads) = (0, 0, [false; 32]);
     loop {
         while let Some(slot) = queue.hold() {
             queue.buffer_mut(slot)[..16 * BLOCK].fill(byte);
             let lba = next % 64 * 16;
             next += 1;
-            if let Err(error) = queue.submit(slot, Operation::Write { lba, blocks: 16 }) {
+            reads[slot.index()] = next % 3 == 0;
+            let (write, read) = (Operation::Write { lba, blocks: 16 }, Operation::Read { lba, blocks: 16 });
+            if let Err(error) = queue.submit(slot, if reads[slot.index()] { read } else { write }) {
                 return (written, error);
             }
         }
@@ -64,8 +67,13 @@ fn write_until_broken(server: &Server, source: Option<SocketAddr>, byte: u8, sta
         }
         while let Some(completion) = queue.completed() {
             assert!(completion.status.is_success(), "{:?}", completion.status);
-            written += 1;
-            started.store(true, Ordering::Release);
+            if reads[completion.slot.index()] {
+                let found = &queue.buffer(completion.slot)[..16 * BLOCK];
+                assert!(found[0] <= byte && found.iter().all(|&one| one == found[0]), "bytes of another connection");
+            } else {
+                written += 1;
+                started.store(true, Ordering::Release);
+            }
             queue.release(completion.slot);
         }
     }
@@ -189,6 +197,8 @@ fn nothing_is_killed_without_consent_and_what_is_meant_must_be_said() {
         assert_eq!(place.brindle(wrong).status.code(), Some(2), "{wrong:?}");
     }
     assert_eq!(kill(&place, &["--peer", "192.0.2.1"])["connections"], 0);
+    let nobody = place.brindle(&["connections", "kill", "--peer", "192.0.2.1", "--config", "test.yaml"]);
+    assert!(nobody.status.success() && text(&nobody).contains("there is no such connection"), "nothing to consent to");
     let top = place.brindle(&["top", "--count", "2", "--every", "10ms", "--config", "test.yaml"]);
     let shown = text(&top);
     assert!(top.status.success() && shown.contains("writes/s") && shown.contains(&identity().nqn), "{shown}");

@@ -8,13 +8,16 @@ use serde_json::Value;
 use std::process::{Command, Stdio};
 
 /// A line of the table.
-struct Row {
-    name: &'static str,
-    pattern: &'static str,
-    direction: &'static str,
-    block: &'static str,
-    depth: &'static str,
+pub(crate) struct Row {
+    pub(crate) name: &'static str,
+    pub(crate) pattern: &'static str,
+    pub(crate) direction: &'static str,
+    pub(crate) block: &'static str,
+    pub(crate) depth: &'static str,
 }
+
+/// Fills a volume: blocks that were never written cost no drive access, so reads of them say nothing.
+pub(crate) const FILL: Row = Row { name: "fill", pattern: "write", direction: "write", block: "128KiB", depth: "32" };
 
 const ROWS: &[Row] = &[
     Row { name: "4 KiB random read QD1", pattern: "randread", direction: "read", block: "4KiB", depth: "1" },
@@ -33,8 +36,8 @@ const CLIENT_CORE: &str = "1";
 /// How long the bench takes its time.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Options {
-    rounds: usize,
-    seconds: f64,
+    pub(crate) rounds: usize,
+    pub(crate) seconds: f64,
 }
 
 impl Options {
@@ -58,8 +61,8 @@ impl Options {
 
 /// What one measurement gave.
 #[derive(Clone, Copy, Default)]
-struct Sample {
-    iops: f64,
+pub(crate) struct Sample {
+    pub(crate) iops: f64,
     p50_us: f64,
     p99_us: f64,
 }
@@ -70,9 +73,7 @@ pub(crate) fn run(options: &Options) -> Result<String, Failure> {
     let folder = process::root().join("target/lab/bench");
     process::fresh_folder(&folder)?;
     let mut server = Server::create(&folder, Setup::fast())?;
-    // Blocks that were never written cost no drive access: fill the volume, so that reads read.
-    let fill = Row { name: "fill", pattern: "write", direction: "write", block: "128KiB", depth: "32" };
-    measure(&target(&fill, &server, 3.0))?;
+    measure(&target(&FILL, &server, 3.0))?;
 
     let mut table = String::new();
     for row in ROWS {
@@ -96,7 +97,7 @@ pub(crate) fn run(options: &Options) -> Result<String, Failure> {
 }
 
 /// The load generator's words for a row against the server.
-fn target(row: &Row, server: &Server, seconds: f64) -> Vec<String> {
+pub(crate) fn target(row: &Row, server: &Server, seconds: f64) -> Vec<String> {
     let address = server.nvme().to_string();
     let words = ["bench", "--address", &address, "--nqn", NQN, "--pattern", row.pattern, "--core", CLIENT_CORE];
     words.into_iter().map(str::to_owned).chain(shape(row, seconds)).collect()
@@ -112,7 +113,7 @@ fn shape(row: &Row, seconds: f64) -> [String; 6] {
     ["--block", row.block, "--depth", row.depth, "--seconds", &seconds].map(str::to_owned)
 }
 
-fn measure(words: &[String]) -> Result<Sample, Failure> {
+pub(crate) fn measure(words: &[String]) -> Result<Sample, Failure> {
     let output = Command::new(process::root().join("target/release/loadgen"))
         .arg("--json")
         .args(words)
@@ -150,7 +151,8 @@ fn table_line(row: &Row, floor: Sample, target: Sample) -> String {
     format!("| {} | {:.0} | {iops:.0} | {ratio:.2} | {p50_us:.0} | {p99_us:.0} |", row.name, floor.iops)
 }
 
-fn document(options: &Options, table: &str) -> String {
+/// The processor, the kernel and how busy both were, for a document.
+pub(crate) fn machine() -> String {
     let line = |path: &str, key: &str| {
         let text = process::read(path.as_ref()).unwrap_or_default();
         let found = text.lines().find(|line| line.starts_with(key)).unwrap_or_default();
@@ -158,13 +160,21 @@ fn document(options: &Options, table: &str) -> String {
     };
     let processor = line("/proc/cpuinfo", "model name");
     let kernel = line("/proc/sys/kernel/osrelease", "");
+    let load = line("/proc/loadavg", "");
+    let load = load.split(' ').next().unwrap_or_default();
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    format!("{processor}, {processors} processors, Linux {kernel}, load average {load}")
+}
+
+fn document(options: &Options, table: &str) -> String {
+    let machine = machine();
     let Options { rounds, seconds } = options;
     format!(
         "# Figures of the last `cargo xtask bench`
 
 One RAID-5 array of three members with two log copies, all in memory, write-back; one volume over NVMe/TCP on loopback; the
 target on core 0, the load generator on core 1; {rounds} interleaved rounds of {seconds} s, medians. The floor is bare sockets
-that move the same bytes with nothing behind. {processor}, Linux {kernel}.
+that move the same bytes with nothing behind. {machine}.
 
 | workload | floor, IOPS | Brindle, IOPS | ratio | p50, µs | p99, µs |
 |---|---:|---:|---:|---:|---:|

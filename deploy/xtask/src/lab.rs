@@ -18,16 +18,17 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
-/// One scenario: a script of `deploy/lab` and the server it runs against.
+/// One scenario: a script of `deploy/lab` and the server it runs against; without a setup the script starts the program in the
+/// guest itself.
 struct Scenario {
     name: &'static str,
     script: &'static str,
-    setup: Setup,
+    setup: Option<Setup>,
 }
 
-const WRITE_BACK: Setup = Setup::small("write-back");
-const WRITE_THROUGH: Setup = Setup::small("write-through");
-const SECTORS: Setup = Setup { logical_block: "512B", ..WRITE_BACK };
+const WRITE_BACK: Option<Setup> = Some(Setup::small("write-back"));
+const WRITE_THROUGH: Option<Setup> = Some(Setup::small("write-through"));
+const SECTORS: Option<Setup> = Some(Setup { logical_block: "512B", ..Setup::small("write-back") });
 
 /// All scenarios, in the order in which they are run.
 const SCENARIOS: &[Scenario] = &[
@@ -36,6 +37,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "killed-write-through", script: "killed.sh", setup: WRITE_THROUGH },
     Scenario { name: "degraded", script: "degraded.sh", setup: WRITE_BACK },
     Scenario { name: "sectors", script: "sectors.sh", setup: SECTORS },
+    Scenario { name: "sealed", script: "sealed.sh", setup: None },
 ];
 
 /// How long a killed server stays away: the host's queues must see the connection gone and begin to retry.
@@ -137,23 +139,24 @@ fn lab_file(name: &str) -> PathBuf {
 fn play(scenario: &Scenario, image: &GuestImage) -> Result<String, Failure> {
     let folder = target_folder(scenario.name);
     process::fresh_folder(&folder)?;
-    let mut server = Server::create(&folder, scenario.setup)?;
-    let mut guest = Guest::boot(scenario, image, &folder, server.nvme().port())?;
+    let mut server = scenario.setup.map(|setup| Server::create(&folder, setup)).transpose()?;
+    let port = server.as_ref().map(|server| server.nvme().port());
+    let mut guest = Guest::boot(scenario, image, &folder, port)?;
     loop {
         match guest.lines.recv_timeout(WATCH) {
             Ok(line) => {
                 println!("   {line}");
-                if let Some(order) = line.strip_prefix("@kill") {
-                    crash(&mut server, order.trim())?;
+                if let (Some(order), Some(server)) = (line.strip_prefix("@kill"), &mut server) {
+                    crash(server, order.trim())?;
                 }
             }
-            Err(RecvTimeoutError::Timeout) => server.check_alive()?,
+            Err(RecvTimeoutError::Timeout) => server.as_mut().map_or(Ok(()), Server::check_alive)?,
             Err(RecvTimeoutError::Disconnected) => break,
         }
     }
     guest.end(scenario)?;
     // What the guest has read came from a server that may have held it in memory: it must also stop in order.
-    server.stop()?;
+    server.as_mut().map_or(Ok(()), Server::stop)?;
     Ok(String::new())
 }
 
@@ -174,14 +177,19 @@ struct Guest {
 }
 
 impl Guest {
-    fn boot(scenario: &Scenario, image: &GuestImage, folder: &Path, port: u16) -> Result<Guest, Failure> {
+    fn boot(scenario: &Scenario, image: &GuestImage, folder: &Path, port: Option<u16>) -> Result<Guest, Failure> {
         let console = folder.join("console.log");
-        let mut child = Command::new(lab_file("guest-run"))
+        let mut command = Command::new(lab_file("guest-run"));
+        match port {
+            Some(port) => command.args(["--env", &format!("PORT={port}"), "--env", &format!("NQN={NQN}")]),
+            None => command.arg("--put").arg(process::root().join("target/release/brindle")),
+        };
+        let mut child = command
             .arg("--cache")
             .arg(&image.cache)
             .args(["--timeout", GUEST_LIMIT, "--console"])
             .arg(&console)
-            .args(["--env", &format!("PORT={port}"), "--env", &format!("NQN={NQN}"), "--put"])
+            .arg("--put")
             .arg(lab_file("scenario.sh"))
             .arg(lab_file(scenario.script))
             .stdin(Stdio::null())

@@ -13,6 +13,8 @@
 //! | [`torture`] | the server killed again and again under load, every block verified |
 //! | [`demo`] | the README's first command, as a test |
 //! | [`bench`] | the figures, against the machine's own floor |
+//! | [`guards`] | what sealed memory and the sandbox cost |
+//! | [`kills`] | how long a kill of connections takes |
 //! | [`compare`] | the figures, beside other people's RAID |
 //! | [`metrics`] | the metrics endpoint, read by promtool |
 //! | [`reference`] | the README's configuration reference, generated |
@@ -22,6 +24,8 @@ mod bench;
 mod ci;
 mod compare;
 mod demo;
+mod guards;
+mod kills;
 mod lab;
 mod metrics;
 mod needs;
@@ -45,12 +49,16 @@ usage: cargo xtask COMMAND
   reference                  writes the configuration reference into README.md
   sim ARGUMENT...            the simulator: a SEED again, `run --seconds 600`, `sweep`, `seeds`
   lab [--kernel PACKAGE/SUITE] [NAME...]
-                             scenarios with a Linux guest as the host: files, killed, killed-write-through, degraded
+                             scenarios with a Linux guest as the host: files, killed, killed-write-through, degraded,
+                             and with the server in it: sealed
                              (default: all)
   torture [ROUNDS]           kill -9 under load, restart, verify each block: ROUNDS times in each of four settings (50)
   demo                       `brindle demo` from an empty folder to Ctrl-C
   bench [--rounds N] [--seconds S]
                              figures against the machine's own floor; writes deploy/bench/latest.md
+  bench guards [--rounds N] [--seconds S]
+                             what sealed memory and the sandbox cost; writes deploy/bench/guards.md
+  bench kills [ROUNDS]       how long a kill of connections takes with writes in flight; writes deploy/bench/kills.md
   compare md [SECONDS]       figures beside the kernel's RAID-5 with a journal, in a guest; writes deploy/bench/md.md
   metrics                    `promtool check metrics` on a running server";
 
@@ -65,6 +73,8 @@ fn main() -> ExitCode {
         ["lab", names @ ..] => lab::run(names),
         ["torture", rounds @ ..] => torture::run(rounds),
         ["demo"] => demo::run(),
+        ["bench", "guards", options @ ..] => bench::Options::parse(options).and_then(|options| guards::run(&options)),
+        ["bench", "kills", rounds @ ..] => kills::run(rounds),
         ["bench", options @ ..] => bench::Options::parse(options).and_then(|options| bench::run(&options)),
         ["compare", words @ ..] => compare::run(words),
         ["metrics"] => metrics::run(),

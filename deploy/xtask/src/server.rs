@@ -53,6 +53,8 @@ pub(crate) struct Setup {
     pub(crate) volume: &'static str,
     /// In what units hosts address it.
     pub(crate) logical_block: &'static str,
+    /// Further lines of the configuration, each with its end.
+    pub(crate) more: &'static str,
 }
 
 impl Setup {
@@ -69,6 +71,7 @@ impl Setup {
             lanes: 16,
             volume: "256MiB",
             logical_block: "4KiB",
+            more: "",
         }
     }
 
@@ -86,6 +89,7 @@ impl Setup {
             lanes: 4,
             volume: "768MiB",
             logical_block: "4KiB",
+            more: "",
         }
     }
 }
@@ -109,6 +113,11 @@ impl Server {
         Ok(server)
     }
 
+    /// Where it is configured and keeps its control socket.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Where hosts connect.
     pub(crate) fn nvme(&self) -> SocketAddr {
         self.nvme
@@ -117,6 +126,19 @@ impl Server {
     /// Where Prometheus scrapes.
     pub(crate) fn metrics(&self) -> SocketAddr {
         self.metrics
+    }
+
+    /// Time that all threads of the process have spent on processors.
+    pub(crate) fn processor_time(&self) -> Result<Duration, Failure> {
+        let child = self.child.as_ref().ok_or_else(|| Failure::found("the server is not running"))?;
+        let folder = PathBuf::from(format!("/proc/{}/task", child.id()));
+        let tasks = std::fs::read_dir(&folder).map_err(|error| Failure::File(folder.clone(), error))?;
+        // The first number is of nanoseconds (Documentation/scheduler/sched-stats.rst).
+        let of_task = |path: PathBuf| -> Option<u64> {
+            let text = std::fs::read_to_string(path.join("schedstat")).ok()?;
+            text.split_whitespace().next()?.parse().ok()
+        };
+        Ok(Duration::from_nanos(tasks.flatten().filter_map(|task| of_task(task.path())).sum()))
     }
 
     /// Starts the process again, on what its drives hold.
@@ -255,7 +277,7 @@ fn configuration(setup: Setup, nvme: SocketAddr, metrics: SocketAddr) -> String 
     let members: String = names.iter().map(|name| device(name, setup.member)).collect();
     let names = names.join(", ");
     let logs: String = ["l0", "l1"].map(|name| device(name, setup.log)).concat();
-    let Setup { level, mode, reactors, lanes, volume, logical_block, .. } = setup;
+    let Setup { level, mode, reactors, lanes, volume, logical_block, more, .. } = setup;
     format!(
         "version: 1
 name: lab
@@ -274,7 +296,7 @@ subsystems:
   - {{nqn: \"{NQN}\", listeners: [main], hosts: any, namespaces: [{{nsid: 1, volume: a0/v0}}]}}
 metrics: {{address: \"{metrics}\"}}
 control: {{socket: control.sock}}
-"
+{more}"
     )
 }
 
@@ -286,7 +308,8 @@ mod tests {
     fn the_configurations_pass_the_products_own_check() {
         let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let dual = Setup { level: "raid6", members: 4, ..Setup::small("write-back") };
-        for setup in [Setup::small("write-back"), Setup::small("write-through"), dual, Setup::fast()] {
+        let open = Setup { more: "sandbox: off\nsealed: off\n", ..Setup::fast() };
+        for setup in [Setup::small("write-back"), Setup::small("write-through"), dual, Setup::fast(), open] {
             let text = configuration(setup, address(4420), address(9420));
             if let Err(problems) = config::parse(&text, "lab.yaml") {
                 panic!("{problems:?}\n{text}");

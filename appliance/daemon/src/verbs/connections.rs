@@ -71,6 +71,15 @@ fn kill(options: &KillOptions) -> Result<String, Box<dyn Error>> {
     };
     let socket = socket_of(&options.server)?;
     let all: Connections = call(&socket, "connections.list", &Value::Null)?;
+    // A host that is to be refused need not be there.
+    if options.block.is_none() && !all.connections.iter().any(|one| filter.fits(one)) {
+        let nothing = Killed { connections: 0, complete: true, seconds: 0.0 };
+        return Ok(if options.server.json {
+            serde_json::to_string(&nothing)? + "\n"
+        } else {
+            "there is no such connection: nothing was done\n".to_owned()
+        });
+    }
     consent::ask(&plan(&all.connections, |one| filter.fits(one), options.block), options.consent)?;
     let end = |end: crate::connections::End| match end.port {
         Some(port) => std::net::SocketAddr::new(end.ip, port).to_string(),

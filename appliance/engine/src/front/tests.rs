@@ -6,6 +6,7 @@ mod fake;
 mod fused;
 mod hostile;
 mod killed;
+mod reuse;
 mod sectors;
 mod volumes;
 

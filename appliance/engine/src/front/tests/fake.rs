@@ -54,6 +54,8 @@ pub(super) struct FakePorts {
     blocks: Vec<Block>,
     next: Vec<Option<BufferId>>,
     pub(super) free: Vec<BufferId>,
+    /// What comes home is overwritten: whoever still reads it sees that.
+    pub(super) poisons: bool,
 }
 
 impl FakePorts {
@@ -70,6 +72,7 @@ impl FakePorts {
             blocks: vec![[0xee; BLOCK]; blocks],
             next: vec![None; blocks],
             free: (0..blocks as u32).map(BufferId).collect(),
+            poisons: false,
         }
     }
 
@@ -89,6 +92,9 @@ impl Buffers for FakePorts {
 
     fn free(&mut self, buffer: Buffer) {
         assert!(!self.free.contains(&buffer.id()), "freed twice");
+        if self.poisons {
+            self.blocks[buffer.id().0 as usize] = [0xdd; BLOCK];
+        }
         self.free.push(buffer.id());
     }
 
@@ -419,12 +425,14 @@ pub(super) struct Host {
     pub(super) digests: Digests,
     deframer: Deframer,
     read: usize,
+    /// Data that has not come whole.
+    coming: Option<(pdu::Data, Vec<u8>)>,
 }
 
 impl Host {
     pub(super) fn open(rig: &mut Rig, id: u64, digests: Digests) -> Self {
         rig.ports.open(id);
-        let mut host = Self { id, digests, deframer: Deframer::new(Direction::ToHost), read: 0 };
+        let mut host = Self { id, digests, deframer: Deframer::new(Direction::ToHost), read: 0, coming: None };
         host.push(rig, &pdu::ic_req(digests, 0));
         rig.settle();
         let got = host.received(rig);
@@ -477,18 +485,21 @@ impl Host {
                 Step::More => return got,
                 Step::Head(Header::IcResp(response)) => got.push(Got::Initial(response)),
                 Step::Head(Header::Response(response)) => got.push(Got::Response(response.entry)),
-                Step::Head(Header::ControllerData(data)) => got.push(Got::Data(data, Vec::new())),
+                Step::Head(Header::ControllerData(data)) => self.coming = Some((data, Vec::new())),
                 Step::Head(Header::ReadyToTransfer(ask)) => got.push(Got::Ask(ask)),
                 Step::Head(Header::TermReq(term)) => got.push(Got::Terminated(term.status, term.information)),
                 Step::Head(other) => panic!("{other:?}"),
                 Step::Payload(length) => {
                     self.deframer.payload(&bytes[..length]);
-                    if let Some(Got::Data(_, data)) = got.last_mut() {
+                    if let Some((_, data)) = &mut self.coming {
                         data.extend_from_slice(&bytes[..length]);
                     }
                     bytes = &bytes[length..];
                 }
-                Step::End { intact } => assert!(intact, "our digests match"),
+                Step::End { intact } => {
+                    assert!(intact, "our digests match");
+                    got.extend(self.coming.take().map(|(data, bytes)| Got::Data(data, bytes)));
+                }
             }
         }
     }

@@ -20,13 +20,17 @@ pub(super) struct FakeIo {
     pub(super) fails: Option<IoError>,
     /// Requests that are to be aborted.
     pub(super) aborts: Vec<u64>,
+    /// What their buffers held when they began, by token: nobody may change them while the volumes have them.
+    held: BTreeMap<u64, Vec<Block>>,
 }
 
 impl VolumeIo<FakePorts> for FakeIo {
-    fn begin(&mut self, _: &mut FakePorts, request: IoRequest) -> Result<(), IoRequest> {
+    fn begin(&mut self, ports: &mut FakePorts, request: IoRequest) -> Result<(), IoRequest> {
         if self.refuses {
             return Err(request);
         }
+        let held = request.buffers.ids(ports).map(|id| *ports.bytes(id)).collect();
+        assert!(self.held.insert(request.token, held).is_none(), "a token names one request");
         self.requests.push_back(request);
         Ok(())
     }
@@ -37,10 +41,21 @@ impl VolumeIo<FakePorts> for FakeIo {
 }
 
 impl FakeIo {
+    /// Makes another request the next one that ends.
+    pub(super) fn shuffle(&mut self, by: usize) {
+        if !self.requests.is_empty() {
+            let by = by % self.requests.len();
+            self.requests.rotate_left(by);
+        }
+    }
+
     /// Ends the oldest request.
     pub(super) fn end_one(&mut self, ports: &mut FakePorts) -> Option<IoDone> {
         let IoRequest { token, volume, kind, lba, blocks, margins, mut buffers, .. } = self.requests.pop_front()?;
         let meant = |at: usize| margins.within(at, blocks as usize);
+        let held = self.held.remove(&token).expect("it was begun");
+        let is_same = buffers.ids(ports).zip(&held).all(|(id, held)| ports.bytes(id) == held);
+        assert!(is_same, "a buffer was used while the volumes had it");
         if let Some(error) = self.fails {
             buffers.free(ports);
             return Some(IoDone { token, result: Err(error), buffers: BufferList::EMPTY });
