@@ -274,14 +274,21 @@ mod tests {
     }
 
     #[test]
-    fn an_array_without_a_log_is_refused_with_a_word_that_says_so() {
+    fn an_array_without_a_log_is_warned_of_and_has_none_to_lose() {
         let start = DEMO.find("    log:").unwrap();
         let end = start + DEMO[start..].find('\n').unwrap();
-        for log in ["", "    log: ~"] {
+        for (log, severity, path, words) in [
+            ("", Severity::Warning, "arrays[0]", "no write log"),
+            ("    log: ~", Severity::Warning, "arrays[0]", "no write log"),
+            ("    on_log_loss: stop", Severity::Error, "arrays[0].on_log_loss", "no log that could be lost"),
+        ] {
             let text = format!("{}{log}{}", &DEMO[..start], &DEMO[end..]);
-            let problems = parse(&text, "demo.yaml").unwrap_err();
-            let hit = problems.iter().any(|p| p.path == "arrays[0]" && p.message.contains("without a write log"));
-            assert!(hit, "{problems:#?}");
+            let problems = match parse(&text, "demo.yaml") {
+                Ok(loaded) => loaded.warnings,
+                Err(problems) => problems,
+            };
+            let hit = |p: &Problem| p.severity == severity && p.path == path && p.message.contains(words);
+            assert!(problems.iter().any(hit), "{problems:#?}");
         }
     }
 

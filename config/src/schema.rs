@@ -238,7 +238,8 @@ pub struct Array {
     /// How much goes to one member before the next one's turn: a power of two from 4KiB to 1MiB.
     #[serde(default = "default_chunk")]
     pub chunk: Size,
-    /// The write log. Required: without it a crash could leave parity or mirrors that do not match.
+    /// The write log. Left out: there is none. Then each write waits for a flush of all members, parities or mirrors are
+    /// resynced after a crash, and a crash while a member is missing keeps the array from being served without `--force`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<Log>,
     /// What becomes of the array when the last copy of its log is lost.
@@ -250,7 +251,7 @@ pub struct Array {
     /// What is expected of the members.
     #[serde(default)]
     pub drives: Drives,
-    /// How a member that takes the place of another is filled.
+    /// How a member that takes the place of another is filled, and how fast dirty zones are resynced without a log.
     #[serde(default)]
     pub rebuild: Rebuild,
     /// How all that the members hold is read and compared now and then.

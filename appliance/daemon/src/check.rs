@@ -203,6 +203,8 @@ fn array_summary(array: &Array, config: &Config, budget: &Budget) -> String {
             let _ = writeln!(out, "    log capacity {log}, index budget {cache}");
             let _ = writeln!(out, "    dirty capacity {least} in scattered blocks, {most} in whole stripes");
         }
+    } else {
+        out += "    no log: a write is acknowledged once the members are flushed; after a crash dirty zones are resynced\n";
     }
     for volume in &array.volumes {
         let _ = writeln!(out, "    volume {}/{}: {}", array.name, volume.name, volume.size);

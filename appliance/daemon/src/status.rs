@@ -125,6 +125,9 @@ pub struct ArrayStatus {
     /// The last scrub, if there was one.
     #[serde(default)]
     pub scrub: Option<ScrubStatus>,
+    /// The resync after a crash, if one is due or under way: of an array without a log.
+    #[serde(default)]
+    pub resync: Option<ResyncStatus>,
     /// Slots whose members are much slower than the others.
     #[serde(default)]
     pub slow_members: Vec<u8>,
@@ -203,6 +206,19 @@ impl ScrubStatus {
         let said: Vec<_> = counts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
         if said.is_empty() { "nothing wrong".to_owned() } else { said.join(", ") }
     }
+}
+
+/// A resync after a crash, of an array without a log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ResyncStatus {
+    /// How much of each member matches again.
+    pub done_bytes: u64,
+    /// How much it is in all.
+    pub bytes: u64,
+    /// How fast it goes, on average.
+    pub bytes_per_second: u64,
+    /// How long it will take at that rate, if it has one.
+    pub seconds_left: Option<u64>,
 }
 
 /// The log of an array.
@@ -381,6 +397,14 @@ impl Status {
             row([&a.name, &scrub.state, &scrub.repair, &scrub.done(), &left, &scrub.found()])
         });
         out += &table("Scrubs", &["array", "state", "repair", "done", "left", "found"], scrubs);
+        let resyncs = self.arrays.iter().filter_map(|a| a.resync.as_ref().map(|resync| (a, resync)));
+        let resyncs = resyncs.map(|(a, resync)| {
+            let percent = 100 * u128::from(resync.done_bytes) / u128::from(resync.bytes.max(1));
+            let done = format!("{} of {} ({percent}%)", size(resync.done_bytes), size(resync.bytes));
+            let left = resync.seconds_left.map_or_else(|| "-".to_owned(), |seconds| duration(seconds as f64));
+            row([&a.name, &done, &format!("{}/s", size(resync.bytes_per_second)), &left])
+        });
+        out += &table("Resyncs", &["array", "done", "rate", "left"], resyncs);
         let logs = self.arrays.iter().filter_map(|a| a.log.as_ref().map(|log| (a, log))).map(|(a, log)| {
             let percent = 100 * u128::from(log.used_bytes) / u128::from(log.capacity_bytes.max(1));
             let used = format!("{} of {} ({percent}%)", size(log.used_bytes), size(log.capacity_bytes));

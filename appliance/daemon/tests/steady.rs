@@ -156,6 +156,7 @@ fn appliance(
         identity: NamespaceIdentity { eui64: record.eui64.to_be_bytes(), nguid: record.nguid, uuid: record.uuid },
         chunk_blocks: 16,
         atomic_blocks: 16,
+        power_fail_blocks: 16,
         stripe_blocks: 16 * u32::from(booted.map.geometry.data_slots()),
     };
     let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("loopback");

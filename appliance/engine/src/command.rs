@@ -340,6 +340,37 @@ pub enum Event {
         /// What the array can do from now on.
         service: Service,
     },
+    /// Without a log: so many zones, which a crash left dirty, are made to match from here on.
+    ResyncBegan {
+        /// Whose.
+        array: ArrayId,
+        /// How many.
+        zones: u64,
+    },
+    /// A zone has a block that cannot be read: it stays dirty until the next start.
+    ResyncBlocked {
+        /// Whose.
+        array: ArrayId,
+        /// The first stripe of the zone.
+        stripe: StripeId,
+    },
+    /// The resync has ended.
+    Resynced {
+        /// Whose.
+        array: ArrayId,
+        /// How many zones match now.
+        zones: u64,
+        /// How many stay dirty.
+        blocked: u64,
+    },
+    /// Without a log: a member was lost, and of so many zones its data is to be had only from parities that may not match,
+    /// since these were not resynced yet after a crash.
+    ZonesAtStake {
+        /// Whose.
+        array: ArrayId,
+        /// How many.
+        zones: u64,
+    },
     /// A member could not read blocks.
     ReadErrors {
         /// Whose.

@@ -77,6 +77,12 @@ pub const FOUND_PLACES: usize = 8;
 /// Zones with mistakes of which one scrub tells, each by itself; of the others only the sums are told.
 pub const FOUND_ZONES: u32 = 100;
 
+/// Lanes by which the zones of an array without a log are shared out: at least as many as there may be shards.
+pub const LANES_WITHOUT_LOG: u16 = 64;
+
+/// Zones whose bits are cleared together once they have rested, on one shard and array.
+pub const CLEANED_AT_A_TIME: usize = 256;
+
 /// Stripes under destage on one shard and array.
 pub const MAX_DESTAGES: usize = 256;
 

@@ -130,11 +130,11 @@ pub struct ArrayMap {
     pub geometry: Geometry,
     /// The members by slot; none where one is missing or excluded.
     pub members: Vec<Option<Member>>,
-    /// The log's identity.
+    /// The log's identity. An array without a log has the lanes of [`LogLayout::without_rings`].
     pub log: LogIdentity,
     /// Where things lie in each log copy.
     pub log_layout: LogLayout,
-    /// The log copies; none where one is missing or excluded.
+    /// The log copies; none where one is missing or excluded. An array that never had a log has no places for any.
     pub copies: Vec<Option<DeviceId>>,
     /// Places of the log that have no copy and miss none, as a bit mask.
     pub free_copies: u32,
@@ -156,6 +156,16 @@ impl ArrayMap {
     /// Slots without a whole member, as a bit mask: what is not there as a rule, for planning by the array.
     pub fn missing(&self) -> u32 {
         self.slots(|member| member.is_none_or(|member| member.position.is_some()))
+    }
+
+    /// Whether it is written without a log: bits of dirty zones stand in for one.
+    pub fn is_bare(&self) -> bool {
+        self.copies.is_empty()
+    }
+
+    /// Whether anything is kept beside the data that a crash could leave behind: parities or mirrors.
+    pub fn has_redundancy(&self) -> bool {
+        self.geometry.data_slots() < self.geometry.members()
     }
 
     /// Slots without any member, as a bit mask.

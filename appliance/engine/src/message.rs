@@ -164,6 +164,29 @@ pub enum Message {
         /// Which.
         zone: ZoneId,
     },
+    /// To the coordinator, without a log: a zone is about to be written, or has rested since its writes were flushed.
+    ZoneDirty {
+        /// Whose zone.
+        array: ArrayId,
+        /// Which.
+        zone: ZoneId,
+        /// Whether it is dirty from now on.
+        dirty: bool,
+    },
+    /// From the coordinator: that the zone is dirty is durable on all members.
+    ZoneNoted {
+        /// Whose zone.
+        array: ArrayId,
+        /// Which.
+        zone: ZoneId,
+    },
+    /// To the coordinator: a member was lost whose data parities are to stand for that were not resynced yet.
+    ZonesAtStake {
+        /// Whose zones.
+        array: ArrayId,
+        /// How many.
+        zones: u64,
+    },
     /// From the coordinator to the owner of a zone: walk over it.
     Walk {
         /// Whose zone.

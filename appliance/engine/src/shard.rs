@@ -199,6 +199,8 @@ impl Shard {
             | Message::CopyCaughtUp { .. }
             | Message::ModeTaken { .. }
             | Message::ZoneZeroed { .. }
+            | Message::ZoneDirty { .. }
+            | Message::ZonesAtStake { .. }
             | Message::ZoneWalked { .. }
             | Message::ZoneBlocked { .. }
             | Message::Command(_)
@@ -209,6 +211,9 @@ impl Shard {
             }
             Message::ZoneInitialised { array, zone } => {
                 self.with_array(ports, array, |array, work| array.zone_initialised(work, zone));
+            }
+            Message::ZoneNoted { array, zone } => {
+                self.with_array(ports, array, |array, _| array.zone_noted(zone));
             }
             Message::Walk { array, order } => {
                 self.with_array(ports, array, |array, _| array.order(order));
@@ -307,6 +312,7 @@ impl Shard {
             | Purpose::MemberFlush { array, .. }
             | Purpose::ZoneZero { array, .. }
             | Purpose::ZoneFlush { array, .. }
+            | Purpose::CleanFlush { array, .. }
             | Purpose::Walk { array, .. } => {
                 self.with_array(ports, array, |array, work| array.completed(work, purpose, took, result));
             }
@@ -414,13 +420,12 @@ impl Shard {
     }
 
     /// Once nothing is under way, the arrays are told to stop; once their lanes rest, the coordinator is.
-    fn drain<P: Ports<Message = Message>>(&mut self, ports: &mut P) {
+    /// Whether there is a next step to take.
+    fn drain<P: Ports<Message = Message>>(&mut self, ports: &mut P) -> bool {
         if self.stopping != Stopping::Draining || !self.router.is_idle() {
-            return;
+            return false;
         }
-        for array in &mut self.arrays {
-            array.stop();
-        }
+        let begun = self.arrays.iter_mut().filter_map(|array| array.stop().then_some(())).count() > 0;
         if self.arrays.iter().all(ArrayShard::is_closed) {
             let told = match &mut self.coordinator {
                 Some(coordinator) => {
@@ -432,7 +437,9 @@ impl Shard {
             if told {
                 self.stopping = Stopping::Told;
             }
+            return told;
         }
+        begun
     }
 
     fn deadline(&self) -> Time {
@@ -464,6 +471,7 @@ impl Shard {
                 rebuild: self.coordinator.as_ref().and_then(|coordinator| coordinator.rebuild_status(map.id, now)),
                 attach: self.coordinator.as_ref().and_then(|coordinator| coordinator.attach_status(map.id)),
                 scrub: self.coordinator.as_ref().and_then(|coordinator| coordinator.scrub_status(map.id, now)),
+                resync: self.coordinator.as_ref().and_then(|coordinator| coordinator.resync_status(map.id, now)),
                 spares: self.coordinator.as_ref().map_or_else(Vec::new, |coordinator| coordinator.spares(map.id)),
                 missing_members: absent(map.members.iter().map(Option::is_some).collect()),
                 slow_members: array.slow_members(),
@@ -536,7 +544,7 @@ impl<P: Ports<Message = Message>> Program<P> for Shard {
         worked |= self.deliver(ports);
         worked |= self.confirm(ports);
         worked |= self.coordinate(ports);
-        self.drain(ports);
+        worked |= self.drain(ports);
         // Gauges are for people: they follow when there is time, or now and then.
         self.turns_uncounted += u32::from(worked);
         if !worked || self.turns_uncounted >= TURNS_UNCOUNTED {

@@ -70,6 +70,8 @@ pub struct ArrayStatus {
     pub attach: Option<AttachStatus>,
     /// The last scrub, if there was one. Shard 0 knows it.
     pub scrub: Option<ScrubStatus>,
+    /// The resync after a crash, without a log, if one is due or under way. Shard 0 knows it.
+    pub resync: Option<ResyncStatus>,
     /// Slots without a member.
     pub missing_members: Vec<u8>,
     /// Slots whose members are much slower than the others.
@@ -147,6 +149,19 @@ pub struct ScrubStatus {
     pub unrepaired_blocks: u64,
     /// Stripes that could not be looked at.
     pub skipped_stripes: u64,
+}
+
+/// A resync.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct ResyncStatus {
+    /// How much of each member matches again.
+    pub done_bytes: u64,
+    /// How much it is in all.
+    pub bytes: u64,
+    /// How fast it went, on average.
+    pub bytes_a_second: u64,
+    /// How long it will take at that rate, if it has one.
+    pub seconds_left: Option<u64>,
 }
 
 /// A connection.

@@ -60,6 +60,15 @@ impl LogLayout {
         Self::from_regions(lanes, lane_blocks, REGIONS_START, rings_start)
     }
 
+    /// The lanes of an array that has no log: they share out its zones, and have no rings. Nothing lies anywhere.
+    ///
+    /// # Panics
+    /// If there are none or too many.
+    pub fn without_rings(lanes: u16) -> Self {
+        assert!(lanes > 0 && lanes <= MAX_LANES, "{lanes} lanes");
+        Self { lanes, lane_blocks: 0, anchors_start: 0, rings_start: 0 }
+    }
+
     /// The fewest blocks of a device for a log of so many lanes.
     pub fn minimum_device_blocks(lanes: u16) -> u64 {
         rings_start(lanes) + u64::from(lanes) * MIN_LANE_BLOCKS

@@ -42,6 +42,11 @@ impl LaneSpace {
         space
     }
 
+    /// The space of a lane without a ring: nothing of it is ever free.
+    pub const fn none() -> Self {
+        Self { lane_blocks: 2, head: 1, durable_tail: 0, tail: 0 }
+    }
+
     /// Where the next record, or the pad before it, goes.
     pub const fn head(&self) -> u64 {
         self.head

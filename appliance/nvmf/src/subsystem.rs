@@ -37,9 +37,10 @@ pub struct Namespace {
     /// Blocks of a chunk: I/O within one is best (NOIOB).
     pub chunk_blocks: u32,
     /// Blocks of an atomic unit, a power of two of which a chunk is a multiple: what is written within one becomes visible in
-    /// one step and survives a loss of power whole or not at all (NAWUN, NAWUPF), unless it crosses a multiple of it (NABSN,
-    /// NABSPF).
+    /// one step (NAWUN), unless it crosses a multiple of it (NABSN).
     pub atomic_blocks: u32,
+    /// The same for what survives a loss of power whole or not at all (NAWUPF, NABSPF): an atomic unit, or a block.
+    pub power_fail_blocks: u32,
     /// Data blocks of a stripe: writes of whole ones are best (NOWS).
     pub stripe_blocks: u32,
 }
@@ -255,6 +256,7 @@ pub(crate) mod tests {
             identity,
             chunk_blocks: 16,
             atomic_blocks: 16,
+            power_fail_blocks: 16,
             stripe_blocks: 48,
         }
     }

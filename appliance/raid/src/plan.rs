@@ -70,6 +70,30 @@ impl DestagePlan {
 /// # Panics
 /// If nothing has changed, or a column that does not exist.
 pub fn plan_destage(geometry: &Geometry, stripe: StripeId, changed: u32, missing: u32) -> Result<DestagePlan, Lost> {
+    plan_write(geometry, stripe, changed, missing, true)
+}
+
+/// The same of a stripe whose parities may not match: as long as all its data is there, they are made from that alone, and
+/// match afterwards.
+///
+/// # Panics
+/// As above.
+pub fn plan_destage_anew(
+    geometry: &Geometry,
+    stripe: StripeId,
+    changed: u32,
+    missing: u32,
+) -> Result<DestagePlan, Lost> {
+    plan_write(geometry, stripe, changed, missing, false)
+}
+
+fn plan_write(
+    geometry: &Geometry,
+    stripe: StripeId,
+    changed: u32,
+    missing: u32,
+    trusted: bool,
+) -> Result<DestagePlan, Lost> {
     let all = geometry.all_columns();
     assert!(changed != 0 && changed & !all == 0, "columns {changed:#b} of {all:#b}");
     if !geometry.bears(missing) {
@@ -85,7 +109,7 @@ pub fn plan_destage(geometry: &Geometry, stripe: StripeId, changed: u32, missing
     if changed == all {
         return Ok(DestagePlan { kind: DestageKind::Full, ..plan });
     }
-    plan.kind = cheaper(geometry, stripe, changed, missing, parities.count_ones());
+    plan.kind = cheaper(geometry, stripe, changed, missing, parities.count_ones(), trusted);
     plan.log_parity = true;
     let reconstruct_gone = plan.kind == DestageKind::ReconstructWrite;
     for index in plan.parity_indices() {
@@ -100,8 +124,16 @@ pub fn plan_destage(geometry: &Geometry, stripe: StripeId, changed: u32, missing
 
 /// What makes the parities of a stripe that changes in part. A changed column whose member is gone has no old content to take
 /// out of a parity. An unchanged one has none to put in, but is still counted by the old parity. With one of each, both old
-/// parities together give the unchanged one: everything that is there is read.
-fn cheaper(geometry: &Geometry, stripe: StripeId, changed: u32, missing: u32, parities: u32) -> DestageKind {
+/// parities together give the unchanged one: everything that is there is read. Parities that are not trusted are the base of
+/// no other, unless something is gone that only they know.
+fn cheaper(
+    geometry: &Geometry,
+    stripe: StripeId,
+    changed: u32,
+    missing: u32,
+    parities: u32,
+    trusted: bool,
+) -> DestageKind {
     let gone = slots(missing & geometry.all_members()).filter_map(|slot| geometry.column_of(stripe, slot));
     let gone = gone.fold(0, |mask: u32, column| mask | 1 << column);
     let reads_modify = changed.count_ones() + parities;
@@ -111,7 +143,7 @@ fn cheaper(geometry: &Geometry, stripe: StripeId, changed: u32, missing: u32, pa
     } else if gone != 0 {
         true
     } else {
-        reads_modify <= reads_reconstruct
+        trusted && reads_modify <= reads_reconstruct
     };
     if modify { DestageKind::ReadModifyWrite } else { DestageKind::ReconstructWrite }
 }

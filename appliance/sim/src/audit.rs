@@ -87,6 +87,31 @@ pub(crate) fn bitmap(rack: &Rack, members: &[(DeviceId, Superblock)]) -> Result<
     Ok(initialised)
 }
 
+/// Without a log: no zone is said to be dirty by any member in force.
+///
+/// # Errors
+/// The member that says so.
+pub fn no_zone_is_dirty(scenario: &Scenario, rack: &Rack) -> Result<(), Failure> {
+    for (device, superblock) in members_in_force(scenario, rack)? {
+        let mut dirty = ZoneBits::dirty(superblock.array, superblock.geometry.zones());
+        for block in 0..ZoneBits::blocks_for(superblock.geometry.zones()) as usize {
+            let place = |slot| superblock.layout.dirty_block(block, slot).map(|at| *rack.peek(device, at));
+            let (Some(first), Some(second)) = (place(0), place(1)) else { continue };
+            let slots = [first, second];
+            if !dirty.newest(block, &slots).is_some_and(|newest| dirty.clone().merge(block, [newest])) {
+                return Err(Failure::Member { device, detail: format!("no valid block {block} of dirty zones") });
+            }
+            let newest = *dirty.newest(block, &slots).expect("looked at just now");
+            dirty.merge(block, [&newest]);
+        }
+        if dirty.count() > 0 {
+            let zones: Vec<u64> = dirty.iter().map(|zone| zone.0).collect();
+            return Err(Failure::Member { device, detail: format!("zones {zones:?} are dirty after a clean stop") });
+        }
+    }
+    Ok(())
+}
+
 /// The members that the newest superblock counts in, in slot order.
 pub(crate) fn members_in_force(scenario: &Scenario, rack: &Rack) -> Result<Vec<(DeviceId, Superblock)>, Failure> {
     let mut found = Vec::new();

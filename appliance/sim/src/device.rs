@@ -194,8 +194,8 @@ impl Medium {
         }
     }
 
-    /// The power fails while these writes are in flight.
-    pub fn cut(&mut self, in_flight: Vec<Run>, random: &mut Random) {
+    /// The power fails while these writes are in flight. A device that writes `whole` blocks tears none.
+    pub fn cut(&mut self, in_flight: Vec<Run>, whole: bool, random: &mut Random) {
         let before: Vec<u64> = self.durable.iter().map(|place| place.order).collect();
         let mut pieces: Vec<(u64, DeviceBlock, Content, u8)> = Vec::new();
         let cached = self.cached.drain(..).map(|cached| (cached.order, cached.run));
@@ -208,6 +208,13 @@ impl Medium {
                     _ => match random.below(4) {
                         0 => 0,
                         1 => u8::MAX,
+                        other if whole => {
+                            if other == 2 {
+                                0
+                            } else {
+                                u8::MAX
+                            }
+                        }
                         // A prefix, as a single head writes, or any sectors, as chips in parallel do.
                         2 => ((1u16 << random.below(SECTORS)) - 1) as u8,
                         _ => random.bits() as u8,
@@ -261,7 +268,7 @@ mod tests {
             medium.flush(mark);
             medium.write(run(4, &[3]), true);
             assert_eq!((first(&medium, 0), first(&medium, 1), first(&medium, 4)), (1, 2, 3));
-            medium.cut(vec![run(6, &[4])], &mut random);
+            medium.cut(vec![run(6, &[4])], false, &mut random);
             assert_eq!((first(&medium, 0), first(&medium, 4)), (1, 3));
             let sectors = bytes_of(medium.read(DeviceBlock(1))).chunks_exact(SECTOR);
             let mut new = 0;
@@ -287,7 +294,7 @@ mod tests {
             if seed % 2 == 0 {
                 medium.flush(medium.flush_mark());
             }
-            medium.cut(Vec::new(), &mut Random::named(seed, "cut"));
+            medium.cut(Vec::new(), false, &mut Random::named(seed, "cut"));
             assert_eq!(first(&medium, 0), 2);
         }
     }
@@ -302,12 +309,12 @@ mod tests {
         assert!(readable(&medium));
         let mut flushed = medium.clone();
         flushed.flush(flushed.flush_mark());
-        flushed.cut(Vec::new(), &mut Random::named(1, "cut"));
+        flushed.cut(Vec::new(), false, &mut Random::named(1, "cut"));
         assert!(readable(&flushed) && first(&flushed, 1) == 2);
         let mut lost = 0;
         for seed in 0..100 {
             let mut medium = medium.clone();
-            medium.cut(Vec::new(), &mut Random::named(seed, "cut"));
+            medium.cut(Vec::new(), false, &mut Random::named(seed, "cut"));
             let has_new = bytes_of(medium.read(DeviceBlock(1))) == &[2; BLOCK];
             assert_eq!(readable(&medium), has_new, "a write that was lost or torn leaves it as it was");
             lost += u32::from(!has_new);
@@ -319,7 +326,7 @@ mod tests {
     fn without_a_volatile_cache_a_completed_write_stays() {
         let mut medium = Medium::new(2, false, false);
         medium.write(run(0, &[1, 2]), false);
-        medium.cut(Vec::new(), &mut Random::named(1, "cut"));
+        medium.cut(Vec::new(), false, &mut Random::named(1, "cut"));
         assert_eq!((first(&medium, 0), first(&medium, 1)), (1, 2));
     }
 }

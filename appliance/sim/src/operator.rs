@@ -27,12 +27,14 @@ pub struct Health {
     pub newcomer: Option<DeviceId>,
     /// Whether writes are acknowledged from the members.
     pub write_through: bool,
+    /// Whether there are zones whose parities or mirrors may not match since a crash.
+    pub resyncing: bool,
 }
 
 impl Health {
     /// Whether all members are there and hold what they should.
     pub fn is_whole(&self) -> bool {
-        self.members.iter().all(Option::is_some) && self.rebuilding.is_none()
+        self.members.iter().all(Option::is_some) && self.rebuilding.is_none() && !self.resyncing
     }
 
     /// Whether the log goes to a device.
@@ -241,6 +243,7 @@ mod tests {
             copies: Vec::new(),
             newcomer: None,
             write_through: false,
+            resyncing: false,
         };
         let works = [DeviceId(0), DeviceId(1), DeviceId(2), DeviceId(5)];
         let (mut lost, mut mended, mut disturbed) = (0, 0, 0);

@@ -232,6 +232,7 @@ mod tests {
             slow_once_in: 40,
             used: false,
             hiccup_once_in: 0,
+            whole_blocks: false,
             holds_log: false,
         };
         let rack = Rc::new(RefCell::new(Rack::new(1, &[options], Trace::default())));

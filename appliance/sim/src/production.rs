@@ -23,7 +23,7 @@ use journal::LogMode;
 use ports::{Program, Turn};
 
 use crate::ailing::blocks_were_mended;
-use crate::audit::{copies_in_force, log_is_clean, members_in_force, stripes_match};
+use crate::audit::{copies_in_force, log_is_clean, members_in_force, no_zone_is_dirty, stripes_match};
 use crate::boot_device::BootDevice;
 use crate::exposed::members_hold_acknowledged;
 use crate::failure::Failure;
@@ -191,6 +191,7 @@ impl Subject for Production {
             copies: array.copies.clone(),
             newcomer: array.attach.map(|attach| attach.device),
             write_through: array.mode == engine::map::LogMode::WriteThrough,
+            resyncing: shards.iter().any(|shard| shard.shard.status(Time(0)).arrays[0].usage.unsynced_zones > 0),
         })
     }
 
@@ -235,6 +236,7 @@ impl Subject for Production {
 
     fn audit(scenario: &Scenario, rack: &Rack) -> Result<(), Failure> {
         stripes_match(scenario, rack)?;
+        no_zone_is_dirty(scenario, rack)?;
         log_is_clean(scenario, rack)
     }
 

@@ -40,6 +40,8 @@ pub struct DeviceOptions {
     pub used: bool,
     /// Once in so many reads and writes it fails with an error that passes; 0 is never.
     pub hiccup_once_in: u64,
+    /// Whether a power cut leaves each block old or new; else old or new by sectors.
+    pub whole_blocks: bool,
     /// Whether it holds a copy of the log: then every write into a ring is watched.
     pub holds_log: bool,
 }
@@ -396,7 +398,8 @@ impl Rack {
             flight.failed = true;
             runs.push(Run { start: flight.start, blocks: core::mem::take(&mut flight.data) });
         }
-        self.devices[device.index()].medium.cut(runs, &mut self.random);
+        let whole = self.devices[device.index()].options.whole_blocks;
+        self.devices[device.index()].medium.cut(runs, whole, &mut self.random);
     }
 
     // A flush is never tried again, so it must not fail.

@@ -2,6 +2,7 @@
 //! within what the array promises to survive: as many members at a time as its level bears, and all log copies but one over the
 //! whole run. Without drives to take their places, no more members than that are lost over the whole run.
 
+mod bare;
 mod blocks;
 mod levels;
 mod log_life;
@@ -298,6 +299,9 @@ impl Scenario {
         if ABORTING.contains(&(seed % ABORTING_OF)) {
             scenario.workload.aborts_once_in = Random::named(seed, "aborts").choose(&[2, 10, 50]);
         }
+        if bare::SEEDS.contains(&(seed % bare::SEEDS_OF)) {
+            scenario.go_bare(&mut Random::named(seed, "bare"));
+        }
         scenario.keep_witnesses();
         scenario.workload.write_through = scenario.write_through;
         scenario
@@ -499,6 +503,7 @@ impl Scenario {
             slow_once_in: self.slow_members_once_in,
             used: !self.members_are_zero,
             hiccup_once_in: self.hiccups_once_in,
+            whole_blocks: self.is_bare(),
             holds_log: false,
         };
         let log = DeviceOptions {
@@ -508,6 +513,7 @@ impl Scenario {
             slow_once_in: self.slow_log_once_in,
             used: !self.members_are_zero,
             hiccup_once_in: self.hiccups_once_in,
+            whole_blocks: false,
             holds_log: true,
         };
         let members = self.member_devices().map(|_| member);
@@ -551,7 +557,9 @@ mod tests {
             );
             assert!(scenario.geometry().bears(scenario.lost_members()));
             most_lost = most_lost.max(scenario.lost_members().count_ones());
-            assert!(lost(scenario.log_devices().collect()) < usize::from(scenario.log_copies));
+            assert!(scenario.is_bare() || lost(scenario.log_devices().collect()) < usize::from(scenario.log_copies));
+            let cuts = scenario.faults.iter().any(|planned| planned.fault == Fault::PowerCut) || scenario.cut_when_idle;
+            assert!(!scenario.is_bare() || !cuts || scenario.lost_members() == 0, "without a log not both");
             assert!(scenario.faults.is_sorted_by_key(|planned| planned.effect));
             assert!(scenario.lanes >= scenario.shards);
             let mut end = 0;

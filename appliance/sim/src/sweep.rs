@@ -109,6 +109,13 @@ pub fn cases() -> Vec<Case> {
         let damage = Damage::Attaching;
         cases.push(Case { level: Level::Raid5, damage, log_copies: 1, write_through, volatile_cache });
     }
+    // Without a log, whose promise does not go further.
+    for level in [Level::Raid5, Level::Raid6, Level::Raid10] {
+        for volatile_cache in [false, true] {
+            let (damage, log_copies, write_through) = (Damage::Healthy, 0, true);
+            cases.push(Case { level, damage, log_copies, write_through, volatile_cache });
+        }
+    }
     cases
 }
 
@@ -190,6 +197,9 @@ pub fn script(number: usize, case: Case, requests: u64) -> Scenario {
         hiccups_once_in: 0,
         max_read_errors: u32::MAX,
     };
+    if scenario.is_bare() {
+        (scenario.probe_losses, scenario.heals, scenario.workload.atomic_blocks) = (false, true, 1);
+    }
     let columns = scenario.columns();
     // Across the border of the two zones, if there are two.
     let start = if shards == 1 { 0 } else { u64::from(columns) * ZONE_STRIPES - 16 };
@@ -310,7 +320,7 @@ mod tests {
     #[test]
     fn the_cases_cover_every_combination_once() {
         let cases = cases();
-        assert_eq!(cases.len(), 36 + 12 + 8 + 4);
+        assert_eq!(cases.len(), 36 + 12 + 8 + 4 + 6);
         for (index, case) in cases.iter().enumerate() {
             assert!(!cases[..index].contains(case));
         }

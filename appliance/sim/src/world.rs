@@ -255,7 +255,10 @@ impl World {
         let patience = &mut Patience::new(machine);
         loop {
             let Some(health) = machine.health() else { return Ok(Served::Finished) };
-            let can_come = health.rebuilding.is_some() || !health.spares.is_empty() || self.has_unused(&health);
+            let can_come = health.resyncing
+                || health.rebuilding.is_some()
+                || !health.spares.is_empty()
+                || self.has_unused(&health);
             if health.is_whole() || !health.writable || !can_come {
                 return Ok(Served::Finished);
             }

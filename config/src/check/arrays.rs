@@ -99,9 +99,14 @@ impl<'a> Checker<'a, '_, '_> {
     fn log(&mut self, array: &'a Node, label: &str, path: &str) {
         let Some(log) = array.get("log") else {
             let node = array.get("level").unwrap_or(array);
-            let message = "this version makes no array without a write log: a crash could leave parity or mirrors that do \
-                           not match the data";
-            return self.error(node, path, message, "log: {devices: [...]}");
+            let message = "there is no write log: each write waits for a flush of all members, and after a crash with a member \
+                           missing the array is not served without --force";
+            self.warning(node, path, message, "log: {devices: [...]}, unless that may be");
+            if let Some(policy) = array.get("on_log_loss") {
+                let message = "there is no log that could be lost";
+                self.error(policy, &format!("{path}.on_log_loss"), message, "no such key, or a log");
+            }
+            return;
         };
         let lanes = log.number_of::<u16>("lanes").unwrap_or(default_lanes()).clamp(*LANES.start(), *LANES.end());
         let reactors = self.reactor_count();

@@ -198,7 +198,6 @@ fn create(
         }
         ids.push(id);
     }
-    let log = array.log.as_ref().ok_or_else(|| ServeError::NoLog { array: array.name.to_string() })?;
     let (members, copies) = ids.split_at(array.members.len());
     let known_zero = members.iter().all(|id| devices.made.contains(id));
     let spec = CreateArray {
@@ -207,8 +206,8 @@ fn create(
         members: members.to_vec(),
         copies: copies.to_vec(),
         chunk_blocks: array.chunk.blocks() as u32,
-        lanes: log.lanes,
-        mode: log.mode.map_or(LogMode::WriteBack, mode),
+        lanes: array.log.as_ref().map_or(1, |log| log.lanes),
+        mode: array.log.as_ref().and_then(|log| log.mode).map_or(LogMode::WriteBack, mode),
         known_zero,
         volumes: volumes(array),
     };
@@ -269,8 +268,11 @@ fn report(array: &schema::Array, booted: &BootedArray, devices: &Devices, events
     for (what, is, declared) in made_otherwise(array, booted) {
         tracing::warn!(array = name, is, declared, "the array keeps the {what} that it was made with");
     }
-    let lanes = &booted.report.lanes;
-    if lanes.clean {
+    let (lanes, report) = (&booted.report.lanes, &booted.report);
+    if booted.map.is_bare() {
+        let (zones, forced) = (report.dirty_zones, report.forced_zones);
+        tracing::info!(array = name, dirty_zones = zones, forced_zones = forced, "started without a log");
+    } else if lanes.clean {
         tracing::info!(array = name, "the log was left in good order");
     } else {
         tracing::info!(
@@ -317,8 +319,20 @@ fn report(array: &schema::Array, booted: &BootedArray, devices: &Devices, events
 
 /// The same as events.
 fn found(booted: &BootedArray, devices: &Devices) -> Vec<Told> {
-    let lanes = &booted.report.lanes;
-    let mut all = vec![if lanes.clean {
+    let (lanes, report) = (&booted.report.lanes, &booted.report);
+    let mut all = vec![if report.forced_zones > 0 {
+        let text = format!(
+            "it has no log, was not stopped cleanly and lacks members, and was started with --force: in {} zones what parities say \
+             is taken for the truth, which may be wrong",
+            report.forced_zones
+        );
+        Told::new("array.forced", Severity::Error, text).with("zones", report.forced_zones)
+    } else if report.dirty_zones > 0 {
+        let text = format!("not stopped cleanly: {} zones are to be resynced", report.dirty_zones);
+        Told::new("array.started", Severity::Notice, text).with("dirty_zones", report.dirty_zones)
+    } else if booted.map.is_bare() {
+        Told::new("array.started", Severity::Info, "it was left clean; it has no log")
+    } else if lanes.clean {
         Told::new("array.started", Severity::Info, "the log was left in good order")
     } else {
         let text = format!(

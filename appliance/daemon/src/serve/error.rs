@@ -156,14 +156,6 @@ pub enum ServeError {
         /// What.
         what: String,
     },
-    /// A parity array without a log.
-    #[error(
-        "array {array} has no log: a crash could leave parity that does not match. Give it `log: {{devices: [...]}}`"
-    )]
-    NoLog {
-        /// Which.
-        array: String,
-    },
     /// A namespace names a volume that is not there.
     #[error("volume {volume} does not exist")]
     NoVolume {

@@ -73,6 +73,33 @@ fn told(names: &Names, event: Event) -> Vec<Told> {
         Event::ReadErrors { .. } | Event::TooManyErrors { .. } | Event::Slow { .. } => {
             drive_news::told(arrays, &event).into_iter().collect()
         }
+        Event::ZonesAtStake { array, zones } => {
+            let text = format!(
+                "a member was lost before a resync was done: in {zones} zones what it held comes from parities that may not match, \
+                 and may be wrong"
+            );
+            vec![Told::new("resync.lost", Severity::Error, text).of_array(&arrays[array.index()]).with("zones", zones)]
+        }
+        Event::ResyncBegan { array, zones } => {
+            let text = format!("the last stop was none: {zones} zones are resynced");
+            vec![
+                Told::new("resync.began", Severity::Notice, text).of_array(&arrays[array.index()]).with("zones", zones),
+            ]
+        }
+        Event::ResyncBlocked { array, stripe } => {
+            let text = format!(
+                "the zone from stripe {stripe} on cannot be resynced: a member cannot read a block of it. It is tried again at the \
+                 next start"
+            );
+            let told = Told::new("resync.blocked", Severity::Error, text).of_array(&arrays[array.index()]);
+            vec![told.with("stripe", stripe.0)]
+        }
+        Event::Resynced { array, zones, blocked } => {
+            let text = format!("{zones} zones were resynced, {blocked} could not be");
+            let severity = if blocked == 0 { Severity::Info } else { Severity::Error };
+            let told = Told::new("resync.ended", severity, text).of_array(&arrays[array.index()]);
+            vec![told.with("zones", zones).with("blocked", blocked)]
+        }
         Event::LogLost { array, service } => {
             let text = match service {
                 Service::Stopped => "the last copy of the log is lost: nothing is served any more (on_log_loss: stop)",

@@ -21,7 +21,7 @@ use crate::connections::ConnectionStatus;
 use crate::events::Events;
 use crate::status::{
     ArrayStatus, AttachStatus, DeviceErrors, DeviceStatus, ListenerStatus, LogStatus, ReactorStatus, RebuildStatus,
-    ScrubStatus, Status,
+    ResyncStatus, ScrubStatus, Status,
 };
 
 /// What does not change while serving.
@@ -136,7 +136,9 @@ impl Reporter {
         let missing_copies = newest.map_or_else(Vec::new, |part| part.missing_copies.clone());
         let copies = newest.map_or(&map.copies, |part| &part.copies).iter();
         let state = match service {
-            "read-write" if missing_members.is_empty() && missing_copies.is_empty() && !is_rebuilding => "optimal",
+            "read-write" if missing_members.is_empty() && missing_copies.is_empty() && !is_rebuilding => {
+                if parts.iter().any(|part| part.usage.unsynced_zones > 0) { "resyncing" } else { "optimal" }
+            }
             "read-write" => "degraded",
             other => other,
         };
@@ -158,8 +160,14 @@ impl Reporter {
                 paused: rebuild.paused,
             }),
             scrub: parts.iter().find_map(|part| part.scrub).map(scrub_status),
+            resync: parts.iter().find_map(|part| part.resync).map(|resync| ResyncStatus {
+                done_bytes: resync.done_bytes,
+                bytes: resync.bytes,
+                bytes_per_second: resync.bytes_a_second,
+                seconds_left: resync.seconds_left,
+            }),
             slow_members: slow_members.into_iter().collect(),
-            log: Some(LogStatus {
+            log: (!map.is_bare()).then(|| LogStatus {
                 mode: newest.map_or(map.mode, |part| part.mode).name().to_owned(),
                 copies: copies.flatten().count() as u8 + missing_copies.len() as u8,
                 missing_copies,

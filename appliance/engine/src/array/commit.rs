@@ -47,6 +47,9 @@ impl ArrayShard {
 
     /// Sends what is due of every lane, and moves anchors.
     pub(crate) fn commit<P: Ports>(&mut self, work: &mut Work<'_, P>) {
+        if self.map.is_bare() {
+            return;
+        }
         // A note that waits for company keeps its destage's place: not while others want one.
         let wanted = self.stopping
             || !self.full.is_empty()
@@ -245,13 +248,22 @@ impl ArrayShard {
         }
     }
 
-    fn version_durable<P: Ports>(&mut self, work: &mut Work<'_, P>, id: LaneId, version: VersionRef, through: u64) {
+    /// The log holds a version for good; without a log: it is to go to the members.
+    pub(super) fn version_durable<P: Ports>(
+        &mut self,
+        work: &mut Work<'_, P>,
+        id: LaneId,
+        version: VersionRef,
+        through: u64,
+    ) {
         let stripe = self.stripes.stripe_of(version);
         if through != 0 {
             self.stripes.wait(stripe, through);
         }
         if let Some((sequence, buffer)) = self.stripes.became_durable(version, work.now) {
-            self.lane(id).forget(sequence);
+            if !self.map.is_bare() {
+                self.lane(id).forget(sequence);
+            }
             if let Some(buffer) = buffer {
                 self.send_home(work, buffer, Home::Pool);
             }
@@ -379,6 +391,12 @@ impl ArrayShard {
             return;
         }
         if !self.reads.is_empty() || !self.updates.is_empty() || !self.walker.is_idle() {
+            return;
+        }
+        if self.map.is_bare() {
+            if self.leave_clean(work) {
+                self.lanes.iter_mut().flatten().for_each(|lane| lane.closing = Closing::Closed);
+            }
             return;
         }
         for index in 0..self.lanes.len() {

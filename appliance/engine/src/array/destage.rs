@@ -10,6 +10,11 @@
 //! that its member cannot read is mended first ([`super::mend`]), in buffers that destages leave; if that cannot be done
 //! either, the destage tries again now and then, and its stripe stays in the log.
 //!
+//! Without a log nothing is logged: before the members are written, a bit must be durable on all of them that says that the
+//! zone may be left so that not everything matches ([`super::dirty`]); and with the flush the destage has ended. Whoever
+//! writes is told then, so that what is acknowledged is as durable as with a log. The price is a flush of the members for each
+//! batch of writes, and, where a zone has rested, a write of the bit.
+//!
 //! When a member fails on the way the destage parks until the coordinator has made its exclusion durable. If old content was
 //! being read, it is planned anew; if new content was being written, the present members have or get all of theirs, parity
 //! included, and it goes on.
@@ -20,7 +25,7 @@ use base::slab::Key;
 use base::time::{Span, Time};
 use journal::payload_crc;
 use ports::{Buffer, DeviceError, DeviceOp, Ports};
-use raid::plan::{DestageKind, DestagePlan, MAX_PARITIES, plan_destage};
+use raid::plan::{DestageKind, DestagePlan, MAX_PARITIES, plan_destage, plan_destage_anew};
 use raid::{Part, slots, weight};
 
 use super::detained::Home;
@@ -48,6 +53,8 @@ pub(crate) enum Phase {
     ToLog,
     /// Its parities are on their way into the log.
     Logging,
+    /// Without a log: the bit that its zone is dirty is on its way to the members.
+    Noting,
     /// It waits for reads that began before the freeze.
     Grace,
     /// New content is on its way to the members.
@@ -188,7 +195,8 @@ impl ArrayShard {
     pub(super) fn start_destage<P: Ports>(&mut self, work: &mut Work<'_, P>, stripe: StripeRef) -> bool {
         let entry = self.stripes.get(stripe);
         let lane = self.lanes[entry.lane.index()].as_mut().expect("only the owner has its stripes");
-        assert!(entry.reserved && entry.destage.is_none(), "a dirty stripe has log space set aside");
+        let bare = self.map.is_bare();
+        assert!((entry.reserved || bare) && entry.destage.is_none(), "a dirty stripe has log space set aside");
         // What comes into the log behind the freeze needs space of its own for being destaged later.
         let more_comes = entry.logging > 0;
         if more_comes && !lane.reserve() {
@@ -210,11 +218,12 @@ impl ArrayShard {
             unreadable: 0,
             retry_at: Time::NEVER,
             grace: self.grace.point(),
-            reserved: self.map.destage_log_blocks(),
+            reserved: if bare { 0 } else { self.map.destage_log_blocks() },
         };
         let Ok(key) = self.destages.insert(destage) else { unreachable!("room was looked for") };
         self.stripes.get_mut(stripe).destage = Some(key);
         let zone = self.map.geometry.zone_of(self.stripes.get(stripe).id);
+        self.note_zone(zone);
         if self.zones.is_initialised(zone) {
             self.plan(work, key);
         } else {
@@ -235,7 +244,7 @@ impl ArrayShard {
     }
 
     /// Calls a function for every destage in a phase, in the order of the table.
-    fn for_each_in(&mut self, phase: Phase, mut then: impl FnMut(&mut Self, Key<Destage>)) {
+    pub(super) fn for_each_in(&mut self, phase: Phase, mut then: impl FnMut(&mut Self, Key<Destage>)) {
         for place in 0..self.destages.capacity() {
             if let Some((key, destage)) = self.destages.at(place)
                 && destage.phase == phase
@@ -251,7 +260,12 @@ impl ArrayShard {
         let entry = self.stripes.get(stripe);
         let (id, frozen) = (entry.id, entry.frozen);
         let missing = self.missing(id);
-        let Ok(plan) = plan_destage(&self.map.geometry, id, frozen, missing) else {
+        let plan = if self.dirty.is_trusted(self.map.geometry.zone_of(id)) {
+            plan_destage(&self.map.geometry, id, frozen, missing)
+        } else {
+            plan_destage_anew(&self.map.geometry, id, frozen, missing)
+        };
+        let Ok(plan) = plan else {
             // More members are missing than the level bears: the array has failed and writes nothing.
             self.destages[key].phase = Phase::Replan;
             return;
@@ -432,7 +446,10 @@ impl ArrayShard {
             self.destages[key].parities[usize::from(index)] = Some(sum.end(work.ports));
         }
         self.keep_old(key);
-        if plan.log_parity {
+        if self.map.is_bare() {
+            self.destages[key].phase = Phase::Noting;
+            self.go_on_noted(key);
+        } else if plan.log_parity {
             self.destages[key].phase = Phase::ToLog;
             self.to_log.push_back(key);
         } else {
@@ -536,13 +553,20 @@ impl ArrayShard {
 
     /// The note is durable on every copy: the log no longer needs the frozen versions.
     pub(crate) fn destage_recorded<P: Ports>(&mut self, work: &mut Work<'_, P>, key: Key<Destage>) {
-        let destage = self.destages.remove(key).expect("a destage is recorded once");
-        assert_eq!(destage.phase, Phase::Recording, "a note is logged at the end");
+        assert_eq!(self.destages[key].phase, Phase::Recording, "a note is logged at the end");
+        self.end_destage(work, key);
+    }
+
+    /// Forgets the frozen versions: the members have them for good, and the log, if there is one, knows.
+    pub(super) fn end_destage<P: Ports>(&mut self, work: &mut Work<'_, P>, key: Key<Destage>) {
+        let destage = self.destages.remove(key).expect("a destage ends once");
         let stripe = destage.stripe;
         let lane = self.stripes.get(stripe).lane;
         self.lane(lane).release(destage.reserved);
         while let Some((sequence, buffer)) = self.stripes.take_frozen(stripe) {
-            self.lane(lane).forget(sequence);
+            if !self.map.is_bare() {
+                self.lane(lane).forget(sequence);
+            }
             if let Some(buffer) = buffer {
                 self.send_home(work, buffer, Home::Pool);
             }

@@ -153,6 +153,15 @@ pub struct LaneStart {
     pub anchor: Anchor,
 }
 
+impl LaneStart {
+    /// A lane of an array without a log.
+    pub fn without_log(lane: LaneId) -> Self {
+        let (update, tail_position, tail_sequence, tail_incarnation, tail_previous_crc) = (0, 0, 0, 0, 0);
+        let anchor = Anchor { lane, update, tail_position, tail_sequence, tail_incarnation, tail_previous_crc };
+        Self { lane, space: LaneSpace::none(), records: Vec::new(), last_crc: 0, anchor }
+    }
+}
+
 /// A lane.
 #[derive(Debug)]
 pub(crate) struct Lane {
@@ -218,7 +227,8 @@ impl Lane {
                 group: None,
             });
         }
-        let last = records.back().expect("a lane has at least its opening record").sequence;
+        // Without a log there is none; with one, at least its opening record.
+        let last = records.back().map_or(0, |record| record.sequence);
         let mut lane = Self {
             id: start.lane,
             space: start.space,
@@ -241,7 +251,9 @@ impl Lane {
             catch_up: None,
         };
         lane.trim();
-        lane.space.release_to(lane.tail().position);
+        if let Some(tail) = lane.records.front() {
+            lane.space.release_to(tail.position);
+        }
         lane
     }
 

@@ -242,6 +242,10 @@ impl ArrayShard {
             while let Some(through) = self.stripes.take_waiter(stripe) {
                 self.on_members(through);
             }
+            if self.map.is_bare() {
+                self.end_destage(work, key);
+                continue;
+            }
             if !self.log_note(work, key) {
                 self.to_log.push_back(key);
             }

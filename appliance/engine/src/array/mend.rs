@@ -12,7 +12,7 @@
 use base::ids::{Slot, StripeId};
 use base::slab::Key;
 use ports::{Buffer, BufferId, DeviceError, DeviceOp, Ports};
-use raid::{Recipe, recipe};
+use raid::{Part, Recipe, recipe};
 
 use super::destage::Destage;
 use super::read::Read;
@@ -139,6 +139,12 @@ impl ArrayShard {
         let mend = &self.mends[key];
         let (stripe, slot) = (mend.stripe, mend.slot);
         let geometry = &self.map.geometry;
+        let is_data = matches!(geometry.part_of(stripe, slot), Part::Data(_));
+        if is_data && geometry.parities() > 0 && !self.dirty.is_trusted(geometry.zone_of(stripe)) {
+            // What came of parities that may not match could be anything.
+            self.mend_ends(work, key, false);
+            return;
+        }
         let without = self.missing(stripe) | mend.unreadable | 1 << slot.0;
         let Ok(recipe) = recipe(geometry, stripe, geometry.part_of(stripe, slot), without) else {
             self.mend_ends(work, key, false);

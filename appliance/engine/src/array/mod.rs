@@ -20,9 +20,11 @@
 //! | [`members`] | the members' writes and flushes |
 //! | [`update`] | compare, and compare and write |
 //! | [`zones`] | zones that were never written |
-//! | [`walk`] | whole zones, range by range, for a rebuild or a scrub |
+//! | [`dirty`] | zones that a crash could leave dirty, without a log |
+//! | [`walk`] | whole zones, range by range, for a rebuild, a scrub or a resync |
 //! | [`presence`] | which members hold a stripe |
 //! | [`pace`] | how fast work in the background goes |
+//! | `purpose` | what a device operation was for |
 //! | `usage` | how full it is |
 //! | [`grace`] | when all reads of an earlier time have ended |
 //!
@@ -33,6 +35,7 @@
 pub(crate) mod commit;
 pub(crate) mod destage;
 pub(crate) mod detained;
+pub(crate) mod dirty;
 pub(crate) mod grace;
 pub(crate) mod health;
 pub(crate) mod lane;
@@ -42,6 +45,7 @@ pub(crate) mod newcomer;
 pub(crate) mod pace;
 pub(crate) mod peers;
 pub(crate) mod presence;
+mod purpose;
 pub(crate) mod read;
 pub(crate) mod stripes;
 pub(crate) mod sum;
@@ -54,7 +58,7 @@ pub(crate) mod zones;
 
 use std::collections::VecDeque;
 
-use base::ids::{ArrayBlock, ArrayId, LaneId, ShardId, Slot};
+use base::ids::{ArrayBlock, LaneId, ShardId, Slot};
 use base::metrics::{ArrayMetrics, DeviceMetrics};
 use base::slab::{Key, Slab};
 use base::snapshot::Snapshot;
@@ -68,6 +72,7 @@ use crate::operations::Operations;
 use crate::router::Dropped;
 use destage::Destage;
 use detained::Detained;
+use dirty::Dirty;
 use grace::Grace;
 use health::Health;
 pub use health::MemberErrors;
@@ -78,6 +83,7 @@ use mend::Mend;
 pub use pace::Limits;
 use peers::Peers;
 use presence::Presence;
+pub(crate) use purpose::Purpose;
 use read::Read;
 use stripes::{StripeRef, Stripes};
 use update::Updates;
@@ -100,33 +106,6 @@ pub const fn set_aside_blocks(members: usize) -> usize {
 const fn scratch_blocks(members: usize) -> usize {
     let wanted = 32 * (members + 1);
     if wanted > 512 { wanted } else { 512 }
-}
-
-/// What a device operation was for.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Purpose {
-    /// A record to a log copy.
-    Record { array: ArrayId, lane: LaneId, sequence: u64, copy: u8 },
-    /// An anchor to a log copy.
-    Anchor { array: ArrayId, lane: LaneId, copy: u8 },
-    /// A host's read.
-    Read { array: ArrayId, read: Key<Read>, slot: Slot },
-    /// Old content for a destage.
-    DestageRead { array: ArrayId, destage: Key<Destage>, slot: Slot },
-    /// The other blocks of a stripe, for one that cannot be read; or that one, written again and read back.
-    Mend { array: ArrayId, mend: Key<Mend>, slot: Slot },
-    /// New content of destages.
-    DestageWrite { array: ArrayId, batch: u32, slot: Slot },
-    /// The members' flush.
-    MemberFlush { array: ArrayId, slot: Slot },
-    /// Zeros for a zone.
-    ZoneZero { array: ArrayId, job: u8, slot: Slot },
-    /// The flush of those zeros.
-    ZoneFlush { array: ArrayId, job: u8, slot: Slot },
-    /// A range of a walk, or one block of it.
-    Walk { array: ArrayId, range: u8, slot: Slot, block: Option<u8> },
-    /// The coordinator's own.
-    Coordinator { write: u32 },
 }
 
 /// When dirty stripes go to the members.
@@ -190,6 +169,7 @@ pub(crate) struct ArrayShard {
     unread: VecDeque<(ShardId, Fragment)>,
     grace: Grace,
     zones: Zones,
+    dirty: Dirty,
     walker: Walker,
     presence: Presence,
     through: Slab<Through>,
@@ -237,6 +217,8 @@ pub struct ArrayPart {
     pub recovered: Vec<RecoveredBlock>,
     /// Zones that have been initialised, a bit each.
     pub initialised: Vec<u64>,
+    /// Zones that are dirty, a bit each: without a log a crash may have left them so that not everything matches.
+    pub dirty: Vec<u64>,
     /// Blocks that the cache may hold.
     pub cache_blocks: usize,
     /// When they go to the members.
@@ -285,6 +267,7 @@ impl ArrayShard {
             unread: VecDeque::with_capacity(fragments),
             grace: Grace::new(LOCAL_FRAGMENTS),
             zones: Zones::new(part.initialised, map.geometry.zones()),
+            dirty: Dirty::new(shard, &map, &part.dirty),
             walker: Walker::new(map.members.len()),
             presence: Presence::new(map.geometry.zones()),
             through: Slab::new(fragments),
@@ -402,6 +385,7 @@ impl ArrayShard {
             Purpose::MemberFlush { slot, .. } => self.flushed(work, slot, result.is_ok()),
             Purpose::ZoneZero { job, slot, .. } => self.zone_zeroed(work, job, slot, result.is_ok()),
             Purpose::ZoneFlush { job, slot, .. } => self.zone_flushed(job, slot, result.is_ok()),
+            Purpose::CleanFlush { slot, .. } => self.clean_flushed(slot, result.is_ok()),
             Purpose::Walk { range, slot, block, .. } => self.walk_answered(work, range, (slot, block), result),
             Purpose::Coordinator { .. } => unreachable!("the shard gives the coordinator its own"),
         }
@@ -423,6 +407,7 @@ impl ArrayShard {
             self.start_writes(work);
             self.start_flush(work);
             self.zone_members_changed(work);
+            self.sweep(work);
             self.walk(work);
             // Before the commit, which moves the anchor that a close asks for: there may be no later turn.
             if self.stopping {
@@ -442,7 +427,7 @@ impl ArrayShard {
         }
         let retries = self.to_mend.iter().map(|&key| self.destages[key].retry_at());
         deadline = retries.fold(deadline, Time::min);
-        deadline = deadline.min(self.walker.deadline());
+        deadline = deadline.min(self.walker.deadline()).min(self.dirty.deadline());
         for lane in self.awake.iter().filter_map(|id| self.lanes[id.index()].as_ref()) {
             deadline = deadline.min(lane.due_at(self.settings.note_patience));
             if let Some(stripe) = lane.dirty.oldest()
@@ -481,7 +466,8 @@ impl ArrayShard {
         if self.map.mode != map.mode {
             self.reports.push_back(Message::ModeTaken { array: map.id });
         }
-        self.map = map;
+        let before = core::mem::replace(&mut self.map, map);
+        self.tell_what_is_at_stake(&before);
         self.watch_copies(work);
         self.wake_all();
         self.failing_members &= !self.map.absent();
@@ -536,11 +522,14 @@ impl ArrayShard {
     }
 
     /// Asks for a clean stop: everything to the members, then an empty transaction at each lane's anchor.
-    pub(crate) fn stop(&mut self) {
-        if !core::mem::replace(&mut self.stopping, true) {
+    /// Whether it was asked for the first time.
+    pub(crate) fn stop(&mut self) -> bool {
+        let begins = !core::mem::replace(&mut self.stopping, true);
+        if begins {
             self.walker.cancel();
             self.wake_all();
         }
+        begins
     }
 
     /// A lane has something to do.
@@ -592,7 +581,8 @@ impl ArrayShard {
             if !self.halted {
                 assert_eq!(live, held, "records are live for exactly the versions in {:?}", lane.id);
             }
-            assert!(lane.anchor.tail_sequence <= lane.tail().sequence, "an anchor never runs ahead of the tail");
+            let tail = lane.records.front().map_or(0, |record| record.sequence);
+            assert!(lane.anchor.tail_sequence <= tail, "an anchor never runs ahead of the tail");
         }
     }
 }

@@ -11,16 +11,20 @@
 //! waits for it. A read that must reconstruct goes in steps, and between them waits only for destages that were frozen
 //! before it: those never wait for it.
 //!
+//! Without a log the cache answers no read: what it holds is not durable anywhere. A read waits until none of its blocks is
+//! being written, and later writes to them wait for it.
+//!
 //! A member that cannot read says so of a run of blocks. Then the read goes on *carefully*, in steps as well, block by block,
 //! and those that cannot be read by themselves are mended ([`super::mend`]). It fails only if one of its blocks cannot be had
 //! at all.
 
-use base::ids::{ShardId, Slot, StripeId};
+use base::ids::{ArrayBlock, ShardId, Slot, StripeId};
 use base::slab::Key;
 use ports::{Buffer, BufferId, BufferList, DeviceError, DeviceOp, Ports};
 use raid::level::MAX_MEMBERS;
 use raid::{ReadPlan, Recipe, plan_read};
 
+use super::commit::run_of;
 use super::mend::{Mended, Wanting};
 use super::stripes::Version;
 use super::sum::carry_out;
@@ -155,6 +159,9 @@ impl ArrayShard {
             self.finish_read(key, Err(IoError::Stopped));
             return true;
         }
+        if self.map.is_bare() && self.reads[key].generation.is_none() && self.is_being_written(key) {
+            return false;
+        }
         if self.reads[key].careful {
             return self.read_carefully(work, key);
         }
@@ -211,6 +218,19 @@ impl ArrayShard {
             read.generation = Some(generation);
         }
         true
+    }
+
+    /// Whether a block of a read is on its way to the members. Without a log nothing of it may be seen before it is durable
+    /// there, since a crash could take it back.
+    fn is_being_written(&self, key: Key<Read>) -> bool {
+        let Fragment { start, count, .. } = self.reads[key].fragment;
+        run_of(&self.map.geometry, start, u32::from(count)).any(|(stripe, column)| self.stripes.holds(stripe, column))
+    }
+
+    /// Whether a read is of any of these blocks.
+    pub(super) fn reads_any_of(&self, key: Key<Read>, start: ArrayBlock, count: u16) -> bool {
+        let fragment = &self.reads[key].fragment;
+        start.0 < fragment.start.0 + u64::from(fragment.count) && fragment.start.0 < start.0 + u64::from(count)
     }
 
     /// Copies a block that needs no member: held by the cache, or in a zone that was never written.

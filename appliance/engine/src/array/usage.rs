@@ -17,6 +17,10 @@ pub struct Usage {
     pub log_blocks: u64,
     /// How much of it is taken.
     pub log_used_blocks: u64,
+    /// Without a log: zones that a crash now could leave dirty.
+    pub dirty_zones: u64,
+    /// Those that an earlier crash did, and that are still to be resynced.
+    pub unsynced_zones: u64,
     /// Fragments that wait for room.
     pub waiting_fragments: u64,
 }
@@ -31,6 +35,7 @@ impl ArrayShard {
             destages: self.destages.len() as u64,
             ..Usage::default()
         };
+        (usage.dirty_zones, usage.unsynced_zones) = self.dirty.counts();
         for lane in self.lanes.iter().flatten() {
             usage.log_blocks += self.map.log_layout.lane_blocks();
             usage.log_used_blocks += self.map.log_layout.lane_blocks() - lane.space.free_blocks();

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `walk/rebuild` | what a member that is being rebuilt gets |
 //! | `walk/scrub` | what is compared, and put right |
+//! | `walk/resync` | what a crash left behind, without a log, and is made to match |
 //!
 //! A range is *locked* first: no destage of its stripes begins from then on, and the walk waits for those under way until
 //! the log no longer needs them. Then the members that hold the stripes are read, the action works on what was read, and
@@ -17,6 +18,7 @@
 //! When a member fails, its range is begun again with the map that knows of it.
 
 mod rebuild;
+mod resync;
 pub(crate) mod scrub;
 
 use std::collections::VecDeque;
@@ -56,12 +58,14 @@ pub enum Action {
     Rebuild(Slot),
     /// All blocks are read and compared, and those that are wrong are put right as far as this says.
     Scrub(Repair),
+    /// Parities and mirrors that a crash may have left behind, without a log, are made to match.
+    Resync,
 }
 
 /// A zone to be walked over.
 #[derive(Clone, Copy, Debug)]
 pub struct Order {
-    /// Comes back with the report. Each rebuild and each scrub has a number of its own.
+    /// Comes back with the report. Each rebuild, scrub and resync has a number of its own.
     pub run: u32,
     /// The zone.
     pub zone: ZoneId,
@@ -290,6 +294,7 @@ impl ArrayShard {
                 match order.action {
                     Action::Rebuild(_) => self.presence.advance(zone, start),
                     Action::Scrub(_) => self.walker.found = Found::default(),
+                    Action::Resync => {}
                 }
                 self.walker.walk = Some(Walk { order, next: start, done: start, end, cancelled: false });
             } else if matches!(order.action, Action::Rebuild(_)) && self.zones.is_being_zeroed(zone) {
@@ -310,6 +315,10 @@ impl ArrayShard {
                 None
             }
             Action::Scrub(_) => self.walker.found.take(),
+            Action::Resync => {
+                self.zone_synced(order.zone);
+                None
+            }
         };
         self.reports.push_back(Message::ZoneWalked { array: self.map.id, run: order.run, zone: order.zone, found });
     }
@@ -360,7 +369,11 @@ impl ArrayShard {
                 };
                 from
             }
-            Action::Scrub(_) => {
+            Action::Resync if self.walker.ranges[at].unreadable != 0 => {
+                self.block_walk(order);
+                return;
+            }
+            Action::Scrub(_) | Action::Resync => {
                 self.walker.ranges[at].unreadable = 0;
                 self.map.geometry.all_members() & !missing
             }
@@ -388,7 +401,7 @@ impl ArrayShard {
         let range = &self.walker.ranges[at];
         let (start, count) = (range.start, range.count);
         match self.walker.walk.as_ref().expect("a walk under way").order.action {
-            Action::Rebuild(_) => !(0..count as u64).any(|offset| {
+            Action::Rebuild(_) | Action::Resync => !(0..count as u64).any(|offset| {
                 let stripe = self.stripes.find(StripeId(start.0 + offset));
                 stripe.is_some_and(|stripe| self.stripes.get(stripe).destage.is_some())
             }),
@@ -420,7 +433,7 @@ impl ArrayShard {
         let has_failed = match (action, step, result) {
             (_, _, Ok(())) => false,
             // It may still be had from others; the member is no worse for it.
-            (Action::Rebuild(_), Step::Reading, Err(DeviceError::Unreadable)) => {
+            (Action::Rebuild(_) | Action::Resync, Step::Reading, Err(DeviceError::Unreadable)) => {
                 self.found_unreadable(work, slot);
                 self.walker.ranges[at].unreadable |= 1 << slot.0;
                 true
@@ -460,6 +473,8 @@ impl ArrayShard {
                     self.range_done(at);
                 }
                 Action::Scrub(_) => self.review_goes_on(work, at),
+                Action::Resync if step == Step::Reading => self.match_range(work, at),
+                Action::Resync => self.range_done(at),
             }
         }
     }
@@ -494,7 +509,7 @@ impl ArrayShard {
         } else {
             match order.action {
                 Action::Rebuild(_) => self.presence.advance(order.zone, walk_now.done),
-                Action::Scrub(_) => {}
+                Action::Scrub(_) | Action::Resync => {}
             }
         }
     }

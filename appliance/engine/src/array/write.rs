@@ -85,6 +85,7 @@ impl ArrayShard {
             return self.updates.may_begin(fragment);
         }
         !self.updates.hold(fragment.start, fragment.count)
+            && !self.is_awaited(fragment)
             && !self.updates.want_room(id)
             && self.may_admit(id, fragment)
     }
@@ -104,6 +105,9 @@ impl ArrayShard {
         }
         let lane = self.lanes[id.index()].as_ref().expect("the owner asks");
         let count = usize::from(fragment.count);
+        if self.map.is_bare() {
+            return self.stripes.room() >= count && !self.through.is_full();
+        }
         let (entries, payload) = if fragment.kind == FragmentKind::Zero { (1, 0) } else { (count, count) };
         if !lane.fits(entries, payload) || self.stripes.room() < count || self.through.is_full() {
             return false;
@@ -114,6 +118,12 @@ impl ArrayShard {
             .filter(|&(stripe, _)| self.stripes.find(stripe).is_none_or(|stripe| !self.stripes.get(stripe).reserved));
         let descriptor = u64::from(lane.open.items.is_empty());
         lane.room() >= descriptor + payload as u64 + self.map.destage_log_blocks() * stripes.count() as u64
+    }
+
+    /// Whether a read waits, without a log, until none of these blocks is being written: whoever comes later must not put that
+    /// off for ever.
+    fn is_awaited(&self, fragment: &Fragment) -> bool {
+        self.map.is_bare() && self.stalled.iter().any(|&key| self.reads_any_of(key, fragment.start, fragment.count))
     }
 
     /// The stripes and columns of a fragment's blocks.
@@ -143,9 +153,11 @@ impl ArrayShard {
             self.stripes.promise_waiters(usize::from(fragment.count));
             key.to_bits()
         };
+        let bare = self.map.is_bare();
+        self.wake(id);
         for (at, (stripe, column)) in self.blocks(&fragment).enumerate() {
             let stripe = self.stripes.find_or_add(stripe, id);
-            if !self.stripes.get(stripe).reserved {
+            if !bare && !self.stripes.get(stripe).reserved {
                 assert!(self.lane(id).reserve(), "admission looked for log space");
                 self.stripes.get_mut(stripe).reserved = true;
             }
@@ -153,13 +165,16 @@ impl ArrayShard {
                 if fragment.kind == FragmentKind::Zero { None } else { fragment.buffers.pop(work.ports) };
             let name = content.as_ref().map(Buffer::id);
             let version = self.stripes.add(stripe, column, content);
-            if let Some(buffer) = name {
+            if bare {
+                // There is nothing to wait for before it goes to the members.
+                self.version_durable(work, id, version, through);
+            } else if let Some(buffer) = name {
                 let block = ArrayBlock(fragment.start.0 + at as u64);
                 let crc = payload_crc(&self.map.log, work.ports.bytes(buffer));
                 self.log(id, Item::Data { version, block, crc, buffer, through }, work.now);
             }
         }
-        if fragment.kind == FragmentKind::Zero {
+        if fragment.kind == FragmentKind::Zero && !bare {
             let (block, count) = (fragment.start, u32::from(fragment.count));
             self.log(id, Item::Zeros { block, count, through }, work.now);
         }

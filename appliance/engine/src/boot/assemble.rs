@@ -6,24 +6,27 @@
 
 use std::sync::Arc;
 
-use base::ids::{ArrayId, DeviceBlock, DeviceId, ShardId, StripeId};
+use base::ids::{ArrayId, DeviceBlock, DeviceId, LaneId, ShardId, StripeId};
 use base::snapshot::Snapshot;
 use base::time::Span;
 use base::uuid::Uuid;
 use base::{Block, ZERO_BLOCK};
 use journal::{LogIdentity, LogLayout, LogSuperblock, slot_of};
 use ports::{DeviceError, SyncDevice};
-use raid::{Assembly, Candidate, LogCandidate, Metadata, Superblock, Wanted, superblock_block};
+use raid::{
+    Assembly, Candidate, DirtyStart, LogCandidate, Metadata, Superblock, Wanted, ZoneBits, slots, start_of_dirty,
+    superblock_block,
+};
 
 use super::BootError;
 use super::create::{CreateVolume, Writer};
 use super::recovery::{LaneReport, recover_lane, scan_lanes};
 use super::regions::Regions;
-use crate::array::{ArrayPart, DestageSettings, RecoveredBlock};
+use crate::array::{ArrayPart, DestageSettings, LaneStart, RecoveredBlock};
 use crate::coordinator::{CoordinatedArray, RoundSettings, ScrubSettings, Spare, service};
 use crate::drives::DriveSettings;
-use crate::limits::MAX_SPARES;
-use crate::map::{ArrayMap, Member, OnLogLoss, Service, Volume};
+use crate::limits::{LANES_WITHOUT_LOG, MAX_SPARES};
+use crate::map::{ArrayMap, LogMode, Member, OnLogLoss, Service, Volume};
 
 /// What is found at a device's beginning.
 #[derive(Clone, Debug)]
@@ -120,6 +123,10 @@ pub struct AssembleOptions {
 pub struct RecoveryReport {
     /// Sums over all lanes; clean if every lane was.
     pub lanes: LaneReport,
+    /// Zones that are to be resynced: of an array without a log that was not stopped cleanly.
+    pub dirty_zones: u64,
+    /// Those of them for which what parities say is taken for the truth, as the operator wants it.
+    pub forced_zones: u64,
     /// What the operator should know.
     pub notes: Vec<String>,
 }
@@ -242,16 +249,19 @@ fn attempt<D: SyncDevice>(
     let mut log_superblocks: Vec<Option<LogSuperblock>> =
         assembly.copies.iter().map(|device| device.and_then(log_of)).collect();
     check_logs(&assembly, &log_superblocks)?;
-    let log = log_superblocks.iter().flatten().next().expect("assembly found a copy of the log");
-    let scans = scan_lanes(devices, &assembly.copies, &log.layout, &log.identity)
-        .map_err(|error| BootError::Log { array: options.name.clone(), error })?;
+    let forced_zones = look_at_dirty(&mut regions.dirty, &assembly, options)?;
+    let scans = match log_superblocks.iter().flatten().next() {
+        Some(log) => scan_lanes(devices, &assembly.copies, &log.layout, &log.identity)
+            .map_err(|error| BootError::Log { array: options.name.clone(), error })?,
+        None => Vec::new(),
+    };
     // Up to here nothing was written: an array whose members or log are refused is left as it was.
     // A superblock that was damaged may have given way to an older one: records know better which incarnations there were.
     let last_incarnation = scans.iter().map(|scan| scan.last_incarnation).max().unwrap_or(0);
     let superblocks = make_durable(devices, &assembly, &mut log_superblocks, last_incarnation, options)?;
     regions.make_durable(devices)?;
     let Regions { initialised, dirty, metadata, table_update, .. } = regions;
-    let log = log_superblocks.iter().flatten().next().expect("assembly found a copy of the log").clone();
+    let LogFacts { identity, layout, incarnation, mode } = facts(&assembly, &log_superblocks);
 
     let map = ArrayMap {
         id: options.id,
@@ -272,20 +282,21 @@ fn attempt<D: SyncDevice>(
                 Some(Member { device: member.device, data_start, position })
             })
             .collect(),
-        log: LogIdentity { array: log.identity.array, generation: log.identity.generation },
-        log_layout: log.layout,
+        log: identity,
+        log_layout: layout,
         copies: assembly.copies.clone(),
         free_copies: free_copies(&assembly.superblock),
         newcomer: None,
-        incarnation: log.incarnation,
-        mode: log.mode.into(),
+        incarnation,
+        mode,
         on_log_loss: options.on_log_loss,
         service: Service::ReadWrite,
         shards: options.shards,
     };
     let map = ArrayMap { service: service(&map), ..map };
 
-    let mut report = RecoveryReport { lanes: LaneReport { clean: true, ..LaneReport::default() }, notes };
+    let lanes = LaneReport { clean: true, ..LaneReport::default() };
+    let mut report = RecoveryReport { lanes, dirty_zones: dirty.count(), forced_zones, notes };
     let mut parts: Vec<ArrayPart> = Vec::new();
     let map = Snapshot::new(map);
     for _ in 0..options.shards {
@@ -294,6 +305,7 @@ fn attempt<D: SyncDevice>(
             lanes: Vec::new(),
             recovered: Vec::new(),
             initialised: initialised.words(),
+            dirty: dirty.words(),
             cache_blocks: options.cache_blocks,
             settings: options.settings,
             log_patience: options.log_patience,
@@ -308,6 +320,12 @@ fn attempt<D: SyncDevice>(
         part.lanes.push(recovered.start);
         let blocks: Vec<RecoveredBlock> = recovered.blocks;
         part.recovered.extend(blocks);
+    }
+    if map.is_bare() {
+        for lane in (0..map.log_layout.lanes()).map(LaneId) {
+            let ShardId(owner) = map.owner_of(lane);
+            parts[usize::from(owner)].lanes.push(LaneStart::without_log(lane));
+        }
     }
     let coordinated = CoordinatedArray {
         map: map.clone(),
@@ -330,6 +348,57 @@ fn attempt<D: SyncDevice>(
 fn free_copies(superblock: &Superblock) -> u32 {
     let free = (0u32..).zip(&superblock.copies).filter(|(_, copy)| copy.free);
     free.fold(0, |mask, (at, _)| mask | 1 << at)
+}
+
+/// What start-up needs to know of a log, also where there is none.
+struct LogFacts {
+    identity: LogIdentity,
+    layout: LogLayout,
+    incarnation: u64,
+    mode: LogMode,
+}
+
+fn facts(assembly: &Assembly, logs: &[Option<LogSuperblock>]) -> LogFacts {
+    let Some(log) = logs.iter().flatten().next() else {
+        return LogFacts {
+            identity: LogIdentity { array: assembly.superblock.array, generation: 0 },
+            layout: LogLayout::without_rings(LANES_WITHOUT_LOG),
+            incarnation: 0,
+            mode: LogMode::WriteThrough,
+        };
+    };
+    let mode = log.mode.into();
+    LogFacts { identity: log.identity, layout: log.layout, incarnation: log.incarnation, mode }
+}
+
+/// Refuses an array without a log that was not stopped cleanly and lacks members whose data would come from parities that may
+/// not match, unless the operator wants it served; then, of how many zones that is so.
+fn look_at_dirty(dirty: &mut ZoneBits, assembly: &Assembly, options: &AssembleOptions) -> Result<u64, BootError> {
+    let geometry = &assembly.superblock.geometry;
+    let states = assembly.superblocks();
+    let missing_at = |stripe: StripeId| {
+        let holds = |superblock: &Superblock| match superblock.entry().state {
+            raid::State::Active => true,
+            raid::State::Rebuilding { position } => stripe.0 < position,
+            raid::State::Excluded { .. } => false,
+        };
+        let slots = (0u32..).zip(&states).filter(|(_, member)| !member.as_ref().is_some_and(holds));
+        slots.fold(0, |mask, (slot, _)| mask | 1 << slot)
+    };
+    match start_of_dirty(geometry, dirty.iter(), missing_at, options.force) {
+        DirtyStart::Clean => {
+            dirty.clear_all();
+            Ok(0)
+        }
+        DirtyStart::Resync => Ok(0),
+        DirtyStart::Forced { zones } => Ok(zones),
+        DirtyStart::Refused { zones } => Err(BootError::DegradedAndDirty {
+            array: options.name.clone(),
+            missing: slots(geometry.all_members() & !assembly.members_whole()).map(|slot| slot.0).collect(),
+            zones,
+            mebibytes: (zones * geometry.zone_stripes() * base::BLOCK as u64) >> 20,
+        }),
+    }
 }
 
 fn add(sum: &mut LaneReport, lane: &LaneReport) {

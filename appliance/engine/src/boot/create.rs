@@ -40,7 +40,7 @@ pub struct CreateArray {
     pub level: Level,
     /// The members in slot order.
     pub members: Vec<DeviceId>,
-    /// The devices of the log, a copy on each.
+    /// The devices of the log, a copy on each; none of an array without a log.
     pub copies: Vec<DeviceId>,
     /// Blocks of a chunk.
     pub chunk_blocks: u32,
@@ -58,7 +58,8 @@ pub struct CreateArray {
 struct Plan {
     geometry: Geometry,
     layouts: Vec<MemberLayout>,
-    log_layout: LogLayout,
+    /// None without a log.
+    log_layout: Option<LogLayout>,
     metadata: Metadata,
 }
 
@@ -77,42 +78,8 @@ pub fn create_array<D: SyncDevice>(
     let identity = LogIdentity { array, generation };
     let active = State::Active;
 
-    for (at, &device) in spec.copies.iter().enumerate() {
-        let superblock = LogSuperblock {
-            identity,
-            compatible: 0,
-            copy: copy_uuids[at],
-            copy_index: at as u16,
-            copy_count: spec.copies.len() as u16,
-            epoch: 1,
-            members: plan.geometry.all_members(),
-            geometry_epoch: 0,
-            incarnation: 1,
-            mode: spec.mode,
-            joining: false,
-            update: 2,
-            layout: plan.log_layout,
-            later_regions: Vec::new(),
-        };
-        let mut device = Writer::new(devices, device)?;
-        // The other place may hold a superblock of an earlier log with a higher update.
-        device.write(LogLayout::superblock_block(slot_of(0)), &[ZERO_BLOCK])?;
-        device.write(LogLayout::superblock_block(slot_of(1)), &[ZERO_BLOCK])?;
-        device.flush()?;
-        for lane in (0..plan.log_layout.lanes()).map(base::ids::LaneId) {
-            let (blocks, _) = format_lane(&plan.log_layout, &identity, lane, 1, 1, 0);
-            for (place, block) in &blocks {
-                device.write(*place, core::slice::from_ref(block))?;
-            }
-        }
-        device.flush()?;
-        // In both places: either may become unreadable before it is written again.
-        for superblock in [LogSuperblock { update: 1, ..superblock.clone() }, superblock] {
-            let mut block = ZERO_BLOCK;
-            superblock.encode(&mut block);
-            device.write(LogLayout::superblock_block(slot_of(superblock.update)), &[block])?;
-            device.flush()?;
-        }
+    if let Some(layout) = plan.log_layout {
+        write_log(devices, spec, (&plan.geometry, layout), identity, &copy_uuids)?;
     }
 
     let mut initialised = ZoneBits::new(array, plan.geometry.zones(), spec.known_zero);
@@ -148,7 +115,7 @@ pub fn create_array<D: SyncDevice>(
             geometry_epoch: 0,
             epoch: 1,
             update: 2,
-            log_generation: generation,
+            log_generation: if spec.copies.is_empty() { 0 } else { generation },
             members: member_uuids.iter().map(|&uuid| MemberEntry { uuid, state: active }).collect(),
             copies: copy_uuids.iter().map(|&uuid| CopyEntry::active(uuid)).collect(),
             scrub: None,
@@ -168,6 +135,54 @@ pub fn create_array<D: SyncDevice>(
     Ok(array)
 }
 
+/// Writes the copies of a log: lanes first, superblocks last.
+fn write_log<D: SyncDevice>(
+    devices: &mut [Option<D>],
+    spec: &CreateArray,
+    (geometry, layout): (&Geometry, LogLayout),
+    identity: LogIdentity,
+    copy_uuids: &[Uuid],
+) -> Result<(), BootError> {
+    for (at, &device) in spec.copies.iter().enumerate() {
+        let superblock = LogSuperblock {
+            identity,
+            compatible: 0,
+            copy: copy_uuids[at],
+            copy_index: at as u16,
+            copy_count: spec.copies.len() as u16,
+            epoch: 1,
+            members: geometry.all_members(),
+            geometry_epoch: 0,
+            incarnation: 1,
+            mode: spec.mode,
+            joining: false,
+            update: 2,
+            layout,
+            later_regions: Vec::new(),
+        };
+        let mut device = Writer::new(devices, device)?;
+        // The other place may hold a superblock of an earlier log with a higher update.
+        device.write(LogLayout::superblock_block(slot_of(0)), &[ZERO_BLOCK])?;
+        device.write(LogLayout::superblock_block(slot_of(1)), &[ZERO_BLOCK])?;
+        device.flush()?;
+        for lane in (0..layout.lanes()).map(base::ids::LaneId) {
+            let (blocks, _) = format_lane(&layout, &identity, lane, 1, 1, 0);
+            for (place, block) in &blocks {
+                device.write(*place, core::slice::from_ref(block))?;
+            }
+        }
+        device.flush()?;
+        // In both places: either may become unreadable before it is written again.
+        for superblock in [LogSuperblock { update: 1, ..superblock.clone() }, superblock] {
+            let mut block = ZERO_BLOCK;
+            superblock.encode(&mut block);
+            device.write(LogLayout::superblock_block(slot_of(superblock.update)), &[block])?;
+            device.flush()?;
+        }
+    }
+    Ok(())
+}
+
 /// Works everything out that may be refused.
 fn plan<D: SyncDevice>(
     devices: &[Option<D>],
@@ -175,11 +190,8 @@ fn plan<D: SyncDevice>(
     entropy: &mut dyn FnMut() -> u64,
 ) -> Result<Plan, BootError> {
     let impossible = |what: String| BootError::Impossible { array: spec.name.clone(), what };
-    if spec.copies.is_empty() || spec.copies.len() > raid::superblock::MAX_COPIES {
-        return Err(impossible(format!(
-            "an array needs a log of 1 to {} devices; without one a crash could leave parity or mirrors that do not match",
-            raid::superblock::MAX_COPIES
-        )));
+    if spec.copies.len() > raid::superblock::MAX_COPIES {
+        return Err(impossible(format!("a log has at most {} devices", raid::superblock::MAX_COPIES)));
     }
     if spec.name.is_empty() || spec.name.len() > raid::superblock::MAX_NAME_BYTES {
         return Err(impossible(format!("a name has 1 to {} bytes", raid::superblock::MAX_NAME_BYTES)));
@@ -212,8 +224,12 @@ fn plan<D: SyncDevice>(
     for &device in &spec.copies {
         smallest = smallest.min(size(device)?);
     }
-    let log_layout =
-        LogLayout::for_device(smallest, spec.lanes).map_err(|error| impossible(format!("its log: {error}")))?;
+    let log_layout = if spec.copies.is_empty() {
+        None
+    } else {
+        let layout = LogLayout::for_device(smallest, spec.lanes);
+        Some(layout.map_err(|error| impossible(format!("its log: {error}")))?)
+    };
     let mut metadata = Metadata::default();
     for volume in &spec.volumes {
         let random = [entropy(), entropy()];

@@ -60,6 +60,22 @@ pub enum BootError {
         /// Which lane.
         lane: LaneId,
     },
+    /// The devices, and the operator: a crash and a loss together, without a log.
+    #[error(
+        "array {array} has no log, was not stopped cleanly, and members {missing:?} are missing or not rebuilt yet. In {zones} zones \
+         ({mebibytes} MiB of each member) parities may not match the data, and what those members held there would come from them. \
+         Nothing was changed. Attach the members, or start with --force to take what the parities say for the truth"
+    )]
+    DegradedAndDirty {
+        /// Whose.
+        array: String,
+        /// Slots.
+        missing: Vec<u8>,
+        /// How many zones are at stake.
+        zones: u64,
+        /// How much of each member that is.
+        mebibytes: u64,
+    },
     /// Us: the reserve was not kept.
     #[error("array {array}: lane {lane} of the log has no room for the record of this start")]
     LogFull {

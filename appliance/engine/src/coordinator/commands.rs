@@ -26,14 +26,17 @@ impl Coordinated {
     pub(super) fn can_do_without(&self, members: u32, copies: u32) -> bool {
         let map = match &self.change {
             Change::Proposing(proposed) => &proposed.map,
-            Change::None | Change::Recording | Change::Tabling | Change::Joining(_) | Change::Flushing { .. } => {
-                &self.array.map
-            }
+            Change::None
+            | Change::Recording
+            | Change::Noting
+            | Change::Tabling
+            | Change::Joining(_)
+            | Change::Flushing { .. } => &self.array.map,
         };
         let gone = map.missing() | self.pending.members | members;
         let copies_gone = self.pending.copies | self.pending.detached | copies;
         let stays = |at: usize| map.copies[at].is_some() && copies_gone & 1 << at == 0;
-        map.geometry.bears(gone) && (0..map.copies.len()).any(stays)
+        map.geometry.bears(gone) && (map.is_bare() || (0..map.copies.len()).any(stays))
     }
 }
 

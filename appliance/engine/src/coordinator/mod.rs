@@ -21,6 +21,7 @@
 //! | `round` | zones that are handed out, and come back done |
 //! | `rebuild` | a round for a drive that has a place |
 //! | `scrub` | a round that compares everything |
+//! | `resync` | zones that a crash left dirty, handed out likewise |
 //! | `commands` | what the control side asks, and what it is told |
 //! | `health` | members that make too many mistakes |
 
@@ -33,6 +34,7 @@ mod mode;
 mod persist;
 mod proposal;
 mod rebuild;
+mod resync;
 mod round;
 mod scrub;
 mod table;
@@ -67,6 +69,7 @@ use mode::Switching;
 use persist::{Proposed, Target, unpack};
 use proposal::{Edit, Proposal};
 use rebuild::Rebuild;
+use resync::Resync;
 pub use round::RoundSettings;
 use scrub::Scrub;
 pub use scrub::ScrubSettings;
@@ -121,8 +124,10 @@ enum Change {
     None,
     /// Superblocks that say otherwise are being written.
     Proposing(Box<Proposed>),
-    /// A block of the bitmap is being written.
+    /// A block of the bitmap of initialised zones is being written.
     Recording,
+    /// A block of that of dirty zones is.
+    Noting,
     /// The volume table is being written.
     Tabling,
     /// A drive is being prepared.
@@ -150,6 +155,9 @@ struct Coordinated {
     /// Zeroed, with the bit still to be made durable: who asked, and whether the write under way carries it.
     pending_zones: VecDeque<(ShardId, ZoneId)>,
     recording_zones: Vec<(ShardId, ZoneId)>,
+    /// Dirty from now on or no longer, in the order in which their owners said so; and those that the write under way notes.
+    pending_dirty: VecDeque<(ShardId, ZoneId, bool)>,
+    noting_zones: Vec<(ShardId, ZoneId)>,
     /// Commands that wait for a change.
     waiting: Vec<Waiting>,
     /// What the members did wrong, by slot.
@@ -163,6 +171,7 @@ struct Coordinated {
     /// A change of the mode.
     switching: Option<Switching>,
     rebuild: Option<Rebuild>,
+    resync: Option<Resync>,
     /// Whether rebuilds are to wait.
     paused: bool,
     scrub: Scrub,
@@ -208,6 +217,7 @@ impl Coordinator {
             scrub: Scrub::new(tables(&array).scrub),
             tables: tables(&array),
             members: array.map.members.iter().map(|_| MemberRecord::new()).collect(),
+            resync: Resync::of(array.dirty.iter().filter(|_| array.map.is_bare()), setup.shards),
             array,
             change: Change::None,
             unanswered: 0,
@@ -216,6 +226,8 @@ impl Coordinator {
             pending: Proposal::default(),
             pending_zones: VecDeque::with_capacity(64),
             recording_zones: Vec::with_capacity(64),
+            pending_dirty: VecDeque::with_capacity(64),
+            noting_zones: Vec::with_capacity(64),
             waiting: Vec::new(),
             asked: VecDeque::new(),
             drive_failed: false,
@@ -318,9 +330,14 @@ impl Coordinator {
             Message::ZoneZeroed { array, zone } => {
                 self.arrays[array.index()].pending_zones.push_back((from, zone));
             }
+            Message::ZoneDirty { array, zone, dirty } => {
+                self.arrays[array.index()].pending_dirty.push_back((from, zone, dirty));
+            }
+            Message::ZonesAtStake { array, zones } => self.tell(Event::ZonesAtStake { array, zones }),
             Message::ZoneBlocked { array, run, zone } => self.zone_blocked(array, from, run, zone),
             Message::ZoneWalked { array, run, zone, found } => {
                 // Of one of them, or of one that is over.
+                self.zone_resynced(array, from, run, zone, true);
                 self.zone_rebuilt(array, from, run, zone);
                 self.zone_scrubbed(array, from, run, zone, found);
             }
@@ -328,10 +345,7 @@ impl Coordinator {
             Message::VolumesTaken { epoch } => self.volumes_taken(epoch),
             Message::LanesClosed => {
                 self.closed += 1;
-                if self.closed == self.shards {
-                    self.end_volumes();
-                    self.tell_all(|| Message::End);
-                }
+                self.end_if_all_is_written();
             }
             other => unreachable!("not for the coordinator: {other:?}"),
         }
@@ -343,6 +357,17 @@ impl Coordinator {
         self.stop_volumes();
         for shard in (1..self.shards).map(ShardId) {
             self.messages.push_back((shard, Message::Stop));
+        }
+    }
+
+    /// Once all shards have come to rest, and what they said last is durable, all end.
+    fn end_if_all_is_written(&mut self) {
+        let is_noted = |array: &Coordinated| array.pending_dirty.is_empty() && !matches!(array.change, Change::Noting);
+        let is_down = |array: &Coordinated| array.array.map.service != Service::ReadWrite;
+        if self.closed == self.shards && self.arrays.iter().all(|array| is_noted(array) || is_down(array)) {
+            self.closed = 0;
+            self.end_volumes();
+            self.tell_all(|| Message::End);
         }
     }
 
@@ -420,12 +445,20 @@ impl Coordinator {
                 {
                     self.record_zones(ports, operations, id);
                     worked = true;
+                } else if !array.pending_dirty.is_empty()
+                    && array.array.map.service == Service::ReadWrite
+                    && operations.available() > places
+                    && self.spare.len() >= places
+                {
+                    self.note_dirty(ports, operations, id);
+                    worked = true;
                 } else {
                     worked |= self.take_spare(ports, operations, id);
                 }
             }
             worked |= self.go_on_attaching(ports, operations, id);
             worked |= self.go_on_switching(id);
+            worked |= self.resync(id, ports.now());
             worked |= self.rebuild(ports, operations, id);
             worked |= self.scrub(ports, id);
         }
@@ -442,6 +475,16 @@ impl Coordinator {
             Change::Proposing(proposed) if failed => self.propose_again(id, proposed.proposal),
             Change::Proposing(proposed) => self.publish(id, *proposed),
             Change::Tabling => self.table_written(id, failed),
+            Change::Noting => {
+                for (shard, zone) in array.noting_zones.drain(..) {
+                    if failed {
+                        array.pending_dirty.push_back((shard, zone, true));
+                    } else {
+                        self.messages.push_back((shard, Message::ZoneNoted { array: id, zone }));
+                    }
+                }
+                self.end_if_all_is_written();
+            }
             Change::Recording if failed => array.pending_zones.extend(array.recording_zones.drain(..)),
             Change::Recording => {
                 for (shard, zone) in array.recording_zones.drain(..) {
@@ -493,7 +536,7 @@ impl Coordinator {
         }
         let scrub_before = array.tables.scrub;
         array.tables = tables;
-        let is_last = |map: &ArrayMap| map.copies.iter().all(Option::is_none);
+        let is_last = |map: &ArrayMap| !map.is_bare() && map.copies.iter().all(Option::is_none);
         let before = core::mem::replace(&mut array.array.map, map.clone());
         let log_is_lost = is_last(&map) && !is_last(&before);
         self.tell_all(|| Message::Map(map.clone()));
@@ -545,7 +588,7 @@ fn take_back(used: &mut Vec<Buffer>, spare: &mut Vec<Buffer>, operations: &Opera
 pub(crate) fn service(map: &ArrayMap) -> Service {
     if !map.geometry.bears(map.missing()) {
         Service::Failed
-    } else if map.copies.iter().all(Option::is_none) {
+    } else if !map.is_bare() && map.copies.iter().all(Option::is_none) {
         match map.on_log_loss {
             OnLogLoss::ReadOnly => Service::ReadOnly,
             OnLogLoss::Stop => Service::Stopped,

@@ -37,6 +37,9 @@ impl Coordinator {
 
     /// A zone cannot be done. The rebuild goes on behind it, in memory; its position stays.
     pub(super) fn zone_blocked(&mut self, id: ArrayId, from: ShardId, run: u32, zone: ZoneId) {
+        if self.zone_resynced(id, from, run, zone, false) {
+            return;
+        }
         let array = &mut self.arrays[id.index()];
         if let Some(rebuild) = array.rebuild.as_mut().filter(|rebuild| rebuild.round.run == run) {
             rebuild.round.missed(from);
@@ -57,7 +60,7 @@ impl Coordinator {
         let array = &mut self.arrays[id.index()];
         let map = &array.array.map;
         array.rebuild.take_if(|rebuild| !map.is_rebuilding(rebuild.slot));
-        if self.stopping || map.service != Service::ReadWrite {
+        if self.stopping || map.service != Service::ReadWrite || array.resync.is_some() {
             return false;
         }
         if array.rebuild.is_none() {

@@ -154,7 +154,8 @@ impl Coordinator {
             return false;
         }
         let mut worked = false;
-        if may_go_on(map) {
+        // What does not match after a crash is nobody's mistake.
+        if may_go_on(map) && array.resync.is_none() {
             worked = self.go_on_scrubbing(id, now);
         } else if array.scrub.round.take().is_some() {
             // What it has beyond its position is seen again.

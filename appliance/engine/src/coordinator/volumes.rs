@@ -489,6 +489,8 @@ pub fn namespace(map: &ArrayMap, record: &VolumeRecord, volume: VolumeId, nsid: 
     let chunk_blocks = map.geometry.chunk_blocks();
     let stripe_blocks = chunk_blocks * u32::from(map.geometry.data_slots());
     let atomic_blocks = atomic_blocks(chunk_blocks);
+    // Without a log a write of several blocks may be cut in two.
+    let power_fail_blocks = if map.is_bare() { 1 } else { atomic_blocks };
     Namespace {
         nsid,
         volume,
@@ -498,5 +500,6 @@ pub fn namespace(map: &ArrayMap, record: &VolumeRecord, volume: VolumeId, nsid: 
         chunk_blocks,
         stripe_blocks,
         atomic_blocks,
+        power_fail_blocks,
     }
 }

@@ -11,6 +11,7 @@ const OPTIONS: DeviceOptions = DeviceOptions {
     slow_once_in: 40,
     used: false,
     hiccup_once_in: 0,
+    whole_blocks: false,
     holds_log: false,
 };
 const ONES: &Block = &[1; base::BLOCK];

@@ -104,7 +104,7 @@ pub(super) struct Review {
     /// What the blocks said then.
     verdicts: [Verdict; MAX_RANGE_STRIPES],
     /// Slots whose block is written anew.
-    rewritten: [u32; MAX_RANGE_STRIPES],
+    pub(super) rewritten: [u32; MAX_RANGE_STRIPES],
     /// Those of them whose block was not right afterwards.
     lost: [u32; MAX_RANGE_STRIPES],
 }
@@ -197,7 +197,7 @@ impl ArrayShard {
     /// Looks at what was read of a range: what is to be written, or whether what was written is right.
     fn review<P: Ports>(&mut self, work: &mut Work<'_, P>, at: usize) {
         let Action::Scrub(repair) = self.walker.walk.as_ref().expect("a walk under way").order.action else {
-            unreachable!("a rebuild reviews nothing")
+            unreachable!("only a scrub reviews")
         };
         let geometry = self.map.geometry;
         let Walker { ranges, scratch, .. } = &mut self.walker;

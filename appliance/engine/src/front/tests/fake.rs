@@ -269,6 +269,7 @@ pub(super) fn exports(hosts: Hosts, generation: u64, nsids: &[u32]) -> Snapshot<
         identity: NamespaceIdentity { eui64: [1; 8], nguid: [2; 16], uuid: Uuid([3; 16]) },
         chunk_blocks: 16,
         atomic_blocks: 16,
+        power_fail_blocks: 16,
         stripe_blocks: 48,
     };
     let subsystem = Subsystem {
