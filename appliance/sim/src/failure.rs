@@ -113,6 +113,12 @@ pub enum Failure {
         /// How many.
         blocks: u32,
     },
+    /// A scrub did not find what there is, or did something else about it than it should.
+    #[error("the scrub: {detail}")]
+    Scrub {
+        /// What.
+        detail: String,
+    },
     /// Buffers did not come home.
     #[error("{count} buffers did not come home")]
     Buffers {
@@ -155,6 +161,7 @@ impl Failure {
             | Self::Member { .. }
             | Self::Log { .. }
             | Self::ConfirmedEarly { .. }
+            | Self::Scrub { .. }
             | Self::Buffers { .. }
             | Self::Stuck { .. }
             | Self::Boot(_)

@@ -11,6 +11,8 @@ pub enum Kept {
     Run(u64, Option<Level>),
     /// A seed of damaged metadata.
     Mangle(u64),
+    /// A seed of spoiled data.
+    Scrub(u64),
 }
 
 /// All of them.
@@ -28,9 +30,10 @@ fn parse(word: &str) -> Kept {
     match how {
         None => Kept::Run(seed, None),
         Some("mangle") => Kept::Mangle(seed),
+        Some("scrub") => Kept::Scrub(seed),
         Some(level) => {
             let level = level.parse().ok().and_then(Level::from_code);
-            Kept::Run(seed, Some(level.expect("behind the @ stands a level's number or mangle")))
+            Kept::Run(seed, Some(level.expect("behind the @ stands a level's number, mangle or scrub")))
         }
     }
 }
@@ -44,5 +47,6 @@ mod tests {
         assert_eq!(parse("12"), Kept::Run(12, None));
         assert_eq!(parse("3048@6"), Kept::Run(3048, Some(Level::Raid6)));
         assert_eq!(parse("7@mangle"), Kept::Mangle(7));
+        assert_eq!(parse("8@scrub"), Kept::Scrub(8));
     }
 }

@@ -13,6 +13,7 @@ use sim::random::scramble;
 use sim::sweep::{Cut, SweepOptions, cases, repeat, sweep_case};
 use sim::world::mangle::{Met, mangle_seed};
 use sim::world::run_seed_at;
+use sim::world::scrubbing::{Scrubbed, scrub_seed};
 use sim::world::snapshot::snapshot;
 
 /// Requests of the script of a sweep, unless said otherwise.
@@ -29,6 +30,8 @@ usage: sim SEED                          run one seed, saying each event aloud w
                                          repeat one cut
        sim mangle [--seed N] [--count N | --seconds S]
                                          damage what arrays keep about themselves, then start them
+       sim scrub [--seed N] [--count N | --seconds S]
+                                         spoil what members hold, then scrub them
        sim image --case N [--cut N]      print an image of an array, for the golden ones
        sim seeds                         run all seeds that once failed";
 
@@ -96,7 +99,7 @@ fn command(mut arguments: Arguments) -> Result<(), String> {
     let aloud = arguments.flag("--aloud");
     let word = arguments.0.remove(0);
     match word.as_str() {
-        "run" | "mangle" => {
+        "run" | "mangle" | "scrub" => {
             let first = arguments.number("--seed")?;
             let (count, seconds) = (arguments.number("--count")?, arguments.number("--seconds")?);
             let step = arguments.number("--step")?.unwrap_or(1);
@@ -107,10 +110,10 @@ fn command(mut arguments: Arguments) -> Result<(), String> {
             let end = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
             let count = count.unwrap_or(if end.is_some() { u64::MAX } else { 1 });
             let seeds = (0..count).map(|number| first.wrapping_add(number.wrapping_mul(step)));
-            if word == "mangle" {
-                mangle_seeds(seeds, end, aloud)
-            } else {
-                run_seeds(seeds.map(|seed| (seed, level)), end, aloud)
+            match word.as_str() {
+                "mangle" => mangle_seeds(seeds, end, aloud),
+                "scrub" => scrub_seeds(seeds, end, aloud),
+                _ => run_seeds(seeds.map(|seed| (seed, level)), end, aloud),
             }
         }
         "sweep" => {
@@ -147,8 +150,10 @@ fn command(mut arguments: Arguments) -> Result<(), String> {
             let runs =
                 kept().filter_map(|run| if let Kept::Run(seed, level) = run { Some((seed, level)) } else { None });
             let mangled = kept().filter_map(|run| if let Kept::Mangle(seed) = run { Some(seed) } else { None });
+            let scrubbed = kept().filter_map(|run| if let Kept::Scrub(seed) = run { Some(seed) } else { None });
             run_seeds(runs, None, aloud)?;
-            mangle_seeds(mangled, None, aloud)
+            mangle_seeds(mangled, None, aloud)?;
+            scrub_seeds(scrubbed, None, aloud)
         }
         seed => match seed.parse() {
             Ok(seed) => run_seeds(std::iter::once((seed, None)), None, aloud),
@@ -202,6 +207,25 @@ fn mangle_seeds(seeds: impl Iterator<Item = u64>, end: Option<Instant>, aloud: b
         }
     }
     println!("{} damaged arrays: {served} served, {refused} refused", served + refused);
+    Ok(())
+}
+
+fn scrub_seeds(seeds: impl Iterator<Item = u64>, end: Option<Instant>, aloud: bool) -> Result<(), String> {
+    let (mut runs, mut sums) = (0u64, Scrubbed::default());
+    for seed in seeds {
+        if end.is_some_and(|end| Instant::now() >= end) {
+            break;
+        }
+        now_running(format!("scrub --seed {seed}"));
+        let scrubbed = scrub_seed::<Production>(seed, aloud);
+        sums.add(&scrubbed.map_err(|failure| broken(format!("seed {seed}: {failure}")))?);
+        runs += 1;
+    }
+    let Scrubbed { located, unlocated, unreadable, repaired, cuts } = sums;
+    println!(
+        "{runs} spoiled arrays: {located} blocks located, {unlocated} stripes not, {unreadable} blocks unreadable, {repaired} \
+         repaired, {cuts} power cuts"
+    );
     Ok(())
 }
 

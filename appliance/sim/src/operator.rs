@@ -1,5 +1,5 @@
 //! What happens to drives while somebody looks after them: members are lost or failed, others are added or take their place,
-//! rebuilds are lost, paused and cut. All of it by chance, from a stream of its own.
+//! rebuilds are lost, paused and cut; scrubs are begun, paused and stopped. All of it by chance, from streams of its own.
 //!
 //! Damage stays within what the array promises to survive at that moment: a member goes only while the array is whole, the
 //! drive that is being rebuilt at any time. Nothing is done while the answer to a command is awaited, since it may be a loss.
@@ -7,8 +7,11 @@
 use base::ids::{DeviceId, Slot};
 
 use engine::command::ScrubVerb;
+use engine::status::ScrubStatus;
+use raid::Repair;
 
 use crate::random::Random;
+use crate::scenario::Scenario;
 
 /// How an array is, as the appliance itself says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +32,8 @@ pub struct Health {
     pub write_through: bool,
     /// Whether there are zones whose parities or mirrors may not match since a crash.
     pub resyncing: bool,
+    /// The last scrub, if there was one.
+    pub scrub: Option<ScrubStatus>,
 }
 
 impl Health {
@@ -97,6 +102,12 @@ pub enum Deed {
 #[derive(Clone, Debug)]
 pub struct Operator {
     random: Random,
+    /// When scrubs are begun and disturbed, if they are.
+    scrubs: Option<Random>,
+    /// What they do about blocks that are wrong; none is anything.
+    repair: Option<Repair>,
+    /// Whether drives are left alone.
+    scrubs_only: bool,
     /// Drives that may still be lost or failed.
     losses: u32,
     /// Cuts that may still come.
@@ -116,7 +127,44 @@ impl Operator {
     /// One who does as the stream says.
     pub fn new(mut random: Random) -> Self {
         let (losses, cuts) = (random.between(1, 4) as u32, random.below(4) as u32);
-        Self { random, losses, cuts, awaited: None, tickets: 0, paused: false, lost: None }
+        Self {
+            random,
+            scrubs: None,
+            repair: None,
+            scrubs_only: false,
+            losses,
+            cuts,
+            awaited: None,
+            tickets: 0,
+            paused: false,
+            lost: None,
+        }
+    }
+
+    /// Whoever looks after the array of a scenario, if anybody does.
+    pub fn of(scenario: &Scenario) -> Option<Self> {
+        if !scenario.operated && !scenario.scrubbed {
+            return None;
+        }
+        let mut operator = Self::new(Random::named(scenario.seed, "operator"));
+        if scenario.scrubbed {
+            operator = operator.with_scrubs(Random::named(scenario.seed, "scrubs"), scenario.repair_always);
+        }
+        Some(if scenario.operated { operator } else { operator.leaving_drives_alone() })
+    }
+
+    /// One who also has the array scrubbed.
+    #[must_use]
+    pub fn with_scrubs(mut self, random: Random, repair: Option<Repair>) -> Self {
+        (self.scrubs, self.repair) = (Some(random), repair);
+        self
+    }
+
+    /// One who leaves drives alone.
+    #[must_use]
+    pub fn leaving_drives_alone(mut self) -> Self {
+        self.scrubs_only = true;
+        self
     }
 
     /// Whether nothing is on its way that may be a loss.
@@ -159,11 +207,38 @@ impl Operator {
         if !health.writable || self.lost.is_some() {
             return None;
         }
+        if let Some(verb) = self.scrub(health) {
+            return Some(Deed::Ask(Order::Scrub(verb)));
+        }
+        if self.scrubs_only {
+            return None;
+        }
         let deed = self.deed(health, works);
         if let Some(Deed::Lose { device, .. }) = deed {
             self.lost = Some(device);
         }
         deed
+    }
+
+    // Something about scrubs, now and then.
+    fn scrub(&mut self, health: &Health) -> Option<ScrubVerb> {
+        let random = self.scrubs.as_mut()?;
+        let state = health.scrub.map_or("ended", |scrub| scrub.state);
+        match (state, random.below(8)) {
+            ("ended" | "stopped", 0..4) => {
+                let any = Repair::ALL.map(Some).into_iter().chain([None]).collect::<Vec<_>>();
+                let repair = self.repair.map_or_else(|| random.choose(&any), Some);
+                let rate = random.once_in(4).then(|| random.choose(&[4 << 20, 100 << 20, 4 << 30]));
+                Some(ScrubVerb::Start { repair, rate, at: 1 })
+            }
+            ("paused", 0..2) => Some(ScrubVerb::Resume),
+            ("paused", 2) => Some(ScrubVerb::Stop),
+            ("running" | "waiting", 0) => Some(ScrubVerb::Pause),
+            ("running" | "waiting", 1) => random.once_in(4).then_some(ScrubVerb::Stop),
+            // What is refused changes nothing.
+            (_, 7) => random.once_in(8).then_some(ScrubVerb::Resume),
+            _ => None,
+        }
     }
 
     fn deed(&mut self, health: &Health, works: &[DeviceId]) -> Option<Deed> {
@@ -244,6 +319,7 @@ mod tests {
             newcomer: None,
             write_through: false,
             resyncing: false,
+            scrub: None,
         };
         let works = [DeviceId(0), DeviceId(1), DeviceId(2), DeviceId(5)];
         let (mut lost, mut mended, mut disturbed) = (0, 0, 0);
@@ -275,5 +351,55 @@ mod tests {
             assert_eq!(operator.decide(&health(false, false), &works), None);
         }
         assert!(lost > 100 && mended > 100 && disturbed > 50, "{lost} {mended} {disturbed}");
+    }
+
+    #[test]
+    fn scrubs_are_begun_and_disturbed_and_drives_left_alone_if_that_is_wanted() {
+        let scrub = |state| ScrubStatus {
+            state,
+            repair: "none",
+            began: 1,
+            done_bytes: 0,
+            bytes: 1,
+            bytes_a_second: 0,
+            seconds_left: None,
+            mismatched_stripes: 0,
+            located_blocks: 0,
+            unlocated_stripes: 0,
+            unreadable_blocks: 0,
+            repaired_blocks: 0,
+            unrepaired_blocks: 0,
+            skipped_stripes: 0,
+        };
+        let health = |state| Health {
+            members: vec![Some(DeviceId(0)), Some(DeviceId(1)), Some(DeviceId(2))],
+            rebuilding: None,
+            spares: Vec::new(),
+            writable: true,
+            copies: Vec::new(),
+            newcomer: None,
+            write_through: false,
+            resyncing: false,
+            scrub: Some(scrub(state)),
+        };
+        let mut operator = Operator::new(Random::named(1, "operator"))
+            .with_scrubs(Random::named(1, "scrubs"), Some(Repair::Parity))
+            .leaving_drives_alone();
+        let (mut begun, mut disturbed) = (0, 0);
+        for _ in 0..200 {
+            match operator.decide(&health("ended"), &[DeviceId(5)]) {
+                Some(Deed::Ask(Order::Scrub(ScrubVerb::Start { repair, .. }))) => {
+                    assert_eq!(repair, Some(Repair::Parity));
+                    begun += 1;
+                }
+                Some(Deed::Ask(Order::Scrub(ScrubVerb::Resume))) | None => {}
+                other => panic!("{other:?}"),
+            }
+            match operator.decide(&health("running"), &[DeviceId(5)]) {
+                Some(Deed::Ask(Order::Scrub(_))) => disturbed += 1,
+                other => assert_eq!(other, None),
+            }
+        }
+        assert!(begun > 50 && disturbed > 10, "{begun} {disturbed}");
     }
 }

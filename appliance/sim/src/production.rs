@@ -192,6 +192,7 @@ impl Subject for Production {
             newcomer: array.attach.map(|attach| attach.device),
             write_through: array.mode == engine::map::LogMode::WriteThrough,
             resyncing: shards.iter().any(|shard| shard.shard.status(Time(0)).arrays[0].usage.unsynced_zones > 0),
+            scrub: array.scrub,
         })
     }
 
@@ -265,6 +266,7 @@ mod tests {
     use crate::kept::{Kept, kept};
     use crate::sweep::{SweepOptions, cases, sweep_case};
     use crate::world::mangle::mangle_seed;
+    use crate::world::scrubbing::scrub_seed;
     use crate::world::{run_seed, run_seed_at};
 
     #[test]
@@ -296,6 +298,7 @@ mod tests {
             let failed = match run {
                 Kept::Run(seed, level) => run_seed_at::<Production>(seed, level, false).err(),
                 Kept::Mangle(seed) => mangle_seed::<Production>(seed, false).err(),
+                Kept::Scrub(seed) => scrub_seed::<Production>(seed, false).err(),
             };
             if let Some(failure) = failed {
                 panic!("{run:?}: {failure}");

@@ -201,6 +201,11 @@ impl Rack {
         self.devices[device.index()].medium.overwrite(block, content_of(bytes));
     }
 
+    /// From now on reads do not find a block, until it is written.
+    pub fn spoil(&mut self, device: DeviceId, block: DeviceBlock) {
+        self.devices[device.index()].medium.spoil(block);
+    }
+
     /// Whether a read of so many blocks would find them.
     pub fn is_readable(&self, device: DeviceId, start: DeviceBlock, count: u64) -> bool {
         self.devices[device.index()].medium.is_readable(start, count)

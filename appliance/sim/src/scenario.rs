@@ -6,6 +6,7 @@ mod bare;
 mod blocks;
 mod levels;
 mod log_life;
+mod scrubbing;
 
 use base::ids::{DeviceId, Lba};
 use base::sector::LogicalBlock;
@@ -14,7 +15,7 @@ use engine::array::Limits;
 use engine::coordinator::{RoundSettings, ScrubSettings};
 use engine::limits::atomic_blocks;
 use engine::map::OnLogLoss;
-use raid::Level;
+use raid::{Level, Repair};
 
 use crate::carver::CarvingOptions;
 use crate::fault::{Fault, Landmark, PlannedFault};
@@ -121,6 +122,10 @@ pub struct Scenario {
     pub rebuild: RoundSettings,
     /// How it is scrubbed, if it is.
     pub scrub: ScrubSettings,
+    /// Whether somebody has the array scrubbed while hosts work.
+    pub scrubbed: bool,
+    /// What those scrubs do about blocks that are wrong, if always the same.
+    pub repair_always: Option<Repair>,
     /// Whether somebody looks after the drives, for good and ill.
     pub operated: bool,
     /// At the end, wait until the array is whole if it can be.
@@ -235,6 +240,8 @@ impl Scenario {
             log_keeping: None,
             rebuild: RoundSettings::default(),
             scrub: ScrubSettings::default(),
+            scrubbed: false,
+            repair_always: None,
             operated: false,
             heals: false,
             degraded: Vec::new(),
@@ -292,6 +299,9 @@ impl Scenario {
         }
         if SECTORS.contains(&(seed % SECTORS_OF)) {
             scenario.workload.logical = LogicalBlock::Sector;
+        }
+        if scrubbing::is_meant(seed) {
+            scenario.have_scrubbed(&mut Random::named(seed, "scrubbing"));
         }
         if KILLING.contains(&(seed % KILLING_OF)) {
             scenario.kills = Some(KillOptions::draw(&mut Random::named(seed, "kills")));

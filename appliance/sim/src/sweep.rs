@@ -166,6 +166,8 @@ pub fn script(number: usize, case: Case, requests: u64) -> Scenario {
         log_keeping: (case.damage == Damage::Attaching).then_some(Keeping::OneMore),
         rebuild: RoundSettings { save_zones: 1, ..RoundSettings::default() },
         scrub: ScrubSettings::default(),
+        scrubbed: false,
+        repair_always: None,
         operated: false,
         heals: matches!(case.damage, Damage::Rebuilding | Damage::Attaching),
         degraded: Vec::new(),

@@ -4,7 +4,9 @@
 
 mod log_keeping;
 pub mod mangle;
+mod operating;
 mod patience;
+pub mod scrubbing;
 pub mod snapshot;
 
 use std::cell::RefCell;
@@ -21,11 +23,11 @@ use crate::fault::PlannedFault;
 use crate::killing::Hosts;
 use crate::log_keeper::{Keeping, LogKeeper};
 use crate::machine::{Machine, Started, Step, boot_devices};
-use crate::operator::{Deed, Health, Operator};
+use crate::operator::Operator;
 use crate::rack::Rack;
 use crate::random::Random;
 use crate::scenario::Scenario;
-use crate::subject::{Subject, draw_uuid};
+use crate::subject::Subject;
 use crate::trace::Trace;
 use crate::workload::Workload;
 use patience::{Patience, stuck};
@@ -75,6 +77,8 @@ pub struct World {
     probes: u64,
     rebuilds: u64,
     operator: Option<Operator>,
+    /// Whether members hold something else than was written to them.
+    spoiled: bool,
     log_keeper: Option<LogKeeper>,
 }
 
@@ -124,7 +128,7 @@ impl World {
             workload.expect_modes();
         }
         let carver = scenario.carving.map(|carving| Carver::new(carving, Random::named(scenario.seed, "carver")));
-        let operator = scenario.operated.then(|| Operator::new(Random::named(scenario.seed, "operator")));
+        let operator = Operator::of(&scenario);
         let keeper = |keeping| LogKeeper::new(keeping, Random::named(scenario.seed, "log keeper"));
         let log_keeper = scenario.log_keeping.map(keeper);
         Ok(Self {
@@ -139,6 +143,7 @@ impl World {
             probes: 0,
             rebuilds: 0,
             operator,
+            spoiled: false,
             log_keeper,
         })
     }
@@ -165,6 +170,7 @@ impl World {
             probes: self.probes,
             rebuilds: self.rebuilds,
             operator: None,
+            spoiled: self.spoiled,
             log_keeper: self.log_keeper.clone(),
         }
     }
@@ -262,52 +268,17 @@ impl World {
             if health.is_whole() || !health.writable || !can_come {
                 return Ok(Served::Finished);
             }
-            self.operate(machine);
+            self.operate(machine)?;
             let step = machine.step();
             self.rebuilds += machine.rebuilt();
             match step {
                 Step::Cut => return Ok(Served::Cut),
                 Step::Ended => return Err(stuck("the rebuild", "the shards ended unasked".into())),
                 Step::Moved => {}
-                Step::Still if self.operator.is_some() => {}
+                Step::Still if self.scenario.operated => {}
                 Step::Still => return Err(stuck("the rebuild", format!("nothing moves any more: {health:?}"))),
             }
             patience.wait(machine, "the rebuild", || format!("{health:?}"))?;
-        }
-    }
-
-    fn candidates(&self) -> Vec<DeviceId> {
-        let all = self.scenario.member_devices().chain(self.scenario.spare_devices());
-        all.filter(|&device| self.rack.borrow().works(device)).collect()
-    }
-
-    fn has_unused(&self, health: &Health) -> bool {
-        self.operator.is_some() && self.candidates().into_iter().any(|device| !health.uses(device))
-    }
-
-    // Lets whoever looks after the drives do something.
-    fn operate<S: Subject>(&mut self, machine: &mut Machine<S>) {
-        self.keep_log(machine);
-        self.rebuilds += machine.rebuilt();
-        let Some(operator) = &mut self.operator else { return };
-        while let Some(answer) = machine.answer() {
-            operator.answered(answer.ticket);
-        }
-        if !operator.looks() {
-            return;
-        }
-        let Some(health) = machine.health() else { return };
-        let works = self.candidates();
-        let operator = self.operator.as_mut().expect("it was there just now");
-        match operator.decide(&health, &works) {
-            None => {}
-            Some(Deed::Ask(order)) => {
-                let ticket = operator.ticket();
-                self.rack.borrow_mut().trace.note("asked", &[ticket]);
-                machine.ask(&self.scenario, ticket, order, draw_uuid(&mut Random::named(ticket, "uuid")));
-            }
-            Some(Deed::Lose { device, returns }) => self.rack.borrow_mut().lose(device, returns),
-            Some(Deed::Cut) => self.rack.borrow_mut().cut_power(),
         }
     }
 
@@ -370,7 +341,7 @@ impl World {
             if self.workload.is_finished() && self.has_carved(machine) {
                 return Ok(Served::Finished);
             }
-            self.operate(machine);
+            self.operate(machine)?;
             if !self.rack.borrow().powered() {
                 return Ok(Served::Cut);
             }

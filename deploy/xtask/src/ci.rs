@@ -12,6 +12,9 @@ const FRESH_SEEDS: &str = "900";
 /// Arrays with damaged metadata: some seconds of them.
 const DAMAGED: &str = "2000";
 
+/// Arrays of which members hold something else than was written to them.
+const SPOILED: &str = "1000";
+
 /// Kills in each setting of the torture: half a minute in all.
 const TORTURE_ROUNDS: u32 = 8;
 
@@ -60,6 +63,7 @@ pub(crate) fn run(options: &Options) -> Result<String, Failure> {
         report.step("sim: kept seeds", || crate::sim(&["seeds"]));
         report.step("sim: a cut at each effect", || crate::sim(&["sweep"]));
         report.step("sim: damaged metadata", || crate::sim(&["mangle", "--seed", &fresh_seed(), "--count", DAMAGED]));
+        report.step("sim: spoiled members", || crate::sim(&["scrub", "--seed", &fresh_seed(), "--count", SPOILED]));
         report.step("sim: fresh seeds", || crate::sim(&["run", "--seed", &fresh_seed(), "--count", FRESH_SEEDS]));
         if report.step("release build", || quiet(&["build", "--release", "-p", "brindle", "-p", "loadgen"])) {
             report.step("metrics", metrics::run);

@@ -288,13 +288,17 @@ impl ArrayShard {
             && let Some(&order) = self.walker.orders.front()
         {
             let zone = order.zone;
-            if self.zones.is_initialised(zone) {
+            self.walker.found = Found::default();
+            if matches!(order.action, Action::Scrub(_)) && !self.dirty.is_trusted(zone) {
+                // What does not match there is nobody's mistake.
+                self.walker.found.counts.skipped_stripes = self.map.geometry.zone_stripes();
+                self.walked(order);
+            } else if self.zones.is_initialised(zone) {
                 let start = StripeId(zone.0 * self.map.geometry.zone_stripes());
                 let end = StripeId(start.0 + self.map.geometry.zone_stripes());
                 match order.action {
                     Action::Rebuild(_) => self.presence.advance(zone, start),
-                    Action::Scrub(_) => self.walker.found = Found::default(),
-                    Action::Resync => {}
+                    Action::Scrub(_) | Action::Resync => {}
                 }
                 self.walker.walk = Some(Walk { order, next: start, done: start, end, cancelled: false });
             } else if matches!(order.action, Action::Rebuild(_)) && self.zones.is_being_zeroed(zone) {

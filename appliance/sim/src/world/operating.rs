@@ -1,0 +1,60 @@
+//! Somebody looks after the array while it works: what the operator decides is done here, and what a scrub says it found is
+//! believed only where there is something to be found.
+
+use base::ids::DeviceId;
+
+use super::World;
+use crate::failure::Failure;
+use crate::machine::Machine;
+use crate::operator::{Deed, Health};
+use crate::random::Random;
+use crate::subject::{Subject, draw_uuid};
+
+impl World {
+    pub(super) fn candidates(&self) -> Vec<DeviceId> {
+        let all = self.scenario.member_devices().chain(self.scenario.spare_devices());
+        all.filter(|&device| self.rack.borrow().works(device)).collect()
+    }
+
+    pub(super) fn has_unused(&self, health: &Health) -> bool {
+        self.scenario.operated && self.candidates().into_iter().any(|device| !health.uses(device))
+    }
+
+    // Lets whoever looks after the drives do something.
+    pub(super) fn operate<S: Subject>(&mut self, machine: &mut Machine<S>) -> Result<(), Failure> {
+        self.keep_log(machine);
+        self.rebuilds += machine.rebuilt();
+        let Some(operator) = &mut self.operator else { return Ok(()) };
+        while let Some(answer) = machine.answer() {
+            operator.answered(answer.ticket);
+        }
+        if !operator.looks() {
+            return Ok(());
+        }
+        let Some(health) = machine.health() else { return Ok(()) };
+        self.judge_scrub(&health)?;
+        let works = self.candidates();
+        let operator = self.operator.as_mut().expect("it was there just now");
+        match operator.decide(&health, &works) {
+            None => {}
+            Some(Deed::Ask(order)) => {
+                let ticket = operator.ticket();
+                self.rack.borrow_mut().trace.note("asked", &[ticket]);
+                machine.ask(&self.scenario, ticket, order, draw_uuid(&mut Random::named(ticket, "uuid")));
+            }
+            Some(Deed::Lose { device, returns }) => self.rack.borrow_mut().lose(device, returns),
+            Some(Deed::Cut) => self.rack.borrow_mut().cut_power(),
+        }
+        Ok(())
+    }
+
+    /// Where nothing is wrong, nothing is found: what hosts write meanwhile, and what the power left half written, is no mistake.
+    fn judge_scrub(&self, health: &Health) -> Result<(), Failure> {
+        match health.scrub {
+            Some(scrub) if !self.spoiled && (scrub.mismatched_stripes > 0 || scrub.unrepaired_blocks > 0) => {
+                Err(Failure::Scrub { detail: format!("nothing is wrong, and it found {scrub:?}") })
+            }
+            _ => Ok(()),
+        }
+    }
+}
