@@ -12,6 +12,7 @@
 //! | [`control`] | the control thread: what it tells, and signals |
 //! | [`control_socket`], [`control_client`] | both ends of the control socket |
 //! | [`events`] | the history of what happened, and of who changed what |
+//! | [`log_status`] | a log in detail |
 //! | [`verbs`] | what the command line asks of a serving process |
 //! | [`demo`] | the main job in one command, with a host of its own |
 //! | [`metrics_http`], [`exposition`] | the metrics endpoint and its text |
@@ -33,6 +34,7 @@ pub mod control_socket;
 pub mod demo;
 pub mod events;
 pub mod exposition;
+pub mod log_status;
 pub mod logging;
 pub mod memory_status;
 pub mod metrics_http;

@@ -11,6 +11,7 @@ mod drives;
 mod error;
 mod exports;
 mod fixed;
+mod log_status;
 mod logs;
 mod memory;
 mod methods;

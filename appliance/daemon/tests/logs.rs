@@ -136,3 +136,59 @@ fn a_copy_is_taken_away_and_the_mode_is_changed_and_both_last() {
     assert!(events.contains("log.mode") && events.contains("log.detached"), "{events}");
     server.stop();
 }
+
+#[test]
+fn a_log_is_shown_with_what_recovery_did_and_read_offline() {
+    let place = Place::new("logs-status");
+    let server = place.serve(appliance::CONFIG, &[]);
+    let mut client = Client::connect(&server);
+    client.write(0, 16, 0x11);
+    client.write(16, 8, 0x22);
+    let json = |arguments: &[&str]| -> serde_json::Value {
+        let output = place.brindle(arguments);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let of_server = ["log", "status", "a0", "--json", "--config", "test.yaml"];
+    let status = json(&of_server);
+    assert_eq!((&status["recovery"]["clean"], &status["copies"][1]["drive"]), (&true.into(), &"l1".into()));
+    let lane = &status["lanes"][0];
+    // Two openings before the two writes: nothing needs those.
+    assert_eq!((&lane["records"], &lane["next_sequence"]), (&2.into(), &5.into()));
+    server.kill();
+
+    // The same is read from either device, without a server.
+    let inspected = ["data/l0.img", "data/l1.img"].map(|path| json(&["log", "inspect", path, "--json"]));
+    for said in &inspected {
+        assert_eq!(said["generation"], status["generation"]);
+        assert_eq!((&said["mode"], &said["joining"]), (&"write-back".into(), &false.into()));
+        let read = &said["lanes"][0];
+        assert_eq!((&read["head"], &read["next_sequence"]), (&lane["head"], &lane["next_sequence"]));
+        assert_eq!((&read["end"], &read["stopped_cleanly"]), (&"whole".into(), &false.into()));
+    }
+    // One copy loses a record: it is repaired from the other, and that is told.
+    let ring = {
+        let superblocks = std::fs::read(place.path("data/l0.img")).unwrap();
+        let slots = [1, 2].map(|at| base::Block::try_from(&superblocks[at * 4096..(at + 1) * 4096]).unwrap());
+        journal::LogSuperblock::newest(&slots[0], &slots[1]).unwrap().0.layout.rings().0
+    };
+    let file = std::fs::OpenOptions::new().write(true).open(place.path("data/l0.img")).unwrap();
+    let tail = lane["tail"].as_u64().unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &[0x5a; 4096], (ring + tail) * 4096).unwrap();
+    let text = place.brindle(&["log", "inspect", "data/l0.img"]);
+    let text = String::from_utf8_lossy(&text.stdout).into_owned();
+    assert!(text.contains("damaged on this copy: lane 0: record"), "{text}");
+
+    let server = place.serve(appliance::CONFIG, &[]);
+    let status = json(&of_server);
+    let lane = &status["recovery"]["lanes"][0];
+    assert_eq!((&status["recovery"]["clean"], &lane["repaired_records"]), (&false.into(), &1.into()));
+    assert_eq!(lane["dirty_blocks"], 24);
+    let text = run(&place, &["log", "status", "a0"]).unwrap();
+    assert!(text.contains("Recovered at the last start, without loss"), "{text}");
+    let events = run(&place, &["events", "--json"]).unwrap();
+    assert!(events.contains("\"repaired_records\":1") && events.contains("\"torn_lanes\""), "{events}");
+    server.stop();
+    let stranger = place.brindle(&["log", "inspect", "data/d0.img"]);
+    assert!(String::from_utf8_lossy(&stranger.stderr).contains("there is no log superblock"));
+}

@@ -477,6 +477,7 @@ impl Shard {
                 slow_members: array.slow_members(),
                 mode: map.mode,
                 missing_copies: map.missing_copies().collect(),
+                lanes: array.lane_status(),
                 usage: array.usage(),
             }
         });

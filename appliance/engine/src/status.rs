@@ -81,6 +81,8 @@ pub struct ArrayStatus {
     pub mode: LogMode,
     /// Log copies that take no part.
     pub missing_copies: Vec<u8>,
+    /// The shard's lanes of the log.
+    pub lanes: Vec<LaneStatus>,
     /// How full it is.
     pub usage: Usage,
 }
@@ -162,6 +164,23 @@ pub struct ResyncStatus {
     pub bytes_a_second: u64,
     /// How long it will take at that rate, if it has one.
     pub seconds_left: Option<u64>,
+}
+
+/// A lane of a log. Positions count blocks ever since it was formatted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct LaneStatus {
+    /// Which.
+    pub lane: u16,
+    /// Where the next record goes.
+    pub head: u64,
+    /// The oldest record that is needed.
+    pub tail: u64,
+    /// The same, as it is durable on all copies.
+    pub durable_tail: u64,
+    /// The sequence of the next record.
+    pub next_sequence: u64,
+    /// Records from the tail on.
+    pub records: u64,
 }
 
 /// A connection.

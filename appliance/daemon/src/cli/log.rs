@@ -1,5 +1,7 @@
 //! What can be asked for about logs.
 
+use std::path::PathBuf;
+
 use clap::{Subcommand, ValueEnum};
 
 use super::{Consent, Server};
@@ -16,6 +18,22 @@ pub enum LogMode {
 /// What can be done with logs.
 #[derive(Debug, Subcommand)]
 pub enum LogCommand {
+    /// Show an array's log: its copies, its lanes, and what recovery did at the last start.
+    Status {
+        /// The array.
+        array: String,
+        /// Whom to ask.
+        #[command(flatten)]
+        server: Server,
+    },
+    /// Read the copy of a log on a device, whether it is served or not, and say what is there. Nothing is written.
+    Inspect {
+        /// The path of the device or file.
+        device: PathBuf,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Make a declared drive that nothing uses a copy of an array's log, also in the place of one that was lost.
     Attach {
         /// The array.

@@ -344,6 +344,8 @@ fn found(booted: &BootedArray, devices: &Devices) -> Vec<Told> {
             .with("dirty_blocks", lanes.dirty_blocks)
             .with("replayed_stripes", lanes.replayed_stripes)
             .with("repaired_records", lanes.repaired_records)
+            .with("repaired_anchors", lanes.repaired_anchors)
+            .with("torn_lanes", booted.report.by_lane.iter().filter(|lane| lane.torn).count())
     }];
     let note = |note: &String| Told::new("array.noted", Severity::Warning, names_in(note, devices));
     all.extend(booted.report.notes.iter().map(note));
@@ -378,7 +380,7 @@ fn made_otherwise(array: &schema::Array, booted: &BootedArray) -> Vec<(&'static 
 }
 
 /// Start-up code knows devices by number, people by name: "device 3" and "devices 3 and 4" get their names.
-fn names_in(text: &str, devices: &Devices) -> String {
+pub(super) fn names_in(text: &str, devices: &Devices) -> String {
     let known = |number: &str| number.parse().ok().filter(|&id| usize::from(id) < devices.set.len()).map(DeviceId);
     let mut is_next = false;
     let mut words = Vec::new();

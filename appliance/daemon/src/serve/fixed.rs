@@ -6,8 +6,9 @@ use std::time::Instant;
 use base::BLOCK;
 use base::ids::DeviceId;
 use config::schema::Config;
-use engine::boot::BootedArray;
+use engine::boot::{BootedArray, RecoveryReport};
 
+use super::arrays::names_in;
 use super::devices::{Described, Devices, describe};
 use super::report::Fixed;
 use crate::status::ListenerStatus;
@@ -50,6 +51,7 @@ pub(super) fn fixed(
         started,
         devices: config.devices.iter().map(|device| placed(device, config, devices, booted)).collect(),
         maps: booted.iter().map(|array| array.map.clone()).collect(),
+        recovered: booted.iter().map(|array| recovered(array, devices)).collect(),
         modes: config.arrays.iter().map(|array| array.log.as_ref().and_then(|log| log.mode)).collect(),
         configured: config
             .arrays
@@ -58,6 +60,12 @@ pub(super) fn fixed(
             .collect(),
         listeners: listeners.collect(),
     }
+}
+
+/// What was found and done at the start, with the devices' names.
+fn recovered(array: &BootedArray, devices: &Devices) -> RecoveryReport {
+    let notes = array.report.notes.iter().map(|note| names_in(note, devices)).collect();
+    RecoveryReport { notes, ..array.report.clone() }
 }
 
 fn placed(device: &config::Device, config: &Config, devices: &Devices, booted: &[BootedArray]) -> Placed {

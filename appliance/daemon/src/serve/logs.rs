@@ -47,6 +47,7 @@ pub(super) fn call(reporter: &Reporter, method: &str, params: Value) -> Option<R
         "log.attach" => attach(reporter, params),
         "log.detach" => detach(reporter, params),
         "log.mode" => mode(reporter, params),
+        "log.status" => super::log_status::call(reporter, params),
         _ => return None,
     })
 }

@@ -8,6 +8,7 @@ use base::BLOCK;
 use base::ids::ShardId;
 use base::metrics::{Counter, DeviceMetrics, Metrics};
 use base::snapshot::Snapshot;
+use engine::boot::RecoveryReport;
 use engine::map::ArrayMap;
 use engine::status::{JobStatus, ShardStatus};
 use runtime::confine::Confinement;
@@ -30,6 +31,8 @@ pub(super) struct Fixed {
     pub(super) started: Instant,
     pub(super) devices: Vec<Placed>,
     pub(super) maps: Vec<Snapshot<ArrayMap>>,
+    /// What was found and done at the start, by array.
+    pub(super) recovered: Vec<RecoveryReport>,
     /// The modes that the configuration gives to their logs.
     pub(super) modes: Vec<Option<config::LogMode>>,
     /// Volumes that the configuration names, as array/volume.

@@ -7,9 +7,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::drive::{find, role, said};
-use super::{consent, socket_of};
+use super::{consent, log_inspect, socket_of};
 use crate::cli::{Consent, LogCommand, LogMode, Server};
 use crate::control_client::{call, status};
+use crate::log_status::LogDetails;
 use crate::status::LogStatus;
 
 /// Time between two looks at how far it is.
@@ -22,6 +23,11 @@ pub fn run(command: &LogCommand) -> Result<String, Box<dyn Error>> {
             let asked = Attach { array, drive, instead: None, force: *force, no_wait: *no_wait };
             asked.run(*consent, server)
         }
+        LogCommand::Status { array, server } => {
+            let details: LogDetails = call(&socket_of(server)?, "log.status", &json!({ "array": array }))?;
+            Ok(if server.json { serde_json::to_string_pretty(&details)? + "\n" } else { details.to_string() })
+        }
+        LogCommand::Inspect { device, json } => log_inspect::run(device, *json),
         LogCommand::Detach { array, copy, consent, server } => detach(array, copy, *consent, server),
         LogCommand::Mode { array, mode, force, server } => self::mode(array, *mode, *force, server),
         LogCommand::Replace { array, old, new, force, no_wait, consent, server } => {

@@ -7,6 +7,7 @@ pub mod consent;
 pub mod drive;
 pub mod events;
 pub mod log;
+pub mod log_inspect;
 pub mod screen;
 mod sockets;
 pub mod top;

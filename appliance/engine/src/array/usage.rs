@@ -1,6 +1,7 @@
 //! How full an array's part is: for status and metrics.
 
 use super::ArrayShard;
+use crate::status::LaneStatus;
 
 /// How full an array's part is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -26,6 +27,19 @@ pub struct Usage {
 }
 
 impl ArrayShard {
+    /// How its lanes are.
+    pub(crate) fn lane_status(&self) -> Vec<LaneStatus> {
+        let status = |lane: &super::lane::Lane| LaneStatus {
+            lane: lane.id.0,
+            head: lane.space.head(),
+            tail: lane.space.tail(),
+            durable_tail: lane.space.durable_tail(),
+            next_sequence: lane.next_sequence,
+            records: lane.records.len() as u64,
+        };
+        self.lanes.iter().flatten().map(status).collect()
+    }
+
     /// What it holds, for status and metrics.
     pub(crate) fn usage(&self) -> Usage {
         let mut usage = Usage {

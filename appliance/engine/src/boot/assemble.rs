@@ -123,6 +123,8 @@ pub struct AssembleOptions {
 pub struct RecoveryReport {
     /// Sums over all lanes; clean if every lane was.
     pub lanes: LaneReport,
+    /// The same of each lane.
+    pub by_lane: Vec<LaneReport>,
     /// Zones that are to be resynced: of an array without a log that was not stopped cleanly.
     pub dirty_zones: u64,
     /// Those of them for which what parities say is taken for the truth, as the operator wants it.
@@ -296,7 +298,7 @@ fn attempt<D: SyncDevice>(
     let map = ArrayMap { service: service(&map), ..map };
 
     let lanes = LaneReport { clean: true, ..LaneReport::default() };
-    let mut report = RecoveryReport { lanes, dirty_zones: dirty.count(), forced_zones, notes };
+    let mut report = RecoveryReport { lanes, by_lane: Vec::new(), dirty_zones: dirty.count(), forced_zones, notes };
     let mut parts: Vec<ArrayPart> = Vec::new();
     let map = Snapshot::new(map);
     for _ in 0..options.shards {
@@ -315,6 +317,7 @@ fn attempt<D: SyncDevice>(
         let lane = scan.lane;
         let recovered = recover_lane(devices, &map, scan)?;
         add(&mut report.lanes, &recovered.report);
+        report.by_lane.push(recovered.report);
         let ShardId(owner) = map.owner_of(lane);
         let part = &mut parts[usize::from(owner)];
         part.lanes.push(recovered.start);
@@ -406,6 +409,7 @@ fn add(sum: &mut LaneReport, lane: &LaneReport) {
     sum.torn |= lane.torn;
     sum.records += lane.records;
     sum.repaired_records += lane.repaired_records;
+    sum.repaired_anchors += lane.repaired_anchors;
     sum.replayed_stripes += lane.replayed_stripes;
     sum.dirty_blocks += lane.dirty_blocks;
 }

@@ -35,6 +35,8 @@ pub struct LaneReport {
     pub torn: bool,
     /// Records written again to a copy that lacked them.
     pub repaired_records: u64,
+    /// Anchors written again to a copy that lacked them.
+    pub repaired_anchors: u64,
     /// Stripes whose logged parity was replayed.
     pub replayed_stripes: u64,
     /// Blocks that wait in the log for being destaged.
@@ -133,7 +135,7 @@ pub(super) fn recover_lane<D: SyncDevice>(
         ..LaneReport::default()
     };
 
-    repair_anchor(&mut copies, map, scan)?;
+    report.repaired_anchors = u64::from(repair_anchor(&mut copies, map, scan)?);
 
     let mut destaged = Vec::new();
     for (&stripe, replay) in &plan.stripes {
@@ -168,8 +170,12 @@ pub(super) fn recover_lane<D: SyncDevice>(
 
 /// Writes the anchor that counts to the copies that lack it, in its own place and at its own update: space is free only from
 /// the tail that is durable on *every* copy (rule L1), and a copy that held an older anchor alone would lead a later
-/// recovery to records that were overwritten.
-fn repair_anchor<D: SyncDevice>(copies: &mut Copies<'_, D>, map: &ArrayMap, scan: &LaneScan) -> Result<(), BootError> {
+/// recovery to records that were overwritten. Whether some copy lacked it.
+fn repair_anchor<D: SyncDevice>(
+    copies: &mut Copies<'_, D>,
+    map: &ArrayMap,
+    scan: &LaneScan,
+) -> Result<bool, BootError> {
     let mut block = ZERO_BLOCK;
     scan.anchor.encode(&map.log, &mut block);
     let place = map.log_layout.anchor_block(scan.lane, slot_of(scan.anchor.update));
@@ -184,7 +190,7 @@ fn repair_anchor<D: SyncDevice>(copies: &mut Copies<'_, D>, map: &ArrayMap, scan
     if repaired {
         copies.flush()?;
     }
-    Ok(())
+    Ok(repaired)
 }
 
 /// Writes every record that some copy lacks to the copies that lack it; how many.
