@@ -50,7 +50,7 @@ usage: cargo xtask COMMAND
   sim ARGUMENT...            the simulator: a SEED again, `run --seconds 600`, `sweep`, `seeds`
   lab [--kernel PACKAGE/SUITE] [NAME...]
                              scenarios with a Linux guest as the host: files, killed, killed-write-through, degraded,
-                             and with the server in it: sealed
+                             sectors, and with the server in it: sealed
                              (default: all)
   torture [ROUNDS]           kill -9 under load, restart, verify each block: ROUNDS times in each of four settings (50)
   demo                       `brindle demo` from an empty folder to Ctrl-C
