@@ -80,8 +80,11 @@ pub const FOUND_ZONES: u32 = 100;
 /// Lanes by which the zones of an array without a log are shared out: at least as many as there may be shards.
 pub const LANES_WITHOUT_LOG: u16 = 64;
 
+/// Zones of which a shard has the coordinator note at a time that they are dirty, of one array.
+pub const NOTED_AT_A_TIME: usize = 32;
+
 /// Zones whose bits are cleared together once they have rested, on one shard and array.
-pub const CLEANED_AT_A_TIME: usize = 256;
+pub const CLEANED_AT_A_TIME: usize = 64;
 
 /// Stripes under destage on one shard and array.
 pub const MAX_DESTAGES: usize = 256;

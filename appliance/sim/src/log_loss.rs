@@ -1,10 +1,11 @@
-//! What becomes of an array when the last copy of its log is lost, by the operator's policy. Random runs stay within what the
-//! array promises to survive, and this is beyond it; so it is tried here, step by step.
+//! What becomes of an array when the last copy of its log is lost, by the operator's policy, and of one without a log when a
+//! crash and a loss come together. Random runs stay within what the array promises to survive, and this is beyond it; so it
+//! is tried here, step by step.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use base::ids::{Lba, VolumeId};
+use base::ids::{DeviceId, Lba, VolumeId};
 use base::sector::Margins;
 use engine::fence::Association;
 use engine::io::{IoDone, IoError, IoKind, IoRequest};
@@ -120,4 +121,70 @@ fn with_the_log_lost_nothing_is_served_where_the_operator_wants_it_so() {
     for kind in [IoKind::Write, IoKind::WriteZeroes, IoKind::Read] {
         assert_eq!(bench.ask(kind, 3, 0x22), Err(IoError::Stopped), "{kind:?}");
     }
+}
+
+fn without_log(level: Level) -> Bench {
+    let mut scenario = Scenario::draw_at(2, Some(level));
+    (scenario.log_copies, scenario.write_through, scenario.members_are_zero) = (0, true, true);
+    scenario.faults.clear();
+    scenario.degraded.clear();
+    let mut bench = Bench::new(scenario);
+    bench.start().expect("it starts");
+    bench
+}
+
+impl Bench {
+    /// The power fails and comes back; meanwhile these members are lost.
+    fn power_cycle(&mut self, lost: &[u16]) {
+        self.machine = None;
+        let rack = &mut *self.rack.borrow_mut();
+        rack.cut_power();
+        lost.iter().for_each(|&device| rack.lose(DeviceId(device), false));
+        rack.restore_power();
+    }
+
+    /// Lets it work until nothing is left to be resynced.
+    fn resync(&mut self) {
+        for _ in 0..SOON {
+            if !self.machine().health().expect("production knows").resyncing {
+                return;
+            }
+            self.machine().step();
+        }
+        panic!("the resync does not end");
+    }
+}
+
+#[test]
+fn without_a_log_a_loss_in_the_crash_is_refused_and_one_before_it_or_after_the_resync_is_borne() {
+    for level in [Level::Raid5, Level::Raid6] {
+        let mut bench = without_log(level);
+        assert_eq!(bench.ask(IoKind::Write, 3, 0x11), Ok(0x11));
+        bench.power_cycle(&[1]);
+        let refused = bench.start().unwrap_err();
+        assert!(refused.contains("has no log") && refused.contains("[1]"), "{refused}");
+    }
+    let mut bench = without_log(Level::Raid5);
+    assert_eq!(bench.ask(IoKind::Write, 3, 0x11), Ok(0x11));
+    bench.power_cycle(&[]);
+    bench.start().expect("all are there");
+    bench.resync();
+    bench.rack.borrow_mut().lose(DeviceId(0), false);
+    assert_eq!(bench.ask(IoKind::Write, 4, 0x22), Ok(0x22));
+    assert_eq!((bench.ask(IoKind::Read, 3, 0), bench.ask(IoKind::Read, 4, 0)), (Ok(0x11), Ok(0x22)));
+}
+
+#[test]
+fn mirrors_without_a_log_bear_a_crash_while_one_is_missing() {
+    let mut bench = without_log(Level::Raid10);
+    assert_eq!(bench.ask(IoKind::Write, 3, 0x11), Ok(0x11));
+    bench.rack.borrow_mut().lose(DeviceId(1), false);
+    // Whoever notices has it excluded; then a crash is no news to anybody.
+    for lba in 0..64 {
+        assert_eq!(bench.ask(IoKind::Write, lba, 0x22), Ok(0x22));
+    }
+    bench.power_cycle(&[]);
+    bench.start().expect("what is left is what counts");
+    assert!((0..64).all(|lba| bench.ask(IoKind::Read, lba, 0) == Ok(0x22)));
+    bench.resync();
 }

@@ -30,7 +30,7 @@ pub(crate) enum Devices {
     Ram,
 }
 
-/// What is served: an array with two log copies and one volume.
+/// What is served: an array, mostly with a log, and one volume.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Setup {
     /// Files or memory.
@@ -45,6 +45,8 @@ pub(crate) struct Setup {
     pub(crate) reactors: &'static str,
     /// Size of a member.
     pub(crate) member: &'static str,
+    /// Copies of the log; none of an array without one.
+    pub(crate) copies: usize,
     /// Size of a log copy.
     pub(crate) log: &'static str,
     /// Lanes of the log.
@@ -67,6 +69,7 @@ impl Setup {
             mode,
             reactors: "{count: 1, polling: adaptive, memory: 256MiB}",
             member: "192MiB",
+            copies: 2,
             log: "64MiB",
             lanes: 16,
             volume: "256MiB",
@@ -85,6 +88,7 @@ impl Setup {
             mode: "write-back",
             reactors: "{cores: [0], polling: busy, memory: 512MiB}",
             member: "512MiB",
+            copies: 2,
             log: "512MiB",
             lanes: 4,
             volume: "768MiB",
@@ -276,8 +280,13 @@ fn configuration(setup: Setup, nvme: SocketAddr, metrics: SocketAddr) -> String 
     let names: Vec<String> = (0..setup.members).map(|at| format!("d{at}")).collect();
     let members: String = names.iter().map(|name| device(name, setup.member)).collect();
     let names = names.join(", ");
-    let logs: String = ["l0", "l1"].map(|name| device(name, setup.log)).concat();
+    let copies: Vec<String> = (0..setup.copies).map(|at| format!("l{at}")).collect();
+    let logs: String = copies.iter().map(|name| device(name, setup.log)).collect();
     let Setup { level, mode, reactors, lanes, volume, logical_block, more, .. } = setup;
+    let log = match copies.as_slice() {
+        [] => String::new(),
+        copies => format!("    log: {{devices: [{}], mode: {mode}, lanes: {lanes}}}\n", copies.join(", ")),
+    };
     format!(
         "version: 1
 name: lab
@@ -288,8 +297,7 @@ devices:
     level: {level}
     members: [{names}]
     chunk: 64KiB
-    log: {{devices: [l0, l1], mode: {mode}, lanes: {lanes}}}
-    volumes: [{{name: v0, size: {volume}, logical_block: {logical_block}}}]
+{log}    volumes: [{{name: v0, size: {volume}, logical_block: {logical_block}}}]
 listeners:
   - {{name: main, protocol: nvme-tcp, address: \"{nvme}\"}}
 subsystems:
@@ -309,7 +317,8 @@ mod tests {
         let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let dual = Setup { level: "raid6", members: 4, ..Setup::small("write-back") };
         let open = Setup { more: "sandbox: off\nsealed: off\n", ..Setup::fast() };
-        for setup in [Setup::small("write-back"), Setup::small("write-through"), dual, Setup::fast(), open] {
+        let bare = Setup { copies: 0, ..Setup::small("write-through") };
+        for setup in [Setup::small("write-back"), Setup::small("write-through"), dual, bare, Setup::fast(), open] {
             let text = configuration(setup, address(4420), address(9420));
             if let Err(problems) = config::parse(&text, "lab.yaml") {
                 panic!("{problems:?}\n{text}");

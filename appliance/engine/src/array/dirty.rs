@@ -16,7 +16,7 @@ use raid::dirty::is_at_stake;
 
 use super::destage::{Destage, Phase};
 use super::{ArrayShard, Purpose, Work};
-use crate::limits::CLEANED_AT_A_TIME;
+use crate::limits::{CLEANED_AT_A_TIME, NOTED_AT_A_TIME};
 use crate::map::ArrayMap;
 use crate::message::Message;
 
@@ -63,8 +63,9 @@ pub(crate) struct Dirty {
     touched: Bits,
     /// Dirty since the crash.
     unsynced: Bits,
-    /// How many are noted.
+    /// How many are noted, and of how many that was asked.
     count: u64,
+    asked_count: usize,
     next_sweep: Time,
     /// Rested, and to be cleared when the flush under way has ended.
     cleaning: Vec<ZoneId>,
@@ -83,6 +84,7 @@ impl Dirty {
             touched: Bits::new(zones),
             unsynced: Bits::new(zones),
             count: 0,
+            asked_count: 0,
             next_sweep: Time(0),
             cleaning: Vec::with_capacity(CLEANED_AT_A_TIME),
             leaving: false,
@@ -130,8 +132,9 @@ impl ArrayShard {
         if !self.map.has_redundancy() {
             // Nothing can be left behind: as if it were known.
             dirty.noted.set(zone);
-        } else if !dirty.noted.has(zone) && !dirty.asked.has(zone) {
+        } else if !dirty.noted.has(zone) && !dirty.asked.has(zone) && dirty.asked_count < NOTED_AT_A_TIME {
             dirty.asked.set(zone);
+            dirty.asked_count += 1;
             self.reports.push_back(Message::ZoneDirty { array: self.map.id, zone, dirty: true });
         }
     }
@@ -140,6 +143,7 @@ impl ArrayShard {
     pub(crate) fn zone_noted(&mut self, zone: ZoneId) {
         let dirty = &mut self.dirty;
         dirty.asked.clear(zone);
+        dirty.asked_count -= 1;
         assert!(!dirty.noted.has(zone), "a zone is noted once");
         dirty.noted.set(zone);
         dirty.count += 1;
@@ -152,6 +156,9 @@ impl ArrayShard {
         if self.dirty.is_noted(zone) {
             self.destages[key].phase = Phase::Grace;
             self.in_grace.push_back(key);
+        } else {
+            // Too much had been asked before.
+            self.note_zone(zone);
         }
     }
 
@@ -170,7 +177,11 @@ impl ArrayShard {
         if self.dirty.count == 0 || work.now < self.dirty.next_sweep || self.stopping {
             return;
         }
-        if self.clean(work) {
+        if !self.clean(work) {
+            return;
+        }
+        // With more to be cleared than goes at a time, the others are next.
+        if self.dirty.cleaning.len() < CLEANED_AT_A_TIME {
             self.dirty.next_sweep = work.now + PERIOD;
             self.dirty.touched.0.fill(0);
         }
