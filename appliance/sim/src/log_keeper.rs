@@ -191,7 +191,7 @@ mod tests {
         let devices = [3, 4, 5].map(DeviceId);
         let health = |copies: &[DeviceId]| Health {
             members: Vec::new(),
-            rebuilding: None,
+            rebuilding: Vec::new(),
             spares: Vec::new(),
             writable: true,
             resyncing: false,
@@ -236,7 +236,7 @@ mod tests {
         keeper.awaited = Some((1, vec![DeviceId(3)]));
         let health = Health {
             members: Vec::new(),
-            rebuilding: None,
+            rebuilding: Vec::new(),
             spares: Vec::new(),
             writable: true,
             resyncing: false,

@@ -1,14 +1,14 @@
 //! What happens to drives while somebody looks after them: members are lost or failed, others are added or take their place,
 //! rebuilds are lost, paused and cut; scrubs are begun, paused and stopped. All of it by chance, from streams of its own.
 //!
-//! Damage stays within what the array promises to survive at that moment: a member goes only while the array is whole, the
-//! drive that is being rebuilt at any time. Nothing is done while the answer to a command is awaited, since it may be a loss.
+//! Damage stays within what the array promises to survive at that moment: a member goes only while the level bears that beside
+//! those that are out or being rebuilt, the drive that is being rebuilt at any time. Nothing is done while the answer to a
+//! command is awaited, since it may be a loss.
 
 use base::ids::{DeviceId, Slot};
-
 use engine::command::ScrubVerb;
 use engine::status::ScrubStatus;
-use raid::Repair;
+use raid::{Geometry, Repair};
 
 use crate::random::Random;
 use crate::scenario::Scenario;
@@ -18,8 +18,8 @@ use crate::scenario::Scenario;
 pub struct Health {
     /// The devices of the members, by slot.
     pub members: Vec<Option<DeviceId>>,
-    /// The member that is being rebuilt, or is to be.
-    pub rebuilding: Option<Slot>,
+    /// The members that are being rebuilt, or are to be.
+    pub rebuilding: Vec<Slot>,
     /// Drives that are kept.
     pub spares: Vec<DeviceId>,
     /// Whether it takes writes.
@@ -39,7 +39,13 @@ pub struct Health {
 impl Health {
     /// Whether all members are there and hold what they should.
     pub fn is_whole(&self) -> bool {
-        self.members.iter().all(Option::is_some) && self.rebuilding.is_none() && !self.resyncing
+        self.members.iter().all(Option::is_some) && self.rebuilding.is_empty() && !self.resyncing
+    }
+
+    /// The members that do not hold all they should, as a bit mask.
+    fn out(&self) -> u32 {
+        let missing = (0..).zip(&self.members).filter(|(_, member)| member.is_none()).map(|(slot, _)| slot);
+        missing.chain(self.rebuilding.iter().map(|slot| slot.0)).fold(0, |mask, slot| mask | 1 << slot)
     }
 
     /// Whether the log goes to a device.
@@ -102,6 +108,7 @@ pub enum Deed {
 #[derive(Clone, Debug)]
 pub struct Operator {
     random: Random,
+    geometry: Geometry,
     /// When scrubs are begun and disturbed, if they are.
     scrubs: Option<Random>,
     /// What they do about blocks that are wrong; none is anything.
@@ -125,10 +132,11 @@ const LOOK_ONCE_IN: u64 = 20;
 
 impl Operator {
     /// One who does as the stream says.
-    pub fn new(mut random: Random) -> Self {
+    pub fn new(mut random: Random, geometry: Geometry) -> Self {
         let (losses, cuts) = (random.between(1, 4) as u32, random.below(4) as u32);
         Self {
             random,
+            geometry,
             scrubs: None,
             repair: None,
             scrubs_only: false,
@@ -146,7 +154,7 @@ impl Operator {
         if !scenario.operated && !scenario.scrubbed {
             return None;
         }
-        let mut operator = Self::new(Random::named(scenario.seed, "operator"));
+        let mut operator = Self::new(Random::named(scenario.seed, "operator"), scenario.geometry());
         if scenario.scrubbed {
             operator = operator.with_scrubs(Random::named(scenario.seed, "scrubs"), scenario.repair_always);
         }
@@ -243,10 +251,19 @@ impl Operator {
 
     fn deed(&mut self, health: &Health, works: &[DeviceId]) -> Option<Deed> {
         let empty = health.members.iter().position(Option::is_none).map(|slot| Slot(slot as u8));
-        match (health.rebuilding, empty) {
-            (Some(slot), _) => self.disturb(slot, health.members[slot.index()]?),
-            (None, Some(slot)) => self.mend(slot, health, works),
-            (None, None) => self.harm(health),
+        let others = self.may_go(health);
+        if self.losses > 0 && !others.is_empty() && !health.is_whole() && self.random.once_in(20) {
+            return self.harm(health, &others);
+        }
+        match (&health.rebuilding[..], empty) {
+            ([_, ..], Some(slot)) if self.random.once_in(2) => self.mend(slot, health, works),
+            (&[slot], _) => self.disturb(slot, health.members[slot.index()]?),
+            (several @ [_, ..], _) => {
+                let slot = self.random.choose(several);
+                self.disturb(slot, health.members[slot.index()]?)
+            }
+            ([], Some(slot)) => self.mend(slot, health, works),
+            ([], None) => self.harm(health, &others),
         }
     }
 
@@ -289,14 +306,24 @@ impl Operator {
         Some(Deed::Ask(if self.random.once_in(2) { Order::Add(device) } else { Order::Replace(slot, device) }))
     }
 
-    // The array is whole.
-    fn harm(&mut self, health: &Health) -> Option<Deed> {
-        if self.losses == 0 || !self.random.once_in(2) {
+    // The members that hold what they should, and may be lost.
+    fn may_go(&self, health: &Health) -> Vec<Slot> {
+        let out = health.out();
+        if health.resyncing {
+            return Vec::new();
+        }
+        let whole = (0..self.geometry.members()).filter(|slot| out & 1 << slot == 0);
+        whole.filter(|slot| self.geometry.bears(out | 1 << slot)).map(Slot).collect()
+    }
+
+    // One more may go.
+    fn harm(&mut self, health: &Health, may_go: &[Slot]) -> Option<Deed> {
+        if may_go.is_empty() || self.losses == 0 || !self.random.once_in(2) {
             return None;
         }
         self.losses -= 1;
-        let slot = Slot(self.random.below(health.members.len() as u64) as u8);
-        let device = health.members[slot.index()].expect("the array is whole");
+        let slot = self.random.choose(may_go);
+        let device = health.members[slot.index()].expect("it is not out");
         Some(match self.random.below(3) {
             0 => Deed::Ask(Order::Fail(slot)),
             kind => Deed::Lose { device, returns: kind == 1 },
@@ -306,13 +333,19 @@ impl Operator {
 
 #[cfg(test)]
 mod tests {
+    use raid::Level;
+
     use super::*;
 
+    fn geometry(level: Level, members: u8) -> Geometry {
+        Geometry::new(level, members, 4, crate::scenario::ZONE_STRIPES).expect("sound")
+    }
+
     #[test]
-    fn only_a_whole_array_loses_a_member() {
+    fn only_a_whole_array_of_one_parity_loses_a_member() {
         let health = |missing: bool, rebuilding: bool| Health {
             members: vec![Some(DeviceId(0)), (!missing).then_some(DeviceId(1)), Some(DeviceId(2))],
-            rebuilding: rebuilding.then_some(Slot(2)),
+            rebuilding: rebuilding.then_some(Slot(2)).into_iter().collect(),
             spares: Vec::new(),
             writable: true,
             copies: Vec::new(),
@@ -324,7 +357,7 @@ mod tests {
         let works = [DeviceId(0), DeviceId(1), DeviceId(2), DeviceId(5)];
         let (mut lost, mut mended, mut disturbed) = (0, 0, 0);
         for seed in 0..300 {
-            let mut operator = Operator::new(Random::named(seed, "operator"));
+            let mut operator = Operator::new(Random::named(seed, "operator"), geometry(Level::Raid5, 3));
             for _ in 0..40 {
                 // The appliance is started anew each time.
                 operator.power_cut();
@@ -373,7 +406,7 @@ mod tests {
         };
         let health = |state| Health {
             members: vec![Some(DeviceId(0)), Some(DeviceId(1)), Some(DeviceId(2))],
-            rebuilding: None,
+            rebuilding: Vec::new(),
             spares: Vec::new(),
             writable: true,
             copies: Vec::new(),
@@ -382,7 +415,7 @@ mod tests {
             resyncing: false,
             scrub: Some(scrub(state)),
         };
-        let mut operator = Operator::new(Random::named(1, "operator"))
+        let mut operator = Operator::new(Random::named(1, "operator"), geometry(Level::Raid5, 3))
             .with_scrubs(Random::named(1, "scrubs"), Some(Repair::Parity))
             .leaving_drives_alone();
         let (mut begun, mut disturbed) = (0, 0);
@@ -401,5 +434,36 @@ mod tests {
             }
         }
         assert!(begun > 50 && disturbed > 10, "{begun} {disturbed}");
+    }
+
+    #[test]
+    fn an_array_of_two_parities_loses_another_while_one_is_out_and_never_a_third() {
+        let mut second = 0;
+        for seed in 0..300 {
+            let mut operator = Operator::new(Random::named(seed, "operator"), geometry(Level::Raid6, 5));
+            for step in 0..60 {
+                operator.power_cut();
+                let two = step % 2 == 1;
+                let health = Health {
+                    members: (0..5).map(|slot| (slot != 1 && !(two && slot == 4)).then_some(DeviceId(slot))).collect(),
+                    rebuilding: Vec::new(),
+                    spares: Vec::new(),
+                    writable: true,
+                    copies: Vec::new(),
+                    newcomer: None,
+                    write_through: false,
+                    resyncing: false,
+                    scrub: None,
+                };
+                let harm = match operator.decide(&health, &[DeviceId(9)]) {
+                    Some(Deed::Lose { device, .. }) => Some(Slot(device.0 as u8)),
+                    Some(Deed::Ask(Order::Fail(slot))) => Some(slot),
+                    _ => None,
+                };
+                assert!(harm.is_none() || !two && harm != Some(Slot(1)), "{harm:?}");
+                second += u32::from(harm.is_some());
+            }
+        }
+        assert!(second > 50, "{second}");
     }
 }

@@ -185,7 +185,7 @@ impl Subject for Production {
         let array = &status.arrays[0];
         Some(Health {
             members: array.members.clone(),
-            rebuilding: array.rebuilding_members.first().copied().map(Slot),
+            rebuilding: array.rebuilding_members.iter().copied().map(Slot).collect(),
             spares: array.spares.clone(),
             writable: array.service == "read-write",
             copies: array.copies.clone(),

@@ -262,7 +262,7 @@ impl World {
         loop {
             let Some(health) = machine.health() else { return Ok(Served::Finished) };
             let can_come = health.resyncing
-                || health.rebuilding.is_some()
+                || !health.rebuilding.is_empty()
                 || !health.spares.is_empty()
                 || self.has_unused(&health);
             if health.is_whole() || !health.writable || !can_come {
@@ -559,7 +559,7 @@ impl World {
 }
 
 /// The largest sets of members, as bit masks, that can be lost beside these.
-fn further_losses(geometry: &Geometry, lost: u32) -> impl Iterator<Item = u32> + use<> {
+pub(crate) fn further_losses(geometry: &Geometry, lost: u32) -> impl Iterator<Item = u32> + use<> {
     let geometry = *geometry;
     let bears = move |more: u32| geometry.bears(lost | more);
     let is_largest = move |more: &u32| {

@@ -6,10 +6,15 @@ use raid::{Geometry, Level};
 use super::{Scenario, ZONE_STRIPES};
 use crate::fault::{Fault, PlannedFault};
 use crate::random::Random;
+use crate::world::further_losses;
 
 /// Seeds with these remainders have another level. The others keep the runs that they had before there were any.
 const SEEDS: [u64; 5] = [1, 5, 7, 8, 13];
 const SEEDS_OF: u64 = 16;
+
+/// And those with these, which lose members again and again, mostly two at a time.
+const DOUBLE: [u64; 2] = [3, 41];
+const DOUBLE_OF: u64 = 64;
 
 /// The level and the members of a seed: `members` on RAID-5.
 pub(super) fn draw(seed: u64, wanted: Option<Level>, members: u8) -> (Level, u8) {
@@ -24,7 +29,8 @@ pub(super) fn draw(seed: u64, wanted: Option<Level>, members: u8) -> (Level, u8)
         Level::Raid4,
         Level::Raid0,
     ]);
-    let drawn = if SEEDS.contains(&(seed % SEEDS_OF)) { other } else { Level::Raid5 };
+    let is_double = DOUBLE.contains(&(seed % DOUBLE_OF));
+    let drawn = if is_double || SEEDS.contains(&(seed % SEEDS_OF)) { other } else { Level::Raid5 };
     let level = wanted.unwrap_or(drawn);
     let members = match level {
         Level::Raid0 => random.choose(&[1, 2, 3, 4]),
@@ -98,9 +104,12 @@ impl Scenario {
 
     /// Loses no log copy if every one of them is needed to tell who went on.
     pub(super) fn keep_witnesses(&mut self) {
-        // Whoever looks after the drives has one member go at a time.
-        let lost = if self.operated { 1 } else { self.lost_members() };
-        if !self.is_decided_without_logs(lost) {
+        // Whoever looks after the drives has as many members go as the level bears.
+        let lost: Vec<u32> = match self.operated {
+            true => further_losses(&self.geometry(), 0).collect(),
+            false => vec![self.lost_members()],
+        };
+        if !lost.into_iter().all(|lost| self.is_decided_without_logs(lost)) {
             let members = u16::from(self.members);
             self.faults.retain(|planned| !matches!(planned.fault, Fault::Lost { device, .. } if device.0 >= members));
         }

@@ -182,7 +182,7 @@ fn scrub_under_load<S: Subject>(mut scenario: Scenario, aloud: bool, random: &mu
     }
     world.spoiled = true;
     world.rack.borrow_mut().plan(cuts(random));
-    let operator = Operator::new(Random::named(world.scenario.seed, "operator"));
+    let operator = Operator::new(Random::named(world.scenario.seed, "operator"), world.scenario.geometry());
     let scrubs = Random::named(world.scenario.seed, "scrubs");
     world.operator = Some(operator.with_scrubs(scrubs, Some(repair)).leaving_drives_alone());
     loop {
