@@ -6,6 +6,7 @@
 mod arrays;
 mod audit;
 mod devices;
+pub(crate) mod discard;
 mod drive_news;
 mod drives;
 mod error;

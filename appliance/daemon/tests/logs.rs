@@ -192,3 +192,66 @@ fn a_log_is_shown_with_what_recovery_did_and_read_offline() {
     let stranger = place.brindle(&["log", "inspect", "data/d0.img"]);
     assert!(String::from_utf8_lossy(&stranger.stderr).contains("there is no log superblock"));
 }
+
+/// Spoils blocks of a file.
+fn spoil(place: &Place, name: &str, block: u64, count: usize) {
+    let file = std::fs::OpenOptions::new().write(true).open(place.path(name)).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &vec![0x5a; count * 4096], block * 4096).unwrap();
+}
+
+#[test]
+fn a_log_that_is_damaged_everywhere_is_given_up_only_when_it_was_said_what_is_lost() {
+    let place = Place::new("logs-discard");
+    let server = place.serve(appliance::CONFIG, &[]);
+    let mut client = Client::connect(&server);
+    client.write(0, 16, 0x11);
+    client.write(32, 16, 0x22);
+    client.write(64, 16, 0x33);
+    let busy = run(&place, &["log", "discard", "a0", "--yes"]).unwrap_err();
+    assert!(busy.contains("in use") || busy.contains("lock"), "{busy}");
+    server.kill();
+    let whole = run(&place, &["log", "discard", "a0", "--yes"]).unwrap_err();
+    assert!(whole.contains("is not damaged: nothing was done"), "{whole}");
+
+    // The second write is lost on both copies: the third says that it was acknowledged.
+    let layout = {
+        let bytes = std::fs::read(place.path("data/l0.img")).unwrap();
+        let slots = [1, 2].map(|at| base::Block::try_from(&bytes[at * 4096..(at + 1) * 4096]).unwrap());
+        journal::LogSuperblock::newest(&slots[0], &slots[1]).unwrap().0.layout
+    };
+    let second = layout.rings().0 + 2 + 17;
+    spoil(&place, "data/l0.img", second, 1);
+    spoil(&place, "data/l1.img", second, 1);
+    // Left over from the death.
+    std::fs::remove_file(place.path("run/control.sock")).unwrap();
+    let refused = place.refused(appliance::CONFIG, &[]);
+    assert!(refused.contains("brindle log discard says what is lost"), "{refused}");
+    let before = std::fs::read(place.path("data/l0.img")).unwrap();
+    let plan = run(&place, &["log", "discard", "a0"]).unwrap_err();
+    for words in ["record 4", "records before 4 are kept", "64 to 79", "brindle array scrub", "--yes"] {
+        assert!(plan.contains(words), "{words:?} is missing: {plan}");
+    }
+    assert!(std::fs::read(place.path("data/l0.img")).unwrap() == before, "nothing was written");
+    run(&place, &["log", "discard", "a0", "--yes"]).unwrap();
+    let server = place.serve(appliance::CONFIG, &[]);
+    let mut client = Client::connect(&server);
+    assert!(client.holds(0, 0x11), "what lay before the damage is there");
+    assert!(client.holds(32, 0) && client.holds(64, 0), "the rest is what it was before");
+    client.write(32, 16, 0x44);
+    server.kill();
+
+    // Without any anchor the lane begins anew.
+    for name in ["data/l0.img", "data/l1.img"] {
+        spoil(&place, name, layout.anchors().0, 2);
+    }
+    let plan = run(&place, &["log", "discard", "a0"]).unwrap_err();
+    assert!(plan.contains("nothing of this lane is kept") && plan.contains("32 to 47"), "{plan}");
+    run(&place, &["log", "discard", "a0", "--yes"]).unwrap();
+    let server = place.serve(appliance::CONFIG, &[]);
+    let mut client = Client::connect(&server);
+    client.write(0, 16, 0x55);
+    server.kill();
+    let server = place.serve(appliance::CONFIG, &[]);
+    assert!(Client::connect(&server).holds(0, 0x55));
+    server.stop();
+}

@@ -53,6 +53,24 @@ pub enum LogCommand {
         #[command(flatten)]
         server: Server,
     },
+    /// Give up what is lost of a log that is damaged on all its copies, so that its array can be served again. Nobody may be
+    /// serving it. Without --yes it is said what would be lost, and asked.
+    Discard {
+        /// The array.
+        array: String,
+        /// The configuration.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// Also without a majority of the members.
+        #[arg(long)]
+        force: bool,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+        /// Whether to ask.
+        #[command(flatten)]
+        consent: Consent,
+    },
     /// Take a copy of an array's log away for good, or no longer miss one that is lost. The last one stays.
     Detach {
         /// The array.

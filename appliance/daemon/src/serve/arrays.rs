@@ -96,7 +96,7 @@ pub(super) const fn repair(configured: schema::Repair) -> Repair {
 
 /// This array's own devices, and those that may have taken the place of one of them: what another array's devices hold is
 /// none of its business.
-fn of_array(array: &schema::Array, config: &Config, devices: &Devices) -> Vec<Option<runtime::SyncHandle>> {
+pub(super) fn of_array(array: &schema::Array, config: &Config, devices: &Devices) -> Vec<Option<runtime::SyncHandle>> {
     let joined = config.devices.iter().filter(|device| may_have_joined(device, array, config));
     let names = parts(array).into_iter().chain(joined.map(|device| device.name().to_string()));
     let own: Vec<DeviceId> = names.filter_map(|name| devices.by_name.get(&name).copied().flatten()).collect();
@@ -394,7 +394,7 @@ pub(super) fn names_in(text: &str, devices: &Devices) -> String {
     words.join(" ")
 }
 
-fn name(error: BootError, array: &schema::Array, devices: &Devices) -> ServeError {
+pub(super) fn name(error: BootError, array: &schema::Array, devices: &Devices) -> ServeError {
     match error {
         BootError::Device { device, error } => ServeError::Device { name: devices.name_of(device).to_owned(), error },
         BootError::DeviceLost { .. } | BootError::Impossible { .. } => {

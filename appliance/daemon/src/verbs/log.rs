@@ -8,9 +8,11 @@ use serde_json::{Value, json};
 
 use super::drive::{find, role, said};
 use super::{consent, log_inspect, socket_of};
+use crate::check;
 use crate::cli::{Consent, LogCommand, LogMode, Server};
 use crate::control_client::{call, status};
 use crate::log_status::LogDetails;
+use crate::serve::discard;
 use crate::status::LogStatus;
 
 /// Time between two looks at how far it is.
@@ -28,6 +30,7 @@ pub fn run(command: &LogCommand) -> Result<String, Box<dyn Error>> {
             Ok(if server.json { serde_json::to_string_pretty(&details)? + "\n" } else { details.to_string() })
         }
         LogCommand::Inspect { device, json } => log_inspect::run(device, *json),
+        LogCommand::Discard { array, config, force, json, consent } => discard(array, config, *force, *json, *consent),
         LogCommand::Detach { array, copy, consent, server } => detach(array, copy, *consent, server),
         LogCommand::Mode { array, mode, force, server } => self::mode(array, *mode, *force, server),
         LogCommand::Replace { array, old, new, force, no_wait, consent, server } => {
@@ -35,6 +38,21 @@ pub fn run(command: &LogCommand) -> Result<String, Box<dyn Error>> {
             asked.run(*consent, server)
         }
     }
+}
+
+/// Gives up what is lost of a damaged log.
+fn discard(array: &str, file: &Path, force: bool, as_json: bool, consent: Consent) -> Result<String, Box<dyn Error>> {
+    let mut found = discard::plan(&check::load(file)?, array, force)?;
+    if !found.is_needed() {
+        return Err(format!("the log of array {array} is not damaged: nothing was done").into());
+    }
+    consent::ask(&found.in_words(), consent)?;
+    found.carry_out()?;
+    Ok(if as_json {
+        format!("{}\n", found.in_json())
+    } else {
+        format!("{}\nThat was given up: array {array} can be served.\n", found.in_words())
+    })
 }
 
 /// Takes a copy away.

@@ -228,19 +228,8 @@ fn attempt<D: SyncDevice>(
     entropy: &mut dyn FnMut() -> u64,
 ) -> Result<BootedArray, BootError> {
     let Looked { candidates, logs, worn, mut notes } = look(devices)?;
-    let log_candidates: Vec<LogCandidate> = logs
-        .iter()
-        .map(|(device, log)| LogCandidate {
-            device: *device,
-            array: log.identity.array,
-            uuid: log.copy,
-            generation: log.identity.generation,
-            epoch: log.epoch,
-            members: log.members,
-            joining: log.joining,
-        })
-        .collect();
-    let mut assembly = raid::assemble(Wanted::Named(&options.name), &candidates, &log_candidates, options.force)?;
+    let mut assembly =
+        raid::assemble(Wanted::Named(&options.name), &candidates, &log_candidates(&logs), options.force)?;
     notes.extend(assembly.notes.iter().cloned());
     // Written again, a superblock can be read again. The log's are written at each start anyway.
     assembly.renew |= assembly.members.iter().flatten().any(|member| worn.contains(&member.device));
@@ -414,18 +403,32 @@ fn add(sum: &mut LaneReport, lane: &LaneReport) {
     sum.dirty_blocks += lane.dirty_blocks;
 }
 
+/// The copies of logs that were found, as assembly takes them.
+pub(super) fn log_candidates(logs: &[(DeviceId, LogSuperblock)]) -> Vec<LogCandidate> {
+    let candidate = |(device, log): &(DeviceId, LogSuperblock)| LogCandidate {
+        device: *device,
+        array: log.identity.array,
+        uuid: log.copy,
+        generation: log.identity.generation,
+        epoch: log.epoch,
+        members: log.members,
+        joining: log.joining,
+    };
+    logs.iter().map(candidate).collect()
+}
+
 /// What all devices bear.
 #[derive(Default)]
-struct Looked {
-    candidates: Vec<Candidate>,
-    logs: Vec<(DeviceId, LogSuperblock)>,
+pub(super) struct Looked {
+    pub(super) candidates: Vec<Candidate>,
+    pub(super) logs: Vec<(DeviceId, LogSuperblock)>,
     /// Devices with a superblock that cannot be read.
     worn: Vec<DeviceId>,
     notes: Vec<String>,
 }
 
 /// Reads the superblocks of all devices.
-fn look<D: SyncDevice>(devices: &mut [Option<D>]) -> Result<Looked, BootError> {
+pub(super) fn look<D: SyncDevice>(devices: &mut [Option<D>]) -> Result<Looked, BootError> {
     let mut looked = Looked::default();
     for index in 0..devices.len() {
         let device = DeviceId(index as u16);
@@ -448,7 +451,7 @@ fn look<D: SyncDevice>(devices: &mut [Option<D>]) -> Result<Looked, BootError> {
 
 /// The copies of a log are a mirror: what one says of its regions must hold for all, and none may be read where it has
 /// nothing.
-fn check_logs(assembly: &Assembly, logs: &[Option<LogSuperblock>]) -> Result<(), BootError> {
+pub(super) fn check_logs(assembly: &Assembly, logs: &[Option<LogSuperblock>]) -> Result<(), BootError> {
     let mut layouts = logs.iter().flatten().map(|log| log.layout);
     let first = layouts.next();
     if layouts.all(|other| Some(other) == first) {

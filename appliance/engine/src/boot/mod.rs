@@ -7,10 +7,12 @@
 //! | [`create`] | a new array: regions, log lanes, superblocks last |
 //! | [`assemble`](mod@assemble) | from devices in any order to arrays that can be served |
 //! | [`recovery`] | one lane of the log |
+//! | [`discard`](mod@discard) | what is given up of a log that is damaged on all copies |
 //! | `regions` | bitmap and volume table, and members that are behind |
 
 pub mod assemble;
 pub mod create;
+pub mod discard;
 pub mod recovery;
 mod regions;
 
@@ -20,6 +22,7 @@ use thiserror::Error;
 
 pub use assemble::{AssembleOptions, BootedArray, Found, RecoveryReport, assemble, probe};
 pub use create::{CreateArray, CreateVolume, create_array};
+pub use discard::{DamagedLane, DiscardPlan, discard, plan_discard};
 pub use recovery::LaneReport;
 
 /// Why an array cannot be made or served.
@@ -44,7 +47,8 @@ pub enum BootError {
     Assemble(#[from] raid::AssembleError),
     /// The devices: the log is damaged.
     #[error(
-        "array {array}: the log is damaged: {error}. Nothing was changed. If another copy of the log exists, attach it and start again"
+        "array {array}: the log is damaged: {error}. Nothing was changed. If another copy of the log exists, connect it and start again; if there is none, \
+         brindle log discard says what is lost, and gives it up"
     )]
     Log {
         /// Whose.

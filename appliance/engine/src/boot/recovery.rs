@@ -51,9 +51,16 @@ pub(super) struct RecoveredLane {
 }
 
 /// The usable copies of the log, for reading.
-struct Copies<'a, D> {
+pub(super) struct Copies<'a, D> {
     devices: &'a mut [Option<D>],
     copies: Vec<DeviceId>,
+}
+
+impl<'a, D: SyncDevice> Copies<'a, D> {
+    /// These devices, which are there.
+    pub(super) fn new(devices: &'a mut [Option<D>], copies: &[DeviceId]) -> Self {
+        Self { devices, copies: copies.to_vec() }
+    }
 }
 
 impl<D: SyncDevice> LogReader for Copies<'_, D> {
