@@ -210,6 +210,11 @@ fn a_scrub_is_paused_and_outlives_the_process_and_is_stopped() {
     run(&place, &["array", "scrub", "a0", "stop"]).unwrap();
     let json = run(&place, &["array", "scrub", "a0", "status", "--json"]).unwrap();
     assert!(json.contains("\"state\":\"stopped\""), "{json}");
+    let rebuild = run(&place, &["array", "rebuild", "a0", "status", "--follow"]).unwrap();
+    assert_eq!(rebuild, "no member is being rebuilt\n");
+    let followed = run(&place, &["array", "scrub", "a0", "start", "--rate", "1GiB", "--follow"]).unwrap();
+    let last = followed.lines().last().unwrap_or_default();
+    assert!(last.starts_with("ended, ") && last.ends_with("(100%); repair: none; found: nothing wrong"), "{followed}");
     // Another, at full speed.
     let found = scrubbed(&place, &["--rate", "1GiB"]);
     assert_eq!((found.repair.as_str(), found.mismatched_stripes), ("none", 0));

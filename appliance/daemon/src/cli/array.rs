@@ -15,6 +15,9 @@ pub enum ArrayCommand {
         /// What to do.
         #[arg(value_enum)]
         action: RebuildAction,
+        /// With status: show how far it is until it has ended.
+        #[arg(long)]
+        follow: bool,
         /// Whom to ask.
         #[command(flatten)]
         server: Server,
@@ -33,6 +36,9 @@ pub enum ArrayCommand {
         /// says.
         #[arg(long, value_parser = size)]
         rate: Option<Size>,
+        /// With start and status: show how far it is until it has ended.
+        #[arg(long)]
+        follow: bool,
         /// Whether to ask.
         #[command(flatten)]
         consent: Consent,
@@ -75,4 +81,6 @@ pub enum RebuildAction {
     Pause,
     /// Go on.
     Resume,
+    /// Say how far it is.
+    Status,
 }

@@ -5,22 +5,33 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
+use super::progress::{self, Look};
 use super::{consent, socket_of};
 use crate::cli::{ArrayCommand, RebuildAction, RepairChoice, ScrubAction, Server};
 use crate::control_client::{call, status};
-use crate::status::{ScrubStatus, duration, size};
+use crate::status::{ArrayStatus, ScrubStatus, duration, size};
 
 /// Does what is asked; what to print.
 pub fn run(command: &ArrayCommand) -> Result<String, Box<dyn Error>> {
     match command {
-        ArrayCommand::Rebuild { name, action, server } => {
+        ArrayCommand::Rebuild { name, action: RebuildAction::Status, follow: true, server } => {
+            progress::follow(|| Ok(look_at_rebuild(&array_of(server, name)?)))?;
+            Ok(String::new())
+        }
+        ArrayCommand::Rebuild { name, action: RebuildAction::Status, server, .. } => {
+            let array = array_of(server, name)?;
+            let text = look_at_rebuild(&array).words;
+            Ok(said(server, &json!({ "array": name, "rebuild": array.rebuild }), text))
+        }
+        ArrayCommand::Rebuild { follow: true, .. } => Err("--follow goes with status".into()),
+        ArrayCommand::Rebuild { name, action, server, .. } => {
             let paused = *action == RebuildAction::Pause;
             let params = json!({ "array": name, "paused": paused });
             let result: Value = call(&socket_of(server)?, "array.rebuild", &params)?;
             let does = if paused { "wait" } else { "go on" };
             Ok(said(server, &result, format!("rebuilds of array {name} {does}")))
         }
-        ArrayCommand::Scrub { name, action: ScrubAction::Start, repair, rate, consent, server } => {
+        ArrayCommand::Scrub { name, action: ScrubAction::Start, repair, rate, follow, consent, server } => {
             if *repair == Some(RepairChoice::Parity) {
                 let plan = format!(
                     "Where the members of array {name} do not agree and nobody can tell which is wrong, data is trusted: parity is \
@@ -36,17 +47,21 @@ pub fn run(command: &ArrayCommand) -> Result<String, Box<dyn Error>> {
             });
             let params = json!({ "array": name, "repair": repair, "rate": rate.map(config::Size::bytes) });
             let result: Value = call(&socket_of(server)?, "array.scrub.start", &params)?;
+            if *follow {
+                return follow_scrub(server, name);
+            }
             let text = format!("array {name} is being scrubbed; brindle array scrub {name} status shows how far it is");
             Ok(said(server, &result, text))
         }
         ArrayCommand::Scrub { repair: Some(_), .. } | ArrayCommand::Scrub { rate: Some(_), .. } => {
             Err("--repair and --rate go with start".into())
         }
+        ArrayCommand::Scrub { name, action: ScrubAction::Status, follow: true, server, .. } => {
+            follow_scrub(server, name)
+        }
+        ArrayCommand::Scrub { follow: true, .. } => Err("--follow goes with start and status".into()),
         ArrayCommand::Scrub { name, action: ScrubAction::Status, server, .. } => {
-            let arrays = status(&socket_of(server)?)?.arrays;
-            let array = arrays.into_iter().find(|array| array.name == *name);
-            let array =
-                array.ok_or_else(|| format!("there is no array of the name {name}: brindle status lists them"))?;
+            let array = array_of(server, name)?;
             let text = array.scrub.as_ref().map_or_else(|| "it was never scrubbed".to_owned(), in_words);
             Ok(said(server, &json!({ "array": name, "scrub": array.scrub }), text))
         }
@@ -60,6 +75,48 @@ pub fn run(command: &ArrayCommand) -> Result<String, Box<dyn Error>> {
             Ok(said(server, &result, format!("the scrub of array {name} {does}")))
         }
     }
+}
+
+/// An array by its name.
+fn array_of(server: &Server, name: &str) -> Result<ArrayStatus, Box<dyn Error>> {
+    let arrays = status(&socket_of(server)?)?.arrays;
+    let array = arrays.into_iter().find(|array| array.name == *name);
+    Ok(array.ok_or_else(|| format!("there is no array of the name {name}: brindle status lists them"))?)
+}
+
+fn follow_scrub(server: &Server, name: &str) -> Result<String, Box<dyn Error>> {
+    progress::follow(|| Ok(look_at_scrub(&array_of(server, name)?)))?;
+    Ok(String::new())
+}
+
+fn look_at_scrub(array: &ArrayStatus) -> Look {
+    match &array.scrub {
+        None => nothing("it was never scrubbed"),
+        Some(scrub) => Look {
+            state: scrub.state.clone(),
+            words: in_words(scrub),
+            done: scrub.done_bytes,
+            all: scrub.bytes,
+            is_over: ["ended", "stopped"].contains(&scrub.state.as_str()),
+        },
+    }
+}
+
+fn look_at_rebuild(array: &ArrayStatus) -> Look {
+    let Some(rebuild) = &array.rebuild else { return nothing("no member is being rebuilt") };
+    let state = if rebuild.paused { "paused" } else { "rebuilding" };
+    let (done, all) = (rebuild.done_bytes, rebuild.bytes);
+    let mut words = format!("member {}: {state}, {} of {}", rebuild.member, size(done), size(all));
+    let _ = write!(words, ", {}/s", size(rebuild.bytes_per_second));
+    if let Some(seconds) = rebuild.seconds_left.filter(|_| !rebuild.paused) {
+        let _ = write!(words, ", {} left", duration(seconds as f64));
+    }
+    Look { state: state.to_owned(), words, done, all, is_over: false }
+}
+
+/// There is nothing to follow, or no longer.
+fn nothing(words: &str) -> Look {
+    Look { state: String::new(), words: words.to_owned(), done: 1, all: 1, is_over: true }
 }
 
 /// How a scrub stands.

@@ -8,6 +8,7 @@ pub mod drive;
 pub mod events;
 pub mod log;
 pub mod log_inspect;
+pub mod progress;
 pub mod screen;
 mod sockets;
 pub mod top;
