@@ -2,14 +2,16 @@
 //! nowhere, and blocks that cannot be read. What a scrub makes of them is compared, block by block, with what an oracle says that
 //! knows no syndromes: a block is wrong if all others agree without it.
 //!
-//! Two kinds of runs. *At rest* hosts have written and gone; everything wrong must be found, nothing else, and of what lies on
+//! Three kinds of runs. *At rest* hosts have written and gone; everything wrong must be found, nothing else, and of what lies on
 //! the members exactly that must change which the repair is for; also when the power fails again and again. *Under load* it is
 //! parities that are wrong, which hosts never see: they go on, the power fails, scrubs are begun and disturbed, and in the end
-//! all must be right.
+//! all must be right. *After a crash* nothing is wrong but what the power left half written, which the log makes good: nothing
+//! may be found, however early the scrub comes.
 
 use std::collections::BTreeMap;
 
 use base::ids::{DeviceBlock, DeviceId, Slot, StripeId};
+use base::time::Span;
 use base::{BLOCK, Block, ZERO_BLOCK};
 use engine::command::ScrubVerb;
 use engine::status::ScrubStatus;
@@ -71,6 +73,9 @@ pub fn scrub_seed<S: Subject>(seed: u64, aloud: bool) -> Result<Scrubbed, Failur
     ]);
     let mut scenario = Scenario::draw_at(seed, Some(level));
     quieten(&mut scenario, &mut random);
+    if random.once_in(4) {
+        return scrub_after_crash::<S>(scenario, aloud, &mut random);
+    }
     let under_load = scenario.geometry().parities() > 0 && random.once_in(3);
     if aloud {
         eprintln!("{scenario:#?}");
@@ -155,6 +160,31 @@ fn scrub_at_rest<S: Subject>(mut scenario: Scenario, aloud: bool, random: &mut R
     world.workload.verify_all();
     world.verify_from_rest::<S>()?;
     Ok(Scrubbed { cuts: world.cuts, ..sums })
+}
+
+fn scrub_after_crash<S: Subject>(
+    mut scenario: Scenario,
+    aloud: bool,
+    random: &mut Random,
+) -> Result<Scrubbed, Failure> {
+    scenario.faults = vec![PlannedFault { effect: random.between(20, 900), fault: Fault::PowerCut }];
+    let mut world = World::create::<S>(scenario, aloud)?;
+    if let Some(mut machine) = world.boot::<S>()?
+        && world.serve(&mut machine)? == Served::Finished
+    {
+        world.rack.borrow_mut().cut_power();
+    }
+    world.power_cycle::<S>()?;
+    world.rack.borrow_mut().plan(Vec::new());
+    // What is in the log stays there, if the scrub does not ask for it.
+    world.scenario.destage_age = Span::from_secs(5);
+    let found = world.scrub_to_the_end::<S>(random.choose(&Repair::ALL))?;
+    if found.mismatched_stripes + found.skipped_stripes + found.repaired_blocks > 0 {
+        return Err(Failure::Scrub { detail: format!("a crash is no mistake, and it found {found:?}") });
+    }
+    world.workload.verify_all();
+    world.verify_from_rest::<S>()?;
+    Ok(Scrubbed { cuts: world.cuts, ..Scrubbed::default() })
 }
 
 fn scrub_under_load<S: Subject>(mut scenario: Scenario, aloud: bool, random: &mut Random) -> Result<Scrubbed, Failure> {
