@@ -113,7 +113,16 @@ fn same_array(a: &Candidate, b: &Candidate) -> bool {
     };
     earlier.geometry == later.geometry
         && earlier.log_generation == later.log_generation
-        && (follows(earlier, later) || earlier.epoch == later.epoch && follows(later, earlier))
+        && (follows(earlier, later)
+            || earlier.epoch == later.epoch && follows(later, earlier)
+            || earlier.epoch < later.epoch && share_a_member(earlier, later))
+}
+
+/// Whether a member takes part by both. Then neither went on without it, and what was relied upon at the earlier epoch is known
+/// to those of the later one, however many places were given to others meanwhile: whoever left long ago never heard of them.
+fn share_a_member(earlier: &Superblock, later: &Superblock) -> bool {
+    let mut places = earlier.members.iter().zip(&later.members);
+    places.any(|(a, b)| a.uuid == b.uuid && a.state == State::Active && b.state == State::Active)
 }
 
 fn refuse_duplicates(peers: &[&Candidate]) -> Result<(), AssembleError> {

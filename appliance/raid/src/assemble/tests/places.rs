@@ -2,6 +2,7 @@
 //! between the steps, and long histories in which nobody is ever believed to hold what it does not.
 
 use super::*;
+use crate::geometry::Geometry;
 use crate::superblock::MemberEntry;
 
 const STEP: u64 = 1024;
@@ -280,4 +281,27 @@ fn a_drive_that_some_were_told_of_before_it_failed_is_left_out() {
     assert_eq!(assembly.members.iter().flatten().count(), 2);
     assert_eq!(assembly.superblock.members[2].state, State::Excluded { since: 6 });
     assert!(assembly.renew);
+}
+
+#[test]
+fn who_left_long_ago_does_not_outvote_the_one_that_is_left() {
+    let mut mirror = example();
+    let geometry = mirror.geometry;
+    mirror.geometry = Geometry::new(Level::Raid1, 3, geometry.chunk_blocks(), geometry.stripes()).expect("sound");
+    let first = Superblock { slot: 0, ..mirror.clone() };
+    let mut second = Superblock { slot: 2, epoch: 8, ..mirror.clone() };
+    second.members[0].state = State::Excluded { since: 8 };
+    // Both places were given to others since, and of all that take part now one is there.
+    let mut last = Superblock { slot: 2, epoch: 20, ..mirror };
+    (last.members[0].uuid, last.members[2].uuid) = (NEW, Uuid([78; 16]));
+    let found = of(&[(10, &first), (12, &second), (15, &last)]);
+    let assembly = assemble(Wanted::Named("a0"), &found, &logs(20), false).expect("a mirror bears the loss of two");
+    let used: Vec<_> = assembly.members.iter().map(|member| member.as_ref().map(|member| member.device.0)).collect();
+    assert_eq!((used, assembly.newly_missing), (vec![None, None, Some(15)], 0b011));
+    assert_eq!(assembly.notes.len(), 2, "who is left out is named: {:?}", assembly.notes);
+    // Without a member in common each may have gone on without the others: nobody is taken for the truth.
+    last.members[1].uuid = Uuid([79; 16]);
+    let found = of(&[(10, &first), (12, &second), (15, &last)]);
+    let refused = assemble(Wanted::Named("a0"), &found, &logs(20), false);
+    assert!(matches!(refused, Err(AssembleError::Contradiction { .. })), "{refused:?}");
 }
