@@ -392,6 +392,9 @@ impl World {
                 self.workload.confirmed(shard, association)?;
                 patience = Patience::new(machine);
             }
+            if self.workload.is_finished() {
+                patience.for_cleaning();
+            }
             patience.wait(machine, "the requests", || self.workload.under_way())?;
         }
     }

@@ -13,6 +13,9 @@ const MAX_STEPS_WITHOUT_END: u64 = 400_000;
 /// Virtual time without the end of any request after which a run counts as stuck.
 const MAX_SILENCE: Span = Span::from_secs(60);
 
+/// The same while only deleted space is cleaned, which answers nobody: in write-through some blocks for each age of a destage.
+const MAX_CLEANING: Span = Span::from_secs(600);
+
 /// Something did not end.
 pub(super) fn stuck(what: &'static str, detail: String) -> Failure {
     Failure::Stuck { what, detail }
@@ -22,11 +25,17 @@ pub(super) fn stuck(what: &'static str, detail: String) -> Failure {
 pub(super) struct Patience {
     steps: u64,
     since: Time,
+    most: Span,
 }
 
 impl Patience {
     pub(super) fn new<S: Subject>(machine: &Machine<S>) -> Self {
-        Self { steps: 0, since: machine.ports.now() }
+        Self { steps: 0, since: machine.ports.now(), most: MAX_SILENCE }
+    }
+
+    /// Only deleted space is cleaned from now on.
+    pub(super) fn for_cleaning(&mut self) {
+        self.most = MAX_CLEANING;
     }
 
     pub(super) fn wait<S: Subject>(
@@ -37,7 +46,7 @@ impl Patience {
     ) -> Result<(), Failure> {
         self.steps += 1;
         let silence = machine.ports.now().since(self.since);
-        if self.steps > MAX_STEPS_WITHOUT_END || silence > MAX_SILENCE {
+        if self.steps > MAX_STEPS_WITHOUT_END || silence > self.most {
             let silence_ms = silence.0 / 1_000_000;
             return Err(stuck(what, format!("{} after {} steps and {silence_ms} ms", detail(), self.steps)));
         }
