@@ -3,6 +3,7 @@
 
 use std::fmt::{self, Write as _};
 
+use raid::ScrubCounts;
 use serde::{Deserialize, Serialize};
 
 use crate::connections::{self, ConnectionStatus};
@@ -169,20 +170,9 @@ pub struct ScrubStatus {
     pub bytes_per_second: u64,
     /// How long it will take at that rate, if it has one.
     pub seconds_left: Option<u64>,
-    /// Stripes whose blocks did not agree.
-    pub mismatched_stripes: u64,
-    /// Blocks of them that were found to be wrong.
-    pub located_blocks: u64,
-    /// Those of which nobody can tell what is wrong.
-    pub unlocated_stripes: u64,
-    /// Blocks that their members could not read.
-    pub unreadable_blocks: u64,
-    /// Blocks that were written anew and are right since.
-    pub repaired_blocks: u64,
-    /// Blocks that were written anew in vain.
-    pub unrepaired_blocks: u64,
-    /// Stripes that could not be looked at.
-    pub skipped_stripes: u64,
+    /// What was found, and done about it.
+    #[serde(flatten)]
+    pub counts: ScrubCounts,
 }
 
 impl ScrubStatus {
@@ -194,14 +184,15 @@ impl ScrubStatus {
 
     /// What it found, for people.
     pub(crate) fn found(&self) -> String {
+        let counts = &self.counts;
         let counts = [
-            (self.mismatched_stripes, "stripes that do not agree"),
-            (self.located_blocks, "blocks located"),
-            (self.unlocated_stripes, "stripes not located"),
-            (self.unreadable_blocks, "blocks unreadable"),
-            (self.repaired_blocks, "blocks repaired"),
-            (self.unrepaired_blocks, "blocks repaired in vain"),
-            (self.skipped_stripes, "stripes not looked at"),
+            (counts.mismatched_stripes, "stripes that do not agree"),
+            (counts.located_blocks, "blocks located"),
+            (counts.unlocated_stripes, "stripes not located"),
+            (counts.unreadable_blocks, "blocks unreadable"),
+            (counts.repaired_blocks, "blocks repaired"),
+            (counts.unrepaired_blocks, "blocks repaired in vain"),
+            (counts.skipped_stripes, "stripes not looked at"),
         ];
         let said: Vec<_> = counts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
         if said.is_empty() { "nothing wrong".to_owned() } else { said.join(", ") }

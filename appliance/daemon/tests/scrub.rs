@@ -118,12 +118,20 @@ fn raid6_is_healed_of_what_lies_wrong_on_any_of_its_drives() {
     assert!(!load.wrong(&mut client).is_empty(), "nobody noticed so far");
 
     let found = scrubbed(&place, &["--repair", "none"]);
-    assert_eq!((found.mismatched_stripes, found.located_blocks, found.repaired_blocks), (80, 80, 0), "{found:?}");
+    assert_eq!(
+        (found.counts.mismatched_stripes, found.counts.located_blocks, found.counts.repaired_blocks),
+        (80, 80, 0),
+        "{found:?}"
+    );
     let found = scrubbed(&place, &["--repair", "located"]);
-    assert_eq!((found.mismatched_stripes, found.located_blocks, found.repaired_blocks), (80, 80, 80), "{found:?}");
+    assert_eq!(
+        (found.counts.mismatched_stripes, found.counts.located_blocks, found.counts.repaired_blocks),
+        (80, 80, 80),
+        "{found:?}"
+    );
     assert!(load.wrong(&mut client).is_empty(), "every block is right again");
     let found = scrubbed(&place, &[]);
-    assert_eq!((found.mismatched_stripes, found.skipped_stripes), (0, 0), "{found:?}");
+    assert_eq!((found.counts.mismatched_stripes, found.counts.skipped_stripes), (0, 0), "{found:?}");
 
     let events = run(&place, &["events", "--json"]).unwrap();
     let told = |name: &str| events.lines().filter(|line| line.contains(&format!("\"event\":\"{name}\""))).count();
@@ -164,15 +172,23 @@ fn raid5_says_what_does_not_agree_and_only_a_word_more_makes_parity_match() {
     let mut client = Client::connect(&server);
     for repair in ["none", "located"] {
         let found = scrubbed(&place, &["--repair", repair]);
-        assert_eq!((found.mismatched_stripes, found.unlocated_stripes, found.repaired_blocks), (5, 5, 0), "{found:?}");
+        assert_eq!(
+            (found.counts.mismatched_stripes, found.counts.unlocated_stripes, found.counts.repaired_blocks),
+            (5, 5, 0),
+            "{found:?}"
+        );
     }
     let events = run(&place, &["events", "--severity", "error"]).unwrap();
     assert!(events.contains("nobody can tell which is wrong") && events.contains("scrub.ended"), "{events}");
     let unasked = run(&place, &["array", "scrub", "a0", "start", "--repair", "parity"]).unwrap_err();
     assert!(unasked.contains("data is trusted") && unasked.contains("--yes"), "{unasked}");
     let found = scrubbed(&place, &["--repair", "parity", "--yes"]);
-    assert_eq!((found.unlocated_stripes, found.repaired_blocks, found.unrepaired_blocks), (5, 5, 0), "{found:?}");
-    assert_eq!(scrubbed(&place, &[]).mismatched_stripes, 0);
+    assert_eq!(
+        (found.counts.unlocated_stripes, found.counts.repaired_blocks, found.counts.unrepaired_blocks),
+        (5, 5, 0),
+        "{found:?}"
+    );
+    assert_eq!(scrubbed(&place, &[]).counts.mismatched_stripes, 0);
     let lost = geometry.member_of(stripe, 0);
     run(&place, &["drive", "fail", &format!("d{}", lost.0), "--yes"]).unwrap();
     assert!(load.wrong(&mut client).is_empty(), "and parity is of use again");
@@ -217,7 +233,7 @@ fn a_scrub_is_paused_and_outlives_the_process_and_is_stopped() {
     assert!(last.starts_with("ended, ") && last.ends_with("(100%); repair: none; found: nothing wrong"), "{followed}");
     // Another, at full speed.
     let found = scrubbed(&place, &["--rate", "1GiB"]);
-    assert_eq!((found.repair.as_str(), found.mismatched_stripes), ("none", 0));
+    assert_eq!((found.repair.as_str(), found.counts.mismatched_stripes), ("none", 0));
     assert!(load.wrong(&mut client).is_empty());
     server.stop();
 }
@@ -237,7 +253,11 @@ fn a_drive_that_comes_back_stale_stays_out() {
     assert_eq!(place.status().arrays[0].missing_members, [2]);
     let load = Load::write(&mut client);
     let found = scrubbed(&place, &[]);
-    assert_eq!((found.mismatched_stripes, found.skipped_stripes), (0, 0), "one parity is left to compare: {found:?}");
+    assert_eq!(
+        (found.counts.mismatched_stripes, found.counts.skipped_stripes),
+        (0, 0),
+        "one parity is left to compare: {found:?}"
+    );
     server.stop();
 
     std::fs::rename(&away, place.path("data/d2.img")).unwrap();
@@ -246,6 +266,6 @@ fn a_drive_that_comes_back_stale_stays_out() {
     assert_eq!(place.status().arrays[0].missing_members, [2], "others went on without it");
     assert_eq!(Slot(2), Slot(Member::open(&place, 2).superblock.slot));
     assert!(load.wrong(&mut client).is_empty());
-    assert_eq!(scrubbed(&place, &[]).mismatched_stripes, 0);
+    assert_eq!(scrubbed(&place, &[]).counts.mismatched_stripes, 0);
     server.stop();
 }

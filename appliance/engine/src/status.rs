@@ -2,6 +2,7 @@
 
 use base::ids::{ArrayId, DeviceId, ShardId};
 use ports::Address;
+use raid::ScrubCounts;
 use serde::Serialize;
 
 use crate::array::Usage;
@@ -137,20 +138,8 @@ pub struct ScrubStatus {
     pub bytes_a_second: u64,
     /// How long it will take at that rate, if it has one.
     pub seconds_left: Option<u64>,
-    /// Stripes whose blocks did not agree.
-    pub mismatched_stripes: u64,
-    /// Blocks of them that were found to be wrong.
-    pub located_blocks: u64,
-    /// Those of which nobody can tell what is wrong.
-    pub unlocated_stripes: u64,
-    /// Blocks that their members could not read.
-    pub unreadable_blocks: u64,
-    /// Blocks that were written anew and are right since.
-    pub repaired_blocks: u64,
-    /// Blocks that were written anew in vain.
-    pub unrepaired_blocks: u64,
-    /// Stripes that could not be looked at.
-    pub skipped_stripes: u64,
+    /// What was found, and done about it.
+    pub counts: ScrubCounts,
 }
 
 /// A resync.

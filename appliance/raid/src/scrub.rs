@@ -2,6 +2,7 @@
 //! done about blocks that are wrong, and what was found. All superblocks have it alike.
 
 use base::cursor::{Reader, Truncated, Writer};
+use serde::{Deserialize, Serialize};
 
 /// A compatible feature: the superblock has a record of a scrub. Who does not know it loses the record and nothing else.
 pub const FEATURE_SCRUB: u64 = 1;
@@ -60,7 +61,7 @@ impl ScrubState {
 }
 
 /// What was found, and done about it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScrubCounts {
     /// Stripes whose blocks did not agree.
     pub mismatched_stripes: u64,

@@ -333,7 +333,7 @@ impl Operator {
 
 #[cfg(test)]
 mod tests {
-    use raid::Level;
+    use raid::{Level, ScrubCounts};
 
     use super::*;
 
@@ -396,13 +396,7 @@ mod tests {
             bytes: 1,
             bytes_a_second: 0,
             seconds_left: None,
-            mismatched_stripes: 0,
-            located_blocks: 0,
-            unlocated_stripes: 0,
-            unreadable_blocks: 0,
-            repaired_blocks: 0,
-            unrepaired_blocks: 0,
-            skipped_stripes: 0,
+            counts: ScrubCounts::default(),
         };
         let health = |state| Health {
             members: vec![Some(DeviceId(0)), Some(DeviceId(1)), Some(DeviceId(2))],

@@ -252,12 +252,6 @@ fn scrub_status(scrub: engine::status::ScrubStatus) -> ScrubStatus {
         bytes: scrub.bytes,
         bytes_per_second: scrub.bytes_a_second,
         seconds_left: scrub.seconds_left,
-        mismatched_stripes: scrub.mismatched_stripes,
-        located_blocks: scrub.located_blocks,
-        unlocated_stripes: scrub.unlocated_stripes,
-        unreadable_blocks: scrub.unreadable_blocks,
-        repaired_blocks: scrub.repaired_blocks,
-        unrepaired_blocks: scrub.unrepaired_blocks,
-        skipped_stripes: scrub.skipped_stripes,
+        counts: scrub.counts,
     }
 }

@@ -138,6 +138,8 @@ fn said(server: &Server, result: &Value, text: String) -> String {
 
 #[cfg(test)]
 mod tests {
+    use raid::ScrubCounts;
+
     use super::*;
 
     #[test]
@@ -153,7 +155,8 @@ mod tests {
         };
         let text = in_words(&scrub);
         assert_eq!(text, "running, 3 MiB of 12 MiB (25%), 1 MiB/s, 9 s left; repair: located; found: nothing wrong");
-        scrub = ScrubStatus { state: "ended".into(), seconds_left: None, unlocated_stripes: 2, ..scrub };
+        let counts = ScrubCounts { unlocated_stripes: 2, ..Default::default() };
+        scrub = ScrubStatus { state: "ended".into(), seconds_left: None, counts, ..scrub };
         assert!(in_words(&scrub).ends_with("; repair: located; found: 2 stripes not located"));
     }
 }

@@ -268,13 +268,7 @@ impl Coordinator {
             bytes: progress.bytes,
             bytes_a_second: progress.bytes_a_second,
             seconds_left: progress.seconds_left.filter(|_| record.state == ScrubState::Running),
-            mismatched_stripes: counts.mismatched_stripes,
-            located_blocks: counts.located_blocks,
-            unlocated_stripes: counts.unlocated_stripes,
-            unreadable_blocks: counts.unreadable_blocks,
-            repaired_blocks: counts.repaired_blocks,
-            unrepaired_blocks: counts.unrepaired_blocks,
-            skipped_stripes: counts.skipped_stripes,
+            counts,
         })
     }
 }

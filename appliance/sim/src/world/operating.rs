@@ -51,7 +51,9 @@ impl World {
     /// Where nothing is wrong, nothing is found: what hosts write meanwhile, and what the power left half written, is no mistake.
     fn judge_scrub(&self, health: &Health) -> Result<(), Failure> {
         match health.scrub {
-            Some(scrub) if !self.spoiled && (scrub.mismatched_stripes > 0 || scrub.unrepaired_blocks > 0) => {
+            Some(scrub)
+                if !self.spoiled && (scrub.counts.mismatched_stripes > 0 || scrub.counts.unrepaired_blocks > 0) =>
+            {
                 Err(Failure::Scrub { detail: format!("nothing is wrong, and it found {scrub:?}") })
             }
             _ => Ok(()),

@@ -135,16 +135,16 @@ fn scrub_at_rest<S: Subject>(mut scenario: Scenario, aloud: bool, random: &mut R
     let found = world.scrub_to_the_end::<S>(repair)?;
     array.compare(&world.rack.borrow(), &spoiled, &expected, repair)?;
     let told = Scrubbed {
-        located: found.located_blocks,
-        unlocated: found.unlocated_stripes,
-        unreadable: found.unreadable_blocks,
-        repaired: found.repaired_blocks,
+        located: found.counts.located_blocks,
+        unlocated: found.counts.unlocated_stripes,
+        unreadable: found.counts.unreadable_blocks,
+        repaired: found.counts.repaired_blocks,
         cuts: 0,
     };
     let mut sums = Scrubbed::default();
     expected.values().for_each(|stripe| sums.add(&stripe.counts()));
     // What was seen before a cut and not remembered is seen again, and may have been put right already.
-    if uncut && (told != sums || found.unrepaired_blocks > 0 || found.skipped_stripes > 0) {
+    if uncut && (told != sums || found.counts.unrepaired_blocks > 0 || found.counts.skipped_stripes > 0) {
         return Err(Failure::Scrub { detail: format!("with {repair:?} {sums:?} were to be found: {found:?}") });
     }
     // What could not be put right is put right by hand: all the rest must be as ever.
@@ -179,7 +179,7 @@ fn scrub_after_crash<S: Subject>(
     // What is in the log stays there, if the scrub does not ask for it.
     world.scenario.destage_age = Span::from_secs(5);
     let found = world.scrub_to_the_end::<S>(random.choose(&Repair::ALL))?;
-    if found.mismatched_stripes + found.skipped_stripes + found.repaired_blocks > 0 {
+    if found.counts.mismatched_stripes + found.counts.skipped_stripes + found.counts.repaired_blocks > 0 {
         return Err(Failure::Scrub { detail: format!("a crash is no mistake, and it found {found:?}") });
     }
     world.workload.verify_all();
