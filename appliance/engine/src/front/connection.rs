@@ -205,15 +205,14 @@ impl Command {
             let Some(buffer) = pool.alloc() else { return false };
             self.buffers.push(pool, buffer);
         }
-        let mut carried = [0; BLOCK];
+        let (mut carried, mut next) = ([0; BLOCK], [0; BLOCK]);
         let mut at = self.buffers.first();
         while let Some(buffer) = at {
             let block = pool.bytes_mut(buffer);
-            let mut next = [0; BLOCK];
             next[..lead].copy_from_slice(&block[BLOCK - lead..]);
             block.copy_within(..BLOCK - lead, lead);
             block[..lead].copy_from_slice(&carried[..lead]);
-            carried = next;
+            carried[..lead].copy_from_slice(&next[..lead]);
             at = pool.next(buffer);
         }
         self.is_spread = true;
