@@ -202,6 +202,27 @@ fn a_deleted_volume_that_a_crash_left_dirty_is_zeros_for_the_next() {
 }
 
 #[test]
+fn a_volume_of_sectors_stays_one_and_so_does_its_copy() {
+    let place = Place::new("volumes-sectors");
+    let server = place.serve(CONFIG, &[]);
+    let create = ["create", "a0/small", "--size", "1MiB", "--logical-block", "512B", "--subsystem", NQN];
+    done(&place, &create);
+    let why = refused(&place, &["create", "a0/odd", "--size", "1MiB", "--logical-block", "1KiB"]);
+    assert!(why.contains("512B or 4KiB"), "{why}");
+    done(&place, &["copy", "a0/small", "a0/twin", "--subsystem", NQN]);
+    server.kill();
+    let server = place.serve(CONFIG, &[]);
+    let logical = |name: &str| list(&place).0.iter().find(|one| one.name == name).map(|one| one.logical_block_bytes);
+    assert_eq!([logical("v0"), logical("small"), logical("twin")], [Some(4096), Some(512), Some(512)]);
+    let mut client = Client::connect(&server);
+    for nsid in [2, 3] {
+        let seen = client.host.namespace(nsid).unwrap();
+        assert_eq!((seen.block_bytes, seen.blocks), (512, 2048), "namespace {nsid}");
+    }
+    server.stop();
+}
+
+#[test]
 fn a_copy_is_whole_and_one_that_a_crash_cut_is_gone() {
     let place = Place::new("volumes-copy");
     let text = with(&[SOON_DESTAGED]);
