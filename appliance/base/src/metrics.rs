@@ -218,6 +218,8 @@ pub struct DeviceMetrics {
     pub retries: Counter,
     /// Blocks that could not be read.
     pub unreadable_blocks: Counter,
+    /// Blocks that it gave back otherwise than they were written, as their checksums say.
+    pub wrong_blocks: Counter,
     /// Such blocks that were put together from the others, written again and read back.
     pub corrected_blocks: Counter,
     /// Such blocks that the device did not take back.

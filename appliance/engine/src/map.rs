@@ -19,6 +19,8 @@ pub struct Member {
     pub device: DeviceId,
     /// Where its data region begins.
     pub data_start: DeviceBlock,
+    /// Where its region of checksums begins, if they are kept.
+    pub checksums: Option<DeviceBlock>,
     /// While it is being rebuilt: stripes below this are current on it, the others are not there. None: it is whole.
     pub position: Option<StripeId>,
 }
@@ -130,6 +132,8 @@ pub struct ArrayMap {
     pub geometry: Geometry,
     /// The members by slot; none where one is missing or excluded.
     pub members: Vec<Option<Member>>,
+    /// Whether checksums of all blocks are kept.
+    pub checksums: bool,
     /// The log's identity. An array without a log has the lanes of [`LogLayout::without_rings`].
     pub log: LogIdentity,
     /// Where things lie in each log copy.

@@ -313,6 +313,8 @@ impl Shard {
             | Purpose::ZoneZero { array, .. }
             | Purpose::ZoneFlush { array, .. }
             | Purpose::CleanFlush { array, .. }
+            | Purpose::ChecksumRead { array, .. }
+            | Purpose::ChecksumWrite { array, .. }
             | Purpose::Walk { array, .. } => {
                 self.with_array(ports, array, |array, work| array.completed(work, purpose, took, result));
             }

@@ -4,6 +4,7 @@
 use base::ids::DeviceBlock;
 use thiserror::Error;
 
+use crate::checksum;
 use crate::metadata::METADATA_BLOCKS;
 use crate::zone_bits::ZoneBits;
 
@@ -34,6 +35,8 @@ pub struct MemberLayout {
     pub metadata: Region,
     /// Bitmap of dirty zones, likewise; members of arrays that are older than it have none.
     pub dirty: Option<Region>,
+    /// Checksums of the blocks of data and parity, if they are kept.
+    pub checksums: Option<Region>,
     /// Data and parity.
     pub data: Region,
 }
@@ -55,25 +58,30 @@ pub enum LayoutError {
 }
 
 impl MemberLayout {
-    /// The layout of a device of this size with zones of this many stripes.
-    pub fn for_device(blocks: u64, zone_stripes: u64) -> Result<Self, LayoutError> {
+    /// The layout of a device of this size with zones of this many stripes, with checksums or without.
+    pub fn for_device(blocks: u64, zone_stripes: u64, checksums: bool) -> Result<Self, LayoutError> {
         // As if all of it were data: the bitmap is at most a little larger than it must be.
         let bitmap = Region { start: REGIONS_START, blocks: 2 * ZoneBits::blocks_for(blocks / zone_stripes) };
         let metadata = Region { start: bitmap.start + bitmap.blocks, blocks: 2 * METADATA_BLOCKS as u64 };
         let dirty = Region { start: metadata.start + metadata.blocks, blocks: bitmap.blocks };
-        let start = (dirty.start + dirty.blocks).next_multiple_of(DATA_ALIGNMENT_BLOCKS);
+        let end = dirty.start + dirty.blocks;
+        // As if all of it were data, here too.
+        let checksums = checksums.then(|| Region { start: end, blocks: checksum_blocks(blocks / zone_stripes, zone_stripes) });
+        let end = checksums.map_or(end, |checksums| checksums.start + checksums.blocks);
+        let start = end.next_multiple_of(DATA_ALIGNMENT_BLOCKS);
         let need = start + zone_stripes;
         if blocks < need {
             return Err(LayoutError::TooSmall { have: blocks, need });
         }
-        Ok(Self { bitmap, metadata, dirty: Some(dirty), data: Region { start, blocks: blocks - start } })
+        Ok(Self { bitmap, metadata, dirty: Some(dirty), checksums, data: Region { start, blocks: blocks - start } })
     }
 
     /// Checks what was read from a disk: regions in place, apart, and large enough for this many stripes and zones.
     pub fn check(&self, stripes: u64, zones: u64) -> Result<(), LayoutError> {
         // One that is not there lies nowhere and is over nothing.
-        let dirty = self.dirty.unwrap_or(Region { start: u64::MAX, blocks: 0 });
-        let regions = [self.bitmap, self.metadata, dirty, self.data];
+        let nowhere = Region { start: u64::MAX, blocks: 0 };
+        let (dirty, checksums) = (self.dirty.unwrap_or(nowhere), self.checksums.unwrap_or(nowhere));
+        let regions = [self.bitmap, self.metadata, dirty, checksums, self.data];
         for (at, region) in regions.iter().enumerate() {
             let end =
                 region.start.checked_add(region.blocks).ok_or(LayoutError::Inconsistent("a region has no end"))?;
@@ -93,6 +101,10 @@ impl MemberLayout {
         if self.dirty.is_some_and(|dirty| dirty.blocks < 2 * ZoneBits::blocks_for(zones)) {
             return Err(LayoutError::Inconsistent("the bitmap of dirty zones is too small for the zones"));
         }
+        let zone_stripes = stripes.checked_div(zones).unwrap_or(0);
+        if self.checksums.is_some_and(|region| zones > 0 && region.blocks < checksum_blocks(zones, zone_stripes)) {
+            return Err(LayoutError::Inconsistent("the region of checksums is too small for the zones"));
+        }
         if self.metadata.blocks < 2 * METADATA_BLOCKS as u64 {
             return Err(LayoutError::Inconsistent("the metadata region is too small"));
         }
@@ -107,7 +119,7 @@ impl MemberLayout {
         let end = start.checked_add(blocks).ok_or(LayoutError::Inconsistent("a region has no end"))?;
         let over = |region: &Region| start < region.start.saturating_add(region.blocks) && region.start < end;
         let known = [self.bitmap, self.metadata, self.data];
-        if start < REGIONS_START || known.iter().chain(&self.dirty).any(over) {
+        if start < REGIONS_START || known.iter().chain(&self.dirty).chain(&self.checksums).any(over) {
             return Err(LayoutError::Inconsistent("a later region lies over another"));
         }
         Ok(())
@@ -125,6 +137,11 @@ impl MemberLayout {
         };
         let regions = if bitmap > metadata { bitmap } else { metadata };
         let regions = if dirty > regions { dirty } else { regions };
+        let checksums = match self.checksums {
+            Some(checksums) => checksums.start.saturating_add(checksums.blocks),
+            None => 0,
+        };
+        let regions = if checksums > regions { checksums } else { regions };
         if data > regions { data } else { regions }
     }
 
@@ -150,13 +167,18 @@ impl MemberLayout {
     }
 }
 
+/// Checksum blocks of so many zones.
+fn checksum_blocks(zones: u64, zone_stripes: u64) -> u64 {
+    zones.saturating_mul(checksum::zone_blocks(zone_stripes))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_layout_passes_its_own_check_and_overlaps_do_not() {
-        let layout = MemberLayout::for_device(1 << 20, 1024).expect("4 GiB is enough");
+        let layout = MemberLayout::for_device(1 << 20, 1024, true).expect("4 GiB is enough");
         assert_eq!(layout.data.start % DATA_ALIGNMENT_BLOCKS, 0);
         assert_eq!(layout.check(layout.data.blocks / 1024 * 1024, layout.data.blocks / 1024), Ok(()));
         let mut wrong = layout;
@@ -166,6 +188,11 @@ mod tests {
         wrong.data.blocks = u64::MAX;
         assert!(wrong.check(1024, 1).is_err());
         assert!(layout.check(layout.data.blocks + 1, 1).is_err());
-        assert!(matches!(MemberLayout::for_device(1024, 1024), Err(LayoutError::TooSmall { .. })));
+        wrong = layout;
+        wrong.checksums = wrong.checksums.map(|region| Region { blocks: region.blocks / 2, ..region });
+        assert!(wrong.check(layout.data.blocks / 1024 * 1024, layout.data.blocks / 1024).is_err());
+        wrong.checksums = Some(Region { start: layout.data.start, ..layout.bitmap });
+        assert!(wrong.check(1024, 1).is_err());
+        assert!(matches!(MemberLayout::for_device(1024, 1024, false), Err(LayoutError::TooSmall { .. })));
     }
 }

@@ -28,6 +28,7 @@
 #![forbid(unsafe_code)]
 
 pub mod assemble;
+pub mod checksum;
 pub mod dirty;
 pub mod geometry;
 pub mod layout;
@@ -41,6 +42,7 @@ pub mod superblock;
 pub mod zone_bits;
 
 pub use assemble::{AssembleError, Assembly, Candidate, LogCandidate, Wanted, assemble};
+pub use checksum::Checksummed;
 pub use dirty::{DirtyStart, start_of_dirty};
 pub use geometry::{Geometry, GeometryError, Part, Place, slots};
 pub use layout::MemberLayout;

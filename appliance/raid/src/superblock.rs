@@ -30,8 +30,12 @@ pub const FEATURE_REBUILDING: u64 = 1;
 /// what does not match. Set exactly if no log copy is active.
 pub const FEATURE_WITHOUT_LOG: u64 = 2;
 
+/// An incompatible feature: checksums of all blocks are kept, so that who writes one has to know. Set exactly if there is a
+/// region for them.
+pub const FEATURE_CHECKSUMS: u64 = 4;
+
 /// Incompatible features that this program knows.
-pub const KNOWN_INCOMPATIBLE: u64 = FEATURE_REBUILDING | FEATURE_WITHOUT_LOG;
+pub const KNOWN_INCOMPATIBLE: u64 = FEATURE_REBUILDING | FEATURE_WITHOUT_LOG | FEATURE_CHECKSUMS;
 
 /// Highest epoch and update that are believed: nobody ever counted so far, and there is room to count on.
 pub const MAX_EPOCH: u64 = journal::MAX_COUNT;
@@ -51,7 +55,7 @@ const REGION_BYTES: usize = 32;
 /// Regions of a member that every superblock has.
 const KNOWN_REGIONS: usize = 3;
 /// Regions that this program knows beside them.
-const OPTIONAL_REGIONS: usize = 1;
+const OPTIONAL_REGIONS: usize = 2;
 /// Places of the region table.
 const MAX_REGIONS: usize = 16;
 const MEMBERS_AT: usize = 1024;
@@ -69,6 +73,7 @@ const REGION_BITMAP: u16 = 1;
 const REGION_METADATA: u16 = 2;
 const REGION_DATA: u16 = 3;
 const REGION_DIRTY: u16 = 4;
+const REGION_CHECKSUMS: u16 = 5;
 
 /// Whether a member or copy takes part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -256,7 +261,9 @@ impl Superblock {
     fn incompatible(&self) -> u64 {
         let is_rebuilding = |member: &MemberEntry| matches!(member.state, State::Rebuilding { .. });
         let rebuilding = if self.members.iter().any(is_rebuilding) { FEATURE_REBUILDING } else { 0 };
-        rebuilding | if self.is_without_log() { FEATURE_WITHOUT_LOG } else { 0 }
+        let without_log = if self.is_without_log() { FEATURE_WITHOUT_LOG } else { 0 };
+        let checksums = if self.layout.checksums.is_some() { FEATURE_CHECKSUMS } else { 0 };
+        rebuilding | without_log | checksums
     }
 
     /// Whether the array is written without a log: no copy of one is active.
@@ -321,6 +328,7 @@ impl Superblock {
         let known: [(u16, Region); KNOWN_REGIONS] =
             [(REGION_BITMAP, layout.bitmap), (REGION_METADATA, layout.metadata), (REGION_DATA, layout.data)];
         let known = known.into_iter().chain(layout.dirty.map(|dirty| (REGION_DIRTY, dirty)));
+        let known = known.chain(layout.checksums.map(|checksums| (REGION_CHECKSUMS, checksums)));
         let known = known.map(|(kind, region)| (kind, 0, region.start, region.blocks));
         let later = self.later_regions.iter().map(|region| (region.kind, region.flags, region.start, region.blocks));
         for (kind, flags, start, blocks) in known.chain(later) {
@@ -429,7 +437,7 @@ impl Superblock {
         };
         if superblock.incompatible() != incompatible {
             return Err(SuperblockError::Malformed(
-                "it does not announce a rebuild, or that it has no log, as it should",
+                "it does not announce a rebuild, checksums, or that it has no log, as it should",
             ));
         }
         if superblock.is_without_log() && superblock.layout.dirty.is_none() {
@@ -479,7 +487,8 @@ fn read_entry(from: &mut Reader<'_>) -> Result<(Uuid, State, bool), SuperblockEr
 }
 
 fn read_regions(table: &[u8]) -> Result<(MemberLayout, Vec<LaterRegion>), SuperblockError> {
-    let (mut bitmap, mut metadata, mut dirty, mut data, mut later) = (None, None, None, None, Vec::new());
+    let (mut bitmap, mut metadata, mut dirty, mut checksums, mut data) = (None, None, None, None, None);
+    let mut later = Vec::new();
     for bytes in table.chunks_exact(REGION_BYTES).take(MAX_REGIONS) {
         let mut from = Reader::new(bytes);
         let (kind, flags) = (from.u16_le()?, from.u16_le()?);
@@ -492,6 +501,7 @@ fn read_regions(table: &[u8]) -> Result<(MemberLayout, Vec<LaterRegion>), Superb
             REGION_METADATA => metadata.replace(region),
             REGION_DATA => data.replace(region),
             REGION_DIRTY => dirty.replace(region),
+            REGION_CHECKSUMS => checksums.replace(region),
             // Had it mattered to this program, an incompatible feature would have announced it. The next superblock still
             // names it.
             _ => {
@@ -504,7 +514,7 @@ fn read_regions(table: &[u8]) -> Result<(MemberLayout, Vec<LaterRegion>), Superb
         }
     }
     match (bitmap, metadata, data) {
-        (Some(bitmap), Some(metadata), Some(data)) => Ok((MemberLayout { bitmap, metadata, dirty, data }, later)),
+        (Some(bitmap), Some(metadata), Some(data)) => Ok((MemberLayout { bitmap, metadata, dirty, checksums, data }, later)),
         _ => Err(SuperblockError::Malformed("a region is missing")),
     }
 }

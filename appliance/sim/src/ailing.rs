@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use base::ids::{ArrayBlock, DeviceBlock, DeviceId, Slot, StripeId};
 use raid::{Geometry, MemberLayout, ReadPlan, plan_read};
 
+use crate::checks::{checksums_match, is_right};
 use crate::failure::Failure;
 use crate::fault::{Fault, PlannedFault};
 use crate::rack::Rack;
@@ -20,7 +21,7 @@ const WITHIN_EFFECTS: u64 = 1500;
 /// Where things lie on the members of a scenario's array.
 fn places(scenario: &Scenario) -> (Geometry, MemberLayout) {
     let stripes = scenario.zones * ZONE_STRIPES;
-    let layout = MemberLayout::for_device(MEMBER_OVERHEAD_BLOCKS + stripes, ZONE_STRIPES);
+    let layout = MemberLayout::for_device(MEMBER_OVERHEAD_BLOCKS + stripes, ZONE_STRIPES, scenario.checksums);
     (scenario.geometry(), layout.expect("a scenario's members have room"))
 }
 
@@ -50,8 +51,17 @@ impl Scenario {
             let device = only.unwrap_or(DeviceId(random.below(u64::from(self.members)) as u16));
             let within = random.choose(&[10, WITHIN_EFFECTS]);
             if spoiled.insert(stripe) {
-                faults.push(spoil(device, layout.data.start + stripe, random.between(1, within)));
+                let (at, effect) = (layout.data.start + stripe, random.between(1, within));
+                if self.checksums && !random.once_in(3) {
+                    let damage = self.damage(&layout, at, random);
+                    faults.push(PlannedFault { effect, fault: Fault::Wrong { device, block: DeviceBlock(at), damage } });
+                } else {
+                    faults.push(spoil(device, at, effect));
+                }
             }
+        }
+        if self.checksums && random.once_in(2) {
+            self.spoil_checksums(&layout, WITHIN_EFFECTS, random);
         }
         if random.once_in(2) {
             let device = only.unwrap_or(DeviceId(random.below(u64::from(self.members)) as u16));
@@ -81,9 +91,11 @@ impl Scenario {
 /// # Errors
 /// The first block that was not.
 pub fn blocks_were_mended(scenario: &Scenario, rack: &Rack) -> Result<(), Failure> {
-    if !scenario.faults.iter().any(|planned| matches!(planned.fault, Fault::Unreadable { .. })) {
+    let spoils = |fault| matches!(fault, Fault::Unreadable { .. } | Fault::Wrong { .. });
+    if !scenario.faults.iter().any(|planned| spoils(planned.fault)) {
         return Ok(());
     }
+    let wrong = checksums_match(scenario, rack)?;
     let (geometry, _) = places(scenario);
     let members = crate::audit::members_in_force(scenario, rack)?;
     let there = members.iter().fold(0, |mask: u32, (_, superblock)| mask | 1 << superblock.slot);
@@ -97,6 +109,9 @@ pub fn blocks_were_mended(scenario: &Scenario, rack: &Rack) -> Result<(), Failur
                 if holds && !rack.is_readable(device, at, 1) {
                     return Err(Failure::Member { device, detail: format!("{at:?} was read and is still unreadable") });
                 }
+                if holds && wrong.contains(&place.stripe) && !is_right(&superblock, rack, device, place.stripe) {
+                    return Err(Failure::Member { device, detail: format!("{at:?} was read and is still wrong") });
+                }
             }
         }
     }
@@ -109,7 +124,7 @@ mod tests {
 
     #[test]
     fn damage_stays_within_the_promise() {
-        let mut kinds = [0; 3];
+        let mut kinds = [0; 4];
         for seed in (0..800).step_by(8) {
             let scenario = Scenario::draw(seed);
             if !scenario.geometry().bears(1) {
@@ -119,14 +134,17 @@ mod tests {
             let mut stripes = BTreeSet::new();
             let mut describing = BTreeSet::new();
             let mut logs = BTreeSet::new();
+            let mut checksums = BTreeSet::new();
             for planned in &scenario.faults {
-                let Fault::Unreadable { device, block } = planned.fault else {
+                let (Fault::Unreadable { device, block } | Fault::Wrong { device, block, .. }) = planned.fault else {
                     assert!(!matches!(planned.fault, Fault::Lost { .. }), "nothing is lost beside");
                     continue;
                 };
                 assert!(block.0 < scenario.devices()[device.index()].blocks);
                 if device.0 >= u16::from(scenario.members) {
                     logs.insert(device);
+                } else if layout.checksums.is_some_and(|region| block.0 >= region.start && block.0 < region.start + region.blocks) {
+                    checksums.insert(device);
                 } else if block.0 >= layout.data.start {
                     assert!(stripes.insert(block), "one block of a stripe");
                 } else {
@@ -134,10 +152,12 @@ mod tests {
                 }
             }
             assert!(logs.len() < usize::from(scenario.log_copies) && describing.len() <= 1);
+            assert!(checksums.len() <= 1);
+            kinds[3] += checksums.len();
             kinds[0] += stripes.len();
             kinds[1] += describing.len();
             kinds[2] += logs.len();
         }
-        assert!(kinds.iter().all(|&count| count > 20), "{kinds:?}");
+        assert!(kinds[..3].iter().all(|&count| count > 20) && kinds[3] > 3, "{kinds:?}");
     }
 }

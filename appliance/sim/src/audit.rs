@@ -9,6 +9,7 @@ use journal::{
 };
 use raid::{Geometry, State, Superblock, SuperblockError, ZoneBits, recipe, superblock_block};
 
+use crate::checks::checksums_match;
 use crate::failure::Failure;
 use crate::rack::Rack;
 use crate::scenario::Scenario;
@@ -20,12 +21,14 @@ use crate::scenario::Scenario;
 /// # Errors
 /// The first stripe where it is not.
 pub fn stripes_match(scenario: &Scenario, rack: &Rack) -> Result<(), Failure> {
+    // These cannot match, until they are read.
+    let spoiled = checksums_match(scenario, rack)?;
     let members = members_in_force(scenario, rack)?;
     let Some((_, superblock)) = members.first() else { return Ok(()) };
     let geometry = superblock.geometry;
     let initialised = bitmap(rack, &members)?;
     for stripe in (0..geometry.stripes()).map(StripeId) {
-        if !initialised.is_set(geometry.zone_of(stripe)) {
+        if !initialised.is_set(geometry.zone_of(stripe)) || spoiled.contains(&stripe) {
             continue;
         }
         let row = Row { rack, members: &members, geometry, stripe };

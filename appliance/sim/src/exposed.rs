@@ -3,7 +3,7 @@
 //! writes that were not acknowledged: those may be there, or not, or torn.
 
 use base::Block;
-use base::ids::{ArrayBlock, Lba, StripeId};
+use base::ids::{ArrayBlock, DeviceBlock, Lba, StripeId};
 use raid::{Geometry, ZoneBits, slots};
 
 use crate::audit::{Row, bitmap, members_in_force};
@@ -29,6 +29,9 @@ pub fn members_hold_acknowledged(scenario: &Scenario, rack: &Rack, told: &Oracle
         let place = geometry.locate(ArrayBlock(lba.0 / scale));
         let start = (lba.0 % scale) as usize * logical.bytes() as usize;
         let part = |block: &Block| recognise(&block[start..start + logical.bytes() as usize], lba);
+        if scenario.spoils_any(DeviceBlock(superblock.layout.data.start + place.stripe.0)) {
+            continue;
+        }
         let row = Row { rack, members: &members, geometry, stripe: place.stripe };
         let judge = |found| {
             let torn = matches!(found, Found::Torn { .. }) && told.certain(lba).is_none();
@@ -76,7 +79,6 @@ mod tests {
     use std::cell::RefCell;
     use std::rc::Rc;
 
-    use base::ids::DeviceBlock;
     use raid::Level;
 
     use super::*;

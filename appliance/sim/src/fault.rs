@@ -38,6 +38,29 @@ pub enum Fault {
         /// The block.
         block: DeviceBlock,
     },
+    /// A block holds something else from now on, until it is written again.
+    Wrong {
+        /// The device.
+        device: DeviceId,
+        /// The block.
+        block: DeviceBlock,
+        /// What it holds.
+        damage: Damage,
+    },
+}
+
+/// What a block holds instead of what was written there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Damage {
+    /// The same but for a bit.
+    Flipped {
+        /// Which.
+        bit: u32,
+    },
+    /// Zeros: as if nothing had ever been written there.
+    Zeroed,
+    /// What another block of the device holds: as if a write had gone astray.
+    CopyOf(DeviceBlock),
 }
 
 /// Writes that others must wait for.

@@ -44,6 +44,7 @@ pub mod ailing;
 pub mod audit;
 pub mod boot_device;
 pub mod carver;
+pub mod checks;
 pub mod clock;
 pub mod device;
 pub mod exposed;

@@ -73,6 +73,7 @@ impl Subject for Production {
             chunk_blocks: scenario.chunk_blocks,
             lanes: scenario.lanes,
             mode: mode(scenario),
+            checksums: scenario.checksums,
             known_zero: scenario.members_are_zero,
             volumes: vec![CreateVolume {
                 name: VOLUME.into(),
@@ -95,6 +96,7 @@ impl Subject for Production {
             on_log_loss: scenario.on_log_loss,
             volumes: Vec::new(),
             cache_blocks: 0,
+            checksum_blocks: 0,
             settings: settings(scenario),
             drives: DriveSettings { max_read_errors: scenario.max_read_errors, ..DriveSettings::default() },
             rebuild: scenario.rebuild,

@@ -11,7 +11,7 @@ use ports::{BufferId, DeviceError, DeviceOp, DeviceRequest, MAX_DEVICE_BLOCKS, Q
 
 use crate::clock::Clock;
 use crate::device::{Content, Medium, Run, bytes_of, content_of, mix};
-use crate::fault::{Fault, Landmark, PlannedFault};
+use crate::fault::{Damage, Fault, Landmark, PlannedFault};
 use crate::random::Random;
 use crate::ring_watch;
 use crate::trace::{Trace, fingerprint};
@@ -475,8 +475,26 @@ impl Rack {
                     self.trace.note("block unreadable", &[u64::from(device.0), block.0]);
                     self.devices[device.index()].medium.spoil(block);
                 }
+                Fault::Wrong { device, block, damage } => {
+                    self.trace.note("block wrong", &[u64::from(device.0), block.0]);
+                    self.damage(device, block, damage);
+                }
             }
         }
+    }
+
+    fn damage(&mut self, device: DeviceId, block: DeviceBlock, damage: Damage) {
+        let medium = &mut self.devices[device.index()].medium;
+        let content = match damage {
+            Damage::Flipped { bit } => {
+                let mut bytes = *bytes_of(medium.read(block));
+                bytes[bit as usize / 8] ^= 1 << (bit % 8);
+                content_of(&bytes)
+            }
+            Damage::Zeroed => None,
+            Damage::CopyOf(other) => medium.read(other).clone(),
+        };
+        medium.overwrite(block, content);
     }
 
     fn answering(&self, device: DeviceId) -> Result<(), DeviceError> {

@@ -11,13 +11,14 @@ mod scrubbing;
 use base::ids::{DeviceId, Lba};
 use base::sector::LogicalBlock;
 use base::time::Span;
-use engine::array::Limits;
+use engine::array::{Limits, checksum_set_aside_blocks};
 use engine::coordinator::{RoundSettings, ScrubSettings};
 use engine::limits::atomic_blocks;
 use engine::map::OnLogLoss;
 use raid::{Level, Repair};
 
 use crate::carver::CarvingOptions;
+use crate::checks;
 use crate::fault::{Fault, Landmark, PlannedFault};
 use crate::killing::KillOptions;
 use crate::log_keeper::Keeping;
@@ -110,6 +111,8 @@ pub struct Scenario {
     pub log_patience: Span,
     /// What becomes of the array when the last log copy is lost.
     pub on_log_loss: OnLogLoss,
+    /// Whether checksums of all blocks are kept.
+    pub checksums: bool,
     /// Whether the members are known to hold zeros when the array is made.
     pub members_are_zero: bool,
     /// Drives beside the members, which may take their places.
@@ -234,6 +237,7 @@ impl Scenario {
             log_cache: member_cache && random.once_in(2),
             log_patience: Span::from_secs(10),
             on_log_loss: OnLogLoss::ReadOnly,
+            checksums: false,
             members_are_zero: random.once_in(2),
             spares: 0,
             log_spares: 0,
@@ -290,6 +294,11 @@ impl Scenario {
         }
         if CARVING.contains(&(seed % CARVING_OF)) {
             scenario.carve(&mut Random::named(seed, "carving"));
+        }
+        if checks::SEEDS.contains(&(seed % checks::SEEDS_OF)) && !bare::SEEDS.contains(&(seed % bare::SEEDS_OF)) {
+            scenario.checksums = true;
+            // What checksum blocks take of it.
+            scenario.pool_blocks += usize::from(scenario.shards) * checksum_set_aside_blocks(0, scenario.members.into());
         }
         // Drives ail instead of being lost, where the array bears either.
         if seed % AILING_OF == AILING && scenario.geometry().bears(1) {

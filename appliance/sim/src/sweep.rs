@@ -59,6 +59,8 @@ pub struct Case {
     pub write_through: bool,
     /// Whether devices lose what was not flushed.
     pub volatile_cache: bool,
+    /// Whether checksums of all blocks are kept.
+    pub checksums: bool,
 }
 
 impl fmt::Display for Case {
@@ -76,7 +78,8 @@ impl fmt::Display for Case {
         };
         let mode = if self.write_through { "write-through" } else { "write-back" };
         let cache = if self.volatile_cache { "volatile caches" } else { "no caches" };
-        write!(f, "{}, {damage}, log copies: {}, {mode}, {cache}", self.level, self.log_copies)
+        let checksums = if self.checksums { ", checksums" } else { "" };
+        write!(f, "{}, {damage}, log copies: {}, {mode}, {cache}{checksums}", self.level, self.log_copies)
     }
 }
 
@@ -92,7 +95,7 @@ pub fn cases() -> Vec<Case> {
             }
             for write_through in [false, true] {
                 for volatile_cache in [false, true] {
-                    cases.push(Case { level: Level::Raid5, damage, log_copies, write_through, volatile_cache });
+                    cases.push(Case { level: Level::Raid5, damage, log_copies, write_through, volatile_cache, checksums: false });
                 }
             }
         }
@@ -102,19 +105,29 @@ pub fn cases() -> Vec<Case> {
     let six = once.iter().chain(&twice).map(|&damage| (Level::Raid6, damage));
     for (level, damage) in six.chain(once.iter().map(|&damage| (Level::Raid10, damage))) {
         for write_through in [false, true] {
-            cases.push(Case { level, damage, log_copies: 1, write_through, volatile_cache: true });
+            cases.push(Case { level, damage, log_copies: 1, write_through, volatile_cache: true, checksums: false });
         }
     }
     for (write_through, volatile_cache) in [(false, false), (false, true), (true, false), (true, true)] {
         let damage = Damage::Attaching;
-        cases.push(Case { level: Level::Raid5, damage, log_copies: 1, write_through, volatile_cache });
+        cases.push(Case { level: Level::Raid5, damage, log_copies: 1, write_through, volatile_cache, checksums: false });
     }
     // Without a log, whose promise does not go further.
     for level in [Level::Raid5, Level::Raid6, Level::Raid10] {
         for volatile_cache in [false, true] {
             let (damage, log_copies, write_through) = (Damage::Healthy, 0, true);
-            cases.push(Case { level, damage, log_copies, write_through, volatile_cache });
+            cases.push(Case { level, damage, log_copies, write_through, volatile_cache, checksums: false });
         }
+    }
+    let kept = [
+        (Level::Raid5, Damage::Healthy),
+        (Level::Raid5, Damage::MemberLostInCrash),
+        (Level::Raid5, Damage::Rebuilding),
+        (Level::Raid6, Damage::DegradedAndLostInCrash),
+        (Level::Raid10, Damage::Degraded),
+    ];
+    for (write_through, (level, damage)) in (0u8..).map(|at| at % 2 == 1).zip(kept) {
+        cases.push(Case { level, damage, log_copies: 1, write_through, volatile_cache: true, checksums: true });
     }
     cases
 }
@@ -160,6 +173,7 @@ pub fn script(number: usize, case: Case, requests: u64) -> Scenario {
         log_cache: case.volatile_cache,
         log_patience: Span::from_secs(10),
         on_log_loss: OnLogLoss::ReadOnly,
+        checksums: case.checksums,
         members_are_zero: !number.is_multiple_of(3),
         spares: u8::from(case.damage == Damage::Rebuilding),
         log_spares: u8::from(case.damage == Damage::Attaching),

@@ -78,8 +78,10 @@ families! {
         "Requests to devices that were tried again after an error that might pass.";
     DEVICE_UNREADABLE, "device_unreadable_blocks_total", Counter, None, ["device"],
         "Blocks of 4 KiB that a device could not read.";
+    DEVICE_WRONG, "device_checksum_errors_total", Counter, None, ["device"],
+        "Blocks of 4 KiB that a device gave back otherwise than they were written, as their checksums say.";
     DEVICE_CORRECTED, "device_corrected_blocks_total", Counter, None, ["device"],
-        "Unreadable blocks that were put together from other devices, written again and read back.";
+        "Unreadable or wrong blocks that were put together from other devices, written again and read back.";
     DEVICE_UNCORRECTED, "device_uncorrected_blocks_total", Counter, None, ["device"],
         "Unreadable blocks that a device did not take back.";
     ARRAY_STRIPE_WRITES, "array_stripe_writes_total", Counter, None, ["array", "kind"],

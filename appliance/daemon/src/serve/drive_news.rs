@@ -67,7 +67,7 @@ mod tests {
     fn what_is_found_out_names_the_member_and_says_what_comes_of_it() {
         let arrays = ["a0".to_owned()];
         let (array, slot) = (ArrayId(0), Slot(2));
-        let errors = MemberErrors { unreadable: 3, corrected: 2, uncorrected: 1 };
+        let errors = MemberErrors { unreadable: 3, wrong: 0, corrected: 2, uncorrected: 1 };
         let slow = |slow, excluded| Event::Slow {
             array,
             slot,

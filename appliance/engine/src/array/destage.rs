@@ -28,6 +28,7 @@ use ports::{Buffer, DeviceError, DeviceOp, Ports};
 use raid::plan::{DestageKind, DestagePlan, MAX_PARITIES, plan_destage, plan_destage_anew};
 use raid::{Part, slots, weight};
 
+use super::checksums::{Check, Need};
 use super::detained::Home;
 use super::lane::Item;
 use super::mend::{Mended, Wanting};
@@ -285,6 +286,11 @@ impl ArrayShard {
             self.to_plan.push_back(key);
             return;
         }
+        if self.map.checksums && !self.take_checksums(work, Need::Other, id, reads) {
+            self.destages[key].phase = Phase::Room;
+            self.to_plan.push_back(key);
+            return;
+        }
         let destage = &mut self.destages[key];
         destage.plan = Some(plan);
         destage.phase = Phase::Reading;
@@ -327,17 +333,31 @@ impl ArrayShard {
         slot: Slot,
         result: Result<(), DeviceError>,
     ) {
-        let destage = self.destages.get_mut(key).expect("a destage waits for its operations");
+        let stripe = self.stripes.get(self.destages[key].stripe).id;
         match result {
+            Ok(()) if self.map.checksums => {
+                let read = self.destages[key].old.iter().find(|(of, _)| *of == slot);
+                let (_, read) = read.expect("it had been asked for");
+                let check = self.check(work.ports, slot, stripe, read.id());
+                if check == Check::Wrong {
+                    self.found_wrong(work, slot);
+                }
+                if check != Check::Right {
+                    self.destages[key].unreadable |= 1 << slot.0;
+                }
+            }
             Ok(()) => {}
             Err(DeviceError::Unreadable) => {
-                destage.unreadable |= 1 << slot.0;
+                self.destages[key].unreadable |= 1 << slot.0;
                 self.found_unreadable(work, slot);
             }
             Err(_) => {
-                destage.failed = true;
+                self.destages[key].failed = true;
                 self.member_failed(slot);
             }
+        }
+        if self.map.checksums {
+            self.leave_checksums(stripe, 1 << slot.0);
         }
         let destage = &mut self.destages[key];
         destage.unanswered -= 1;

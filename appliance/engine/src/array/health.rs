@@ -18,6 +18,8 @@ const REPORT_EVERY: Span = Span::from_millis(100);
 pub struct MemberErrors {
     /// Blocks that it could not read.
     pub unreadable: u32,
+    /// Blocks that it gave back otherwise than they were written, as their checksums say.
+    pub wrong: u32,
     /// Such blocks that were put together from the others, written to it again and read back.
     pub corrected: u32,
     /// Such blocks that it did not take back.
@@ -28,6 +30,7 @@ impl MemberErrors {
     /// Adds what was found later.
     pub fn add(&mut self, later: Self) {
         self.unreadable = self.unreadable.saturating_add(later.unreadable);
+        self.wrong = self.wrong.saturating_add(later.wrong);
         self.corrected = self.corrected.saturating_add(later.corrected);
         self.uncorrected = self.uncorrected.saturating_add(later.uncorrected);
     }
@@ -68,7 +71,15 @@ impl ArrayShard {
         }
     }
 
-    /// A block that could not be read was written again: whether the member gave it back then.
+    /// A member gave back a block that is not what was written there.
+    pub(crate) fn found_wrong<P: Ports>(&mut self, work: &Work<'_, P>, slot: Slot) {
+        if let Some(member) = self.map.members[slot.index()] {
+            work.devices[member.device.index()].wrong_blocks.increment();
+            self.found(slot, MemberErrors { wrong: 1, ..MemberErrors::default() });
+        }
+    }
+
+    /// A block that could not be read, or was wrong, was written again: whether the member gave it back then.
     pub(crate) fn found_rewritten<P: Ports>(&mut self, work: &Work<'_, P>, slot: Slot, succeeded: bool) {
         let Some(member) = self.map.members[slot.index()] else { return };
         let metrics = &work.devices[member.device.index()];

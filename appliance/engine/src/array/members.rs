@@ -6,6 +6,7 @@ use base::slab::Key;
 use ports::{Buffer, BufferId, DeviceOp, Ports};
 use raid::slots;
 
+use super::checksums::{Need, Waiter};
 use super::destage::{Destage, Phase};
 use super::detained::Home;
 use super::{ArrayShard, Purpose, Work};
@@ -92,13 +93,30 @@ impl ArrayShard {
         for _ in 0..self.in_grace.len() {
             let key = self.in_grace.pop_front().expect("as many as there were");
             let operations = self.writes.due.len() + self.map.members.len();
-            if self.grace.is_over(self.destages[key].grace) && work.operations.available() > operations {
+            if self.grace.is_over(self.destages[key].grace)
+                && work.operations.available() > operations
+                && (!self.map.checksums || self.have_checksums_of(work, key))
+            {
                 self.write_members(work, key);
             } else {
                 self.in_grace.push_back(key);
             }
         }
         self.submit_writes(work);
+    }
+
+    /// Whether the checksum blocks of all that a destage writes are at hand.
+    fn have_checksums_of<P: Ports>(&mut self, work: &mut Work<'_, P>, key: Key<Destage>) -> bool {
+        let destage = &self.destages[key];
+        let entry = self.stripes.get(destage.stripe);
+        let (id, frozen, geometry) = (entry.id, entry.frozen, &self.map.geometry);
+        let columns = (0..geometry.data_slots()).filter(|column| frozen & 1 << column != 0);
+        let homes = columns.fold(0, |mask, column| mask | geometry.homes(id, column));
+        let is_written = |index: &u8| destage.parities[usize::from(*index)].is_some() || destage.zero_parities & 1 << index != 0;
+        let parities = (0..geometry.parities()).filter(is_written);
+        let all = parities.fold(homes, |mask, index| mask | 1 << geometry.parity_member(id, index).0);
+        let present = all & !self.missing(id);
+        self.have_checksums(work, Need::Other, id, present)
     }
 
     /// Gives what is due to the members, neighbours in one operation: stripes that were written together mostly go together.
@@ -150,7 +168,14 @@ impl ArrayShard {
                 write(map.geometry.parity_member(id, index), parity.as_ref().map(Buffer::id));
             }
         }
-        let unanswered = (self.writes.due.len() - before) as u32;
+        let mut unanswered = (self.writes.due.len() - before) as u32;
+        if self.map.checksums {
+            for at in before..self.writes.due.len() {
+                let DueWrite { slot, buffer, .. } = self.writes.due[at];
+                self.set_checksum(work.ports, slot, id, buffer, Some(Waiter::Destage(key)));
+            }
+            unanswered *= 2;
+        }
         let destage = &mut self.destages[key];
         destage.unanswered = unanswered;
         destage.phase = Phase::Writing;
@@ -181,6 +206,15 @@ impl ArrayShard {
         }
         self.writes.batches[batch as usize] = batch_of;
         self.writes.free.push(batch);
+    }
+
+    /// A member has the checksum of a block that a destage wrote, or is on its way out.
+    pub(crate) fn destage_entered<P: Ports>(&mut self, work: &mut Work<'_, P>, key: Key<Destage>) {
+        let destage = self.destages.get_mut(key).expect("a destage waits for its operations");
+        destage.unanswered -= 1;
+        if destage.unanswered == 0 {
+            self.written(work, key);
+        }
     }
 
     fn written<P: Ports>(&mut self, work: &mut Work<'_, P>, key: Key<Destage>) {

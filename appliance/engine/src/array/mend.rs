@@ -1,4 +1,4 @@
-//! A block that its member cannot read is put together from the stripe's other blocks, written to its place again and read
+//! A block that its member cannot read, or that is not what its checksum says, is put together from the stripe's other blocks, written to its place again and read
 //! back: most drives give such a place another sector when it is written. Who needs the block (a host's read, a destage)
 //! waits for the end and gets the content, whether the drive took it or not.
 //!
@@ -8,12 +8,25 @@
 //! begins only while no destage has begun that does not wait for whoever wants the block, and it counts as a read, whose end
 //! every later destage awaits before it writes. It never touches a stripe whose members may disagree: what a cut destage left half
 //! written is held by the cache until it is written again, or was replayed before anything was served.
+//!
+//! With checksums nothing is put together from blocks that do not pass their own. What comes of the others is compared as well:
+//!
+//! | the block's own checksum | and what the member holds | what is done |
+//! |---|---|---|
+//! | is that of what came | | it is written to its place |
+//! | is another, or lost | is what came | the checksum is set |
+//! | is lost | is something else | it is written to its place, and the checksum is set |
+//! | is another | is something else, too | nobody can tell what is right: the block is lost |
+//! | is lost | and nothing can come of the others | what the member holds is all there is |
+//!
+//! A checksum is set behind its block: a crash between them leaves the block right and its checksum lost or wrong.
 
 use base::ids::{Slot, StripeId};
 use base::slab::Key;
 use ports::{Buffer, BufferId, DeviceError, DeviceOp, Ports};
-use raid::{Part, Recipe, recipe};
+use raid::{Part, Recipe, recipe, slots};
 
+use super::checksums::{Check, Need, Waiter};
 use super::destage::Destage;
 use super::read::Read;
 use super::sum::carry_out;
@@ -48,6 +61,12 @@ enum Step {
     Writing,
     /// It is being read back.
     Checking,
+    /// What its member holds is being read, to be compared with what it should be.
+    Comparing,
+    /// It is all there is, and is being read.
+    Alone,
+    /// Its checksum is being written.
+    Entering,
 }
 
 /// A block on its way.
@@ -67,6 +86,10 @@ pub(crate) struct Mend {
     check: Option<Buffer>,
     unanswered: u32,
     failed: bool,
+    /// Slots whose checksum block is kept at hand, as a bit mask.
+    kept: u32,
+    /// Whether its checksum is to be set behind it.
+    enters: bool,
     /// A point in [`super::grace::Grace`].
     generation: u64,
 }
@@ -111,6 +134,10 @@ impl ArrayShard {
         {
             return false;
         }
+        let kept = if self.map.checksums { self.map.geometry.all_members() & !self.missing(stripe) } else { 0 };
+        if !self.take_checksums(work, Need::Other, stripe, kept) {
+            return false;
+        }
         let mend = Mend {
             stripe,
             slot,
@@ -122,6 +149,8 @@ impl ArrayShard {
             check: self.scratch.pop(),
             unanswered: 0,
             failed: false,
+            kept,
+            enters: false,
             generation: self.grace.begin(),
         };
         let Ok(key) = self.mends.insert(mend) else { unreachable!("room was looked for") };
@@ -147,7 +176,7 @@ impl ArrayShard {
         }
         let without = self.missing(stripe) | mend.unreadable | 1 << slot.0;
         let Ok(recipe) = recipe(geometry, stripe, geometry.part_of(stripe, slot), without) else {
-            self.mend_ends(work, key, false);
+            self.take_what_there_is(work, key);
             return;
         };
         self.mends[key].recipe = recipe;
@@ -204,16 +233,24 @@ impl ArrayShard {
                 let is_right = !mend.failed && work.ports.bytes(content) == work.ports.bytes(check);
                 self.rewritten(work, key, is_right);
             }
+            Step::Comparing => self.compared(work, key),
+            Step::Alone => {
+                let has_content = !mend.failed;
+                self.mend_ends(work, key, has_content);
+            }
+            Step::Entering => unreachable!("its checksum has a way of its own"),
         }
     }
 
     fn gathered<P: Ports>(&mut self, work: &mut Work<'_, P>, key: Key<Mend>) {
-        let known = self.mends[key].unreadable;
         if self.mends[key].failed {
             self.mend_ends(work, key, false);
             return;
         }
-        if known != 0 {
+        let before = self.mends[key].recipe.members() & self.mends[key].unreadable;
+        let wrong = if before == 0 { self.wrong_blocks(work, key) } else { 0 };
+        self.mends[key].unreadable |= wrong;
+        if before | wrong != 0 {
             while let Some(buffer) = self.mends[key].blocks.pop() {
                 self.keep(buffer);
             }
@@ -226,6 +263,72 @@ impl ArrayShard {
         for buffer in mend.blocks.split_off(1) {
             self.keep(buffer);
         }
+        let (slot, stripe, kept) = (self.mends[key].slot, self.mends[key].stripe, self.mends[key].kept);
+        if kept & 1 << slot.0 != 0 {
+            let content = self.mends[key].blocks[0].id();
+            if self.check(work.ports, slot, stripe, content) != Check::Right {
+                self.mends[key].step = Step::Comparing;
+                let check = self.mends[key].check.as_ref().expect("it is kept to the end").id();
+                self.ask_mended(work, key, DeviceOp::Read, check);
+                return;
+            }
+        }
+        self.write_mended(work, key);
+    }
+
+    /// Of the recipe's blocks, those that are not what their checksums say: slots, as a bit mask. One whose checksum is lost is
+    /// believed.
+    fn wrong_blocks<P: Ports>(&mut self, work: &Work<'_, P>, key: Key<Mend>) -> u32 {
+        let mend = &self.mends[key];
+        let (stripe, kept) = (mend.stripe, mend.kept);
+        let compared = mend.recipe.terms().zip(&mend.blocks).filter(|(term, _)| kept & 1 << term.slot.0 != 0);
+        let is_wrong = |slot, block: &Buffer| self.check(work.ports, slot, stripe, block.id()) == Check::Wrong;
+        let wrong = compared.filter(|(term, block)| is_wrong(term.slot, block));
+        let wrong = wrong.fold(0, |mask: u32, (term, _)| mask | 1 << term.slot.0);
+        slots(wrong).for_each(|slot| self.found_wrong(work, slot));
+        wrong
+    }
+
+    /// What the block's member holds was read: neither it nor what came of the others is what the checksum says.
+    fn compared<P: Ports>(&mut self, work: &mut Work<'_, P>, key: Key<Mend>) {
+        let mend = &self.mends[key];
+        let (slot, stripe, content) = (mend.slot, mend.stripe, mend.blocks[0].id());
+        let there = mend.check.as_ref().expect("it is kept to the end").id();
+        let is_same = !mend.failed && work.ports.bytes(content) == work.ports.bytes(there);
+        let is_lost = self.check(work.ports, slot, stripe, content) == Check::Unknown;
+        self.mends[key].failed = false;
+        if !is_same && !is_lost {
+            self.mend_ends(work, key, false);
+            return;
+        }
+        self.mends[key].enters = true;
+        if is_same {
+            self.enter_mended(work, key);
+        } else {
+            self.write_mended(work, key);
+        }
+    }
+
+    /// Nothing can come of the other blocks. If the block's checksum is lost, nothing says that what its member holds is wrong.
+    fn take_what_there_is<P: Ports>(&mut self, work: &mut Work<'_, P>, key: Key<Mend>) {
+        let mend = &self.mends[key];
+        let (slot, stripe) = (mend.slot, mend.stripe);
+        let check = mend.check.as_ref().expect("it is kept to the end").id();
+        // Nothing has been read into it, and the answer does not depend on it.
+        let is_lost = mend.kept & 1 << slot.0 != 0 && self.check(work.ports, slot, stripe, check) == Check::Unknown;
+        if !is_lost || self.failing_members & 1 << slot.0 != 0 {
+            self.mend_ends(work, key, false);
+            return;
+        }
+        let mend = &mut self.mends[key];
+        mend.step = Step::Alone;
+        mend.blocks.extend(mend.check.take());
+        let into = mend.blocks[0].id();
+        self.ask_mended(work, key, DeviceOp::Read, into);
+    }
+
+    /// Writes the block to its place, if that may be.
+    fn write_mended<P: Ports>(&mut self, work: &mut Work<'_, P>, key: Key<Mend>) {
         let slot = self.mends[key].slot;
         if self.halted || self.map.members[slot.index()].is_none() || self.failing_members & 1 << slot.0 != 0 {
             self.mend_ends(work, key, true);
@@ -252,12 +355,34 @@ impl ArrayShard {
     fn rewritten<P: Ports>(&mut self, work: &mut Work<'_, P>, key: Key<Mend>, succeeded: bool) {
         let slot = self.mends[key].slot;
         self.found_rewritten(work, slot, succeeded);
+        if succeeded && self.mends[key].enters {
+            self.enter_mended(work, key);
+        } else {
+            self.mend_ends(work, key, true);
+        }
+    }
+
+    /// Sets the block's checksum, if that may be.
+    fn enter_mended<P: Ports>(&mut self, work: &mut Work<'_, P>, key: Key<Mend>) {
+        let mend = &mut self.mends[key];
+        let (slot, stripe, content) = (mend.slot, mend.stripe, mend.blocks[0].id());
+        if self.halted || self.failing_members & 1 << slot.0 != 0 || self.on_member(slot, stripe).is_none() {
+            self.mend_ends(work, key, true);
+            return;
+        }
+        self.mends[key].step = Step::Entering;
+        self.set_checksum(work.ports, slot, stripe, Some(content), Some(Waiter::Mend(key)));
+    }
+
+    /// The member has the block's checksum, or is on its way out.
+    pub(crate) fn mend_entered<P: Ports>(&mut self, work: &mut Work<'_, P>, key: Key<Mend>) {
         self.mend_ends(work, key, true);
     }
 
     fn mend_ends<P: Ports>(&mut self, work: &mut Work<'_, P>, key: Key<Mend>, has_content: bool) {
         let mut mend = self.mends.remove(key).expect("a mend ends once");
         self.grace.end(mend.generation);
+        self.leave_checksums(mend.stripe, mend.kept);
         let mended = match mend.blocks.first() {
             Some(content) if has_content => Mended::Content(content.id()),
             _ if mend.failed => Mended::Again,

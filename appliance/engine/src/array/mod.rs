@@ -11,7 +11,8 @@
 //! | [`newcomer`] | a device that becomes a copy of the log |
 //! | [`detained`] | buffers that a log device still reads though nobody waits for it |
 //! | [`read`] | reads from cache and members, degraded reads |
-//! | [`mend`] | blocks that a member cannot read |
+//! | [`mend`] | blocks that a member cannot read, or gives back wrong |
+//! | [`checksums`] | checksum blocks of the members that are at hand |
 //! | [`health`] | what is found out about the members |
 //! | [`peers`] | how long members take compared with their peers |
 //! | [`destage`] | from the log to the members: plan, parity, notes |
@@ -32,6 +33,7 @@
 //! read has ended that began before its versions were frozen; later reads find those blocks in the cache. And a read that
 //! must reconstruct a block waits while its stripe is under destage; so does one that mends a block.
 
+pub(crate) mod checksums;
 pub(crate) mod commit;
 pub(crate) mod destage;
 pub(crate) mod detained;
@@ -70,6 +72,7 @@ use crate::map::{ArrayMap, LogMode, Newcomer, Service};
 use crate::message::{Fragment, FragmentDone, FragmentKind, Message};
 use crate::operations::Operations;
 use crate::router::Dropped;
+use checksums::Checksums;
 use destage::Destage;
 use detained::Detained;
 use dirty::Dirty;
@@ -100,6 +103,12 @@ pub const MIN_CACHE_BLOCKS: usize = 1024;
 /// Buffers that each shard's part of an array of so many members sets aside: for destaging, degraded reads, updates and walks.
 pub const fn set_aside_blocks(members: usize) -> usize {
     scratch_blocks(members) + UPDATE_BLOCKS + walk::set_aside_blocks(members)
+}
+
+/// Those that it sets aside beside them if it keeps checksums, with so many checksum blocks at hand.
+pub const fn checksum_set_aside_blocks(places: usize, members: usize) -> usize {
+    let least = checksums::min_places(members);
+    checksums::set_aside_blocks(if places > least { places } else { least }, members)
 }
 
 /// Those of them that are for destaging and degraded reads.
@@ -160,6 +169,7 @@ pub(crate) struct ArrayShard {
     mends: Slab<Mend>,
     health: Health,
     peers: Peers,
+    checksums: Checksums,
     writes: Writes,
     flushing: Flushing,
     reads: Slab<Read>,
@@ -221,6 +231,8 @@ pub struct ArrayPart {
     pub dirty: Vec<u64>,
     /// Blocks that the cache may hold.
     pub cache_blocks: usize,
+    /// Checksum blocks that may be at hand, if there are checksums; there are never too few.
+    pub checksum_blocks: usize,
     /// When they go to the members.
     pub settings: DestageSettings,
     /// How long a log copy may take to answer before it counts as failed.
@@ -260,6 +272,7 @@ impl ArrayShard {
             mends: Slab::new(MAX_MENDS),
             health: Health::new(map.members.len()),
             peers: Peers::new(map.members.len()),
+            checksums: Checksums::new(&map, part.checksum_blocks),
             writes: Writes::new(map.members.len()),
             flushing: Flushing::new(),
             reads: Slab::new(LOCAL_FRAGMENTS / 2),
@@ -323,6 +336,7 @@ impl ArrayShard {
         }
         self.updates.prepare(ports);
         self.walker.prepare(ports);
+        self.checksums.prepare(ports);
         let zero = self.scratch.pop().expect("there are many");
         ports.bytes_mut(zero.id()).fill(0);
         self.zero = Some(zero);
@@ -337,6 +351,7 @@ impl ArrayShard {
             ports.free(buffer);
         }
         self.walker.release(ports);
+        self.checksums.release(ports);
     }
 
     pub(crate) fn map(&self) -> &Snapshot<ArrayMap> {
@@ -387,6 +402,8 @@ impl ArrayShard {
             Purpose::ZoneFlush { job, slot, .. } => self.zone_flushed(job, slot, result.is_ok()),
             Purpose::CleanFlush { slot, .. } => self.clean_flushed(slot, result.is_ok()),
             Purpose::Walk { range, slot, block, .. } => self.walk_answered(work, range, (slot, block), result),
+            Purpose::ChecksumRead { place, .. } => self.checksum_read(work, place, result),
+            Purpose::ChecksumWrite { place, .. } => self.checksum_written(work, place, result),
             Purpose::Coordinator { .. } => unreachable!("the shard gives the coordinator its own"),
         }
     }
@@ -417,6 +434,7 @@ impl ArrayShard {
             self.report_newcomer();
             self.rest();
         }
+        self.write_checksums(work);
     }
 
     /// When the next turn has something to do, if nothing comes before.
@@ -468,6 +486,7 @@ impl ArrayShard {
         }
         let before = core::mem::replace(&mut self.map, map);
         self.tell_what_is_at_stake(&before);
+        self.checksum_members_changed(work, &before);
         self.watch_copies(work);
         self.wake_all();
         self.failing_members &= !self.map.absent();
@@ -560,7 +579,8 @@ impl ArrayShard {
 
     /// Whether every lane rests at its empty transaction, or nothing can be written any more.
     pub(crate) fn is_closed(&self) -> bool {
-        self.halted || self.lanes.iter().flatten().all(|lane| lane.closing == Closing::Closed)
+        let is_written = || self.checksums.is_quiet();
+        self.halted || self.lanes.iter().flatten().all(|lane| lane.closing == Closing::Closed) && is_written()
     }
 
     /// Whether the stop is clean so far.

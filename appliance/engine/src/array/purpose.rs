@@ -30,6 +30,10 @@ pub(crate) enum Purpose {
     ZoneFlush { array: ArrayId, job: u8, slot: Slot },
     /// The flush after which zones are dirty no longer.
     CleanFlush { array: ArrayId, slot: Slot },
+    /// A checksum block, to have it at hand.
+    ChecksumRead { array: ArrayId, place: u32 },
+    /// A checksum block with new entries.
+    ChecksumWrite { array: ArrayId, place: u32 },
     /// A range of a walk, or one block of it.
     Walk { array: ArrayId, range: u8, slot: Slot, block: Option<u8> },
     /// The coordinator's own.

@@ -24,6 +24,7 @@ use ports::{Buffer, BufferId, BufferList, DeviceError, DeviceOp, Ports};
 use raid::level::MAX_MEMBERS;
 use raid::{ReadPlan, Recipe, plan_read};
 
+use super::checksums::{Check, Need};
 use super::commit::run_of;
 use super::mend::{Mended, Wanting};
 use super::stripes::Version;
@@ -55,6 +56,10 @@ pub(crate) struct Read {
     careful: bool,
     /// What [`super::grace::Grace`] counts it under from the moment at which it saw the cache.
     generation: Option<u64>,
+    /// Blocks that a member was asked for, as a bit mask, if the read goes in one step.
+    asked: u64,
+    /// Slots whose checksum block is kept at hand for it, as a bit mask.
+    kept: u32,
     /// Blocks that are done, as a bit mask, if the read goes in steps.
     done: u64,
     /// The blocks of the present step: the first, and how many; none if the read goes in one.
@@ -93,6 +98,8 @@ impl ArrayShard {
             unreadable: None,
             careful: false,
             generation: None,
+            asked: 0,
+            kept: 0,
             done: 0,
             step: (0, 0),
             recipe: Recipe::EMPTY,
@@ -183,10 +190,14 @@ impl ArrayShard {
             return false;
         }
         let zone_is_blank = !self.zones.is_initialised(self.map.geometry.zone_of(place.stripe));
+        if self.map.checksums && !self.is_all_held(key, zone_is_blank) && !self.keep_checksums(work, key, 1 << slot.0) {
+            return false;
+        }
         let mut run = [BufferId(0); MAX_FRAGMENT_BLOCKS as usize];
         let mut run_length = 0;
         let mut buffer = Some(first);
         let mut operations = 0;
+        let mut asked = 0;
         let read_purpose = Purpose::Read { array: self.map.id, read: key, slot };
         for offset in 0..=count {
             let held = offset < count && {
@@ -195,6 +206,7 @@ impl ArrayShard {
                 let stripe = StripeId(place.stripe.0 + u64::from(offset));
                 let held = self.copy_held(work.ports, stripe, place.column, id, zone_is_blank);
                 if !held {
+                    asked |= 1 << offset;
                     run[run_length] = id;
                     run_length += 1;
                 }
@@ -215,9 +227,56 @@ impl ArrayShard {
             let read = &mut self.reads[key];
             read.unanswered = operations;
             read.failed = false;
+            read.asked = asked;
             read.generation = Some(generation);
         }
         true
+    }
+
+    /// Whether no block of a read needs a member.
+    fn is_all_held(&self, key: Key<Read>, blank: bool) -> bool {
+        let Fragment { start, count, .. } = self.reads[key].fragment;
+        let is_held = |(stripe, column)| {
+            blank || self.stripes.find(stripe).is_some_and(|stripe| self.stripes.readable(stripe, column).is_some())
+        };
+        run_of(&self.map.geometry, start, u32::from(count)).all(is_held)
+    }
+
+    /// Has the checksum blocks of slots (a bit mask) at hand until what is asked of them has been compared, or says that the read
+    /// must wait for them. A read lies in one chunk, so there is one of each.
+    fn keep_checksums<P: Ports>(&mut self, work: &mut Work<'_, P>, key: Key<Read>, of: u32) -> bool {
+        let stripe = self.map.geometry.locate(self.reads[key].fragment.start).stripe;
+        let taken = self.take_checksums(work, Need::Read, stripe, of);
+        if taken {
+            assert_eq!(self.reads[key].kept, 0, "what was asked before has been compared");
+            self.reads[key].kept = of;
+        }
+        taken
+    }
+
+    fn drop_checksums(&mut self, key: Key<Read>) {
+        let read = &mut self.reads[key];
+        let (start, kept) = (read.fragment.start, core::mem::take(&mut read.kept));
+        if kept != 0 {
+            let stripe = self.map.geometry.locate(start).stripe;
+            self.leave_checksums(stripe, kept);
+        }
+    }
+
+    /// Compares what was read from one member with its checksums: the slot, if a block is not what it should be, and whether it is
+    /// known to be wrong.
+    fn compare_read<P: Ports>(&self, ports: &P, key: Key<Read>, slot: Slot, blocks: u64) -> Option<(Slot, bool)> {
+        let read = &self.reads[key];
+        let first = self.map.geometry.locate(read.fragment.start).stripe;
+        let ids = (0u64..).zip(read.fragment.buffers.ids(ports)).filter(|(at, _)| blocks & 1 << at != 0);
+        let mut checks = ids.map(|(at, id)| self.check(ports, slot, StripeId(first.0 + at), id));
+        checks.find(|check| *check != Check::Right).map(|check| (slot, check == Check::Wrong))
+    }
+
+    /// The same with what a recipe takes.
+    fn compare_row<P: Ports>(&self, ports: &P, recipe: &Recipe, stripe: StripeId, row: &[BufferId]) -> Option<Slot> {
+        let mut terms = recipe.terms().zip(row);
+        terms.find(|(term, block)| self.check(ports, term.slot, stripe, **block) != Check::Right).map(|(term, _)| term.slot)
     }
 
     /// Whether a block of a read is on its way to the members. Without a log nothing of it may be seen before it is durable
@@ -267,6 +326,9 @@ impl ArrayShard {
         let available = work.operations.available().saturating_sub(RESERVED_OPERATIONS);
         let (first, length) = self.next_run(key, room);
         if length == 0 || available < members {
+            return false;
+        }
+        if self.map.checksums && !self.keep_checksums(work, key, recipe.members()) {
             return false;
         }
         let mut others = BufferList::EMPTY;
@@ -338,6 +400,10 @@ impl ArrayShard {
             (Some(slot), _) => slot,
             (None, ReadPlan::Direct(slot)) if self.failing_members & 1 << slot.0 != 0 => return false,
             (None, ReadPlan::Direct(slot)) => {
+                if self.map.checksums && !self.keep_checksums(work, key, 1 << slot.0) {
+                    return false;
+                }
+                let read = &self.reads[key];
                 let into = read.fragment.buffers.ids(work.ports).nth(at as usize);
                 let on_member = self.on_member(slot, stripe).expect("the plan reads present members");
                 let purpose = Purpose::Read { array: self.map.id, read: key, slot };
@@ -458,16 +524,30 @@ impl ArrayShard {
             return;
         }
         let (first, length) = core::mem::take(&mut read.step);
-        let (failed, unreadable, careful) = (read.failed, read.unreadable, read.careful);
+        let (failed, careful) = (read.failed, read.careful);
+        let mut found = read.unreadable.map(|slot| (slot, false));
+        let is_answered = !failed && found.is_none();
         if length > 0 && !careful {
-            self.put_together(work, key, first as usize, length as usize, failed || unreadable.is_some());
+            let wrong = self.put_together(work, key, first as usize, length as usize, !is_answered);
+            found = found.or(wrong.map(|slot| (slot, true)));
+        } else if self.map.checksums && is_answered {
+            let asked = if careful { 1 << first } else { self.reads[key].asked };
+            found = self.compare_read(work.ports, key, slot, asked);
+            if careful && let Some((slot, true)) = found {
+                self.found_wrong(work, slot);
+            }
         }
+        self.drop_checksums(key);
+        let (unreadable, is_told) = (found.map(|(slot, _)| slot), is_answered);
+        self.reads[key].unreadable = unreadable;
         if failed {
             self.begin_anew(key);
         } else if let Some(slot) = unreadable {
-            if careful {
+            if careful && !is_told {
                 // It is to be mended.
                 self.found_unreadable(work, slot);
+            } else if careful {
+                // So is one that is wrong, which was told.
             } else if length == 0 {
                 // What it copied is written down nowhere.
                 self.forget_moment(key);
@@ -484,7 +564,8 @@ impl ArrayShard {
         }
     }
 
-    /// All members of the recipe have answered: puts the blocks together in the host's buffers, unless one failed.
+    /// All members of the recipe have answered: puts the blocks together in the host's buffers, unless one failed or a block is not
+    /// what its checksum says: whose, then.
     fn put_together<P: Ports>(
         &mut self,
         work: &mut Work<'_, P>,
@@ -492,8 +573,9 @@ impl ArrayShard {
         first: usize,
         length: usize,
         failed: bool,
-    ) {
+    ) -> Option<Slot> {
         let read = &mut self.reads[key];
+        let start = self.map.geometry.locate(read.fragment.start).stripe;
         let mut others = core::mem::take(&mut read.others);
         let ids = read.fragment.buffers.ids(work.ports).collect_buffers();
         let mut rows = [[BufferId(0); MAX_MEMBERS as usize]; RECONSTRUCT_BLOCKS as usize];
@@ -507,14 +589,26 @@ impl ArrayShard {
             at += 1;
             self.scratch.push(buffer);
         }
-        if !failed {
-            for row in &rows[..length] {
-                carry_out(work.ports, &read.recipe, &row[..read.recipe.len()]);
+        let recipe = read.recipe;
+        if failed {
+            return None;
+        }
+        if self.map.checksums {
+            let stripes = (start.0 + first as u64..).map(StripeId);
+            let mut wrong = stripes.zip(&rows[..length]);
+            let wrong = wrong.find_map(|(stripe, row)| self.compare_row(work.ports, &recipe, stripe, row));
+            if wrong.is_some() {
+                return wrong;
             }
         }
+        for row in &rows[..length] {
+            carry_out(work.ports, &recipe, &row[..recipe.len()]);
+        }
+        None
     }
 
     fn finish_read(&mut self, key: Key<Read>, result: Result<(), IoError>) {
+        self.drop_checksums(key);
         let mut read = self.reads.remove(key).expect("a read ends once");
         let buffers = core::mem::take(&mut read.fragment.buffers);
         match read.update {

@@ -29,6 +29,7 @@ use ports::{Buffer, BufferId, DeviceError, DeviceOp, Ports};
 use raid::Repair;
 use raid::geometry::slots;
 
+use super::checksums::Need;
 use super::pace::{Limits, Pace};
 use super::{ArrayShard, Purpose, Work};
 use crate::limits::{RESERVED_OPERATIONS, ZONES_AT_A_SHARD};
@@ -105,6 +106,8 @@ struct Range {
     /// Members that were not asked, and those that were, as bit masks.
     missing: u32,
     from: u32,
+    /// Slots whose checksum blocks are kept at hand, as a bit mask.
+    kept: u32,
     /// What was read, a row of `count` blocks of each member in the order of the slots.
     rows: Vec<Buffer>,
     /// What a scrub finds in it.
@@ -149,6 +152,8 @@ pub(crate) struct Walker {
     walk: Option<Walk>,
     ranges: [Range; RANGES],
     buffers: Vec<Buffer>,
+    /// Checksum blocks that ranges had at hand and need no longer.
+    left: Vec<(StripeId, u32)>,
     range_stripes: usize,
     /// What a scrub has found in the zone at hand, and where it computes.
     found: Found,
@@ -168,6 +173,7 @@ impl Walker {
             unreadable: 0,
             missing: 0,
             from: 0,
+            kept: 0,
             rows: Vec::with_capacity(stripes * members),
             review: Review::default(),
         };
@@ -178,6 +184,7 @@ impl Walker {
             walk: None,
             ranges: [range(), range()],
             buffers: Vec::with_capacity(set_aside_blocks(members)),
+            left: Vec::with_capacity(2 * RANGES),
             range_stripes: stripes,
             found: Found::default(),
             scratch: Box::new([[0; BLOCK]; 2]),
@@ -227,11 +234,23 @@ impl Walker {
         self.orders.clear();
         let Some(walk) = &mut self.walk else { return };
         walk.cancelled = true;
-        for range in self.ranges.iter_mut().filter(|range| range.unanswered == 0) {
-            self.buffers.append(&mut range.rows);
-            range.step = Step::Idle;
+        for at in 0..RANGES {
+            if self.ranges[at].unanswered == 0 {
+                self.give_back(at);
+                self.ranges[at].step = Step::Idle;
+            }
         }
         self.end_cancelled();
+    }
+
+    /// A range needs nothing more of what it has in its hands.
+    fn give_back(&mut self, at: usize) {
+        let range = &mut self.ranges[at];
+        self.buffers.append(&mut range.rows);
+        let kept = core::mem::take(&mut range.kept);
+        if kept != 0 {
+            self.left.push((range.start, kept));
+        }
     }
 
     fn end_cancelled(&mut self) {
@@ -262,6 +281,7 @@ impl ArrayShard {
 
     /// Goes on with the walk.
     pub(crate) fn walk<P: Ports>(&mut self, work: &mut Work<'_, P>) {
+        self.leave_ranges();
         self.settle(work);
         if !self.walker.settling {
             self.begin_walk();
@@ -349,6 +369,7 @@ impl ArrayShard {
             unreadable: 0,
             missing: 0,
             from: 0,
+            kept: 0,
             rows: core::mem::take(&mut range.rows),
             review: Review::default(),
         };
@@ -382,6 +403,16 @@ impl ArrayShard {
                 self.map.geometry.all_members() & !missing
             }
         };
+        let target = match order.action {
+            Action::Rebuild(target) => 1 << target.0,
+            Action::Scrub(_) | Action::Resync => 0,
+        };
+        if self.map.checksums {
+            if !self.take_checksums(work, Need::Other, start, from | target) {
+                return;
+            }
+            self.walker.ranges[at].kept = from | target;
+        }
         for slot in slots(from) {
             let place = self.on_member(slot, start).expect("only members that are there are read");
             let Walker { ranges, buffers, .. } = &mut self.walker;
@@ -464,9 +495,10 @@ impl ArrayShard {
             return;
         }
         if is_cancelled {
-            self.walker.buffers.append(&mut range.rows);
             range.step = Step::Idle;
+            self.walker.give_back(at);
             self.walker.end_cancelled();
+            self.leave_ranges();
         } else if range.failed {
             self.begin_range_again(at);
         } else {
@@ -485,15 +517,22 @@ impl ArrayShard {
 
     /// What was read of a range counts for nothing.
     fn begin_range_again(&mut self, at: usize) {
-        let range = &mut self.walker.ranges[at];
-        self.walker.buffers.append(&mut range.rows);
-        range.step = Step::Waiting;
+        self.walker.give_back(at);
+        self.walker.ranges[at].step = Step::Waiting;
+        self.leave_ranges();
+    }
+
+    /// Checksum blocks that ranges had at hand may go.
+    fn leave_ranges(&mut self) {
+        while let Some((start, kept)) = self.walker.left.pop() {
+            self.leave_checksums(start, kept);
+        }
     }
 
     fn range_done(&mut self, at: usize) {
-        let range = &mut self.walker.ranges[at];
-        self.walker.buffers.append(&mut range.rows);
-        range.step = Step::Done;
+        self.walker.give_back(at);
+        self.walker.ranges[at].step = Step::Done;
+        self.leave_ranges();
         self.end_ranges();
     }
 
@@ -533,3 +572,7 @@ impl ArrayShard {
 }
 
 const _: () = assert!(range_stripes(2) <= ports::MAX_DEVICE_BLOCKS);
+const _: () = assert!(
+    raid::checksum::BLOCK_ENTRIES.is_multiple_of(MAX_RANGE_STRIPES as u64),
+    "one checksum block of a member has all entries of a range"
+);

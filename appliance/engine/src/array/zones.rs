@@ -3,6 +3,7 @@
 
 use base::ids::{DeviceBlock, Slot, StripeId, ZoneId};
 use ports::{DeviceOp, Ports};
+use raid::checksum;
 
 use super::{ArrayShard, Purpose, Work};
 use crate::message::Message;
@@ -78,7 +79,17 @@ impl ArrayShard {
             let purpose = Purpose::ZoneZero { array: self.map.id, job: place as u8, slot };
             let op = DeviceOp::WriteZeroes(zone_stripes as u32);
             work.operations.start(work.ports, (device, at), op, None, purpose);
+            // Zeros there say that the zone is zeros.
+            if let Some(start) = self.map.members[slot.index()].and_then(|member| member.checksums) {
+                let blocks = checksum::zone_blocks(zone_stripes);
+                let at = DeviceBlock(start.0 + job.zone.0 * blocks);
+                job.unanswered += 1;
+                let op = DeviceOp::WriteZeroes(blocks as u32);
+                work.operations.start(work.ports, (device, at), op, None, purpose);
+            }
         }
+        let zone = job.zone;
+        self.zero_checksums(work.ports, zone);
     }
 
     fn zone_answered(&mut self, place: u8, slot: Slot, succeeded: bool) -> bool {

@@ -106,6 +106,8 @@ pub struct AssembleOptions {
     pub volumes: Vec<CreateVolume>,
     /// Blocks that each shard's cache may hold.
     pub cache_blocks: usize,
+    /// Checksum blocks that each shard may have at hand, if there are checksums.
+    pub checksum_blocks: usize,
     /// When they go to the members.
     pub settings: DestageSettings,
     /// How long a log copy may take to answer before it counts as failed.
@@ -270,9 +272,11 @@ fn attempt<D: SyncDevice>(
                     raid::State::Active | raid::State::Excluded { .. } => None,
                 };
                 let data_start = DeviceBlock(superblock.layout.data.start);
-                Some(Member { device: member.device, data_start, position })
+                let checksums = superblock.layout.checksums.map(|region| DeviceBlock(region.start));
+                Some(Member { device: member.device, data_start, checksums, position })
             })
             .collect(),
+        checksums: assembly.superblock.layout.checksums.is_some(),
         log: identity,
         log_layout: layout,
         copies: assembly.copies.clone(),
@@ -298,6 +302,7 @@ fn attempt<D: SyncDevice>(
             initialised: initialised.words(),
             dirty: dirty.words(),
             cache_blocks: options.cache_blocks,
+            checksum_blocks: options.checksum_blocks,
             settings: options.settings,
             log_patience: options.log_patience,
         });

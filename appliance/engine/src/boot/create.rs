@@ -48,6 +48,8 @@ pub struct CreateArray {
     pub lanes: u16,
     /// When writes are acknowledged.
     pub mode: LogMode,
+    /// Whether checksums of all blocks are kept; they need a log.
+    pub checksums: bool,
     /// Whether all members are known to hold nothing but zeros: their zones start initialised.
     pub known_zero: bool,
     /// Its volumes.
@@ -196,6 +198,10 @@ fn plan<D: SyncDevice>(
     if spec.name.is_empty() || spec.name.len() > raid::superblock::MAX_NAME_BYTES {
         return Err(impossible(format!("a name has 1 to {} bytes", raid::superblock::MAX_NAME_BYTES)));
     }
+    if spec.checksums && spec.copies.is_empty() {
+        let what = "checksums need a log: without one a crash would leave blocks that do not match theirs";
+        return Err(impossible(what.to_owned()));
+    }
     let size = |device: DeviceId| {
         devices[device.index()].as_ref().map(SyncDevice::blocks).ok_or(BootError::DeviceLost { device })
     };
@@ -213,7 +219,7 @@ fn plan<D: SyncDevice>(
         .map_err(|error| impossible(error.to_string()))?;
     let mut layouts = Vec::new();
     for &device in &spec.members {
-        let layout = MemberLayout::for_device(size(device)?, probe.zone_stripes())
+        let layout = MemberLayout::for_device(size(device)?, probe.zone_stripes(), spec.checksums)
             .map_err(|error| impossible(format!("device {device}: {error}")))?;
         layouts.push(layout);
     }

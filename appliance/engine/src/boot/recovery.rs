@@ -17,8 +17,8 @@ use journal::{
     Content, Covered, Entry, LaneScan, LaneSpace, LogIdentity, LogLayout, LogReader, MAX_ENTRIES, PayloadAt, ReadFault,
     RecordHeader, RecordKind, RecoveryError, fold, open_record, payload_crc, scan_lane, seal_record, slot_of,
 };
-use ports::SyncDevice;
-use raid::slots;
+use ports::{DeviceError, SyncDevice};
+use raid::{Checksummed, checksum, slots};
 
 use super::BootError;
 use crate::array::{LaneStart, RecoveredBlock};
@@ -274,7 +274,35 @@ fn write_member<D: SyncDevice>(
 ) -> Result<(), BootError> {
     let Some((id, at)) = map.on_member(slot, stripe) else { return Ok(()) };
     let device = copies.devices[id.index()].as_mut().ok_or(BootError::DeviceLost { device: id })?;
-    device.write(at, core::slice::from_ref(content)).map_err(|error| BootError::Device { device: id, error })
+    device.write(at, core::slice::from_ref(content)).map_err(|error| BootError::Device { device: id, error })?;
+    match map.members[slot.index()].and_then(|member| member.checksums) {
+        Some(start) => enter(device, map, (slot, start), stripe, content)
+            .map_err(|error| BootError::Device { device: id, error }),
+        None => Ok(()),
+    }
+}
+
+/// Sets the checksum of a block.
+fn enter<D: SyncDevice>(
+    device: &mut D,
+    map: &ArrayMap,
+    (slot, start): (Slot, DeviceBlock),
+    stripe: StripeId,
+    content: &Block,
+) -> Result<(), DeviceError> {
+    let zone_stripes = map.geometry.zone_stripes();
+    let of = Checksummed { array: map.uuid, slot };
+    let place = checksum::block_of(stripe, zone_stripes);
+    let at = DeviceBlock(start.0 + place);
+    let mut block = ZERO_BLOCK;
+    match device.read(at, core::slice::from_mut(&mut block)) {
+        Ok(()) => _ = of.open(place, &mut block),
+        Err(DeviceError::Unreadable) => checksum::forget_all(&mut block),
+        Err(error) => return Err(error),
+    }
+    checksum::set_entry(&mut block, stripe, zone_stripes, of.entry(stripe, content));
+    of.seal(place, &mut block);
+    device.write(at, core::slice::from_ref(&block))
 }
 
 fn flush_members<D: SyncDevice>(copies: &mut Copies<'_, D>, map: &ArrayMap) -> Result<(), BootError> {

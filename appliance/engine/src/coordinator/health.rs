@@ -38,9 +38,9 @@ impl MemberRecord {
         self.heard.add(errors);
     }
 
-    /// Counts what was heard; how many blocks could not be read within the hour, as far as `most` and one more.
+    /// Counts what was heard; how many blocks could not be read, or were wrong, within the hour, as far as `most` and one more.
     fn count(&mut self, now: Time, most: u32) -> u32 {
-        for _ in 0..self.heard.unreadable.min(most.saturating_add(1)) {
+        for _ in 0..self.heard.unreadable.saturating_add(self.heard.wrong).min(most.saturating_add(1)) {
             self.recent.push_back(now);
         }
         while self.recent.front().is_some_and(|&at| now.since(at) > HOUR)

@@ -94,8 +94,9 @@ impl Coordinator {
     }
 
     fn layout_on(&self, id: ArrayId, spare: &Spare) -> Option<MemberLayout> {
-        let geometry = &self.arrays[id.index()].array.map.geometry;
-        let layout = MemberLayout::for_device(spare.blocks, geometry.zone_stripes()).ok()?;
+        let map = &self.arrays[id.index()].array.map;
+        let geometry = &map.geometry;
+        let layout = MemberLayout::for_device(spare.blocks, geometry.zone_stripes(), map.checksums).ok()?;
         (layout.data.blocks >= geometry.stripes()).then_some(layout)
     }
 
@@ -189,7 +190,8 @@ impl Coordinator {
             Step::Superblock => {
                 let Joining { spare, slot, superblock, ticket, .. } = joining;
                 let data_start = DeviceBlock(superblock.layout.data.start);
-                let member = Member { device: spare.device, data_start, position: Some(StripeId(0)) };
+                let checksums = superblock.layout.checksums.map(|region| DeviceBlock(region.start));
+                let member = Member { device: spare.device, data_start, checksums, position: Some(StripeId(0)) };
                 let join = Join { slot, uuid: spare.uuid, member, superblock, ticket };
                 array.pending.edit = Some(Edit::Join(Box::new(join)));
                 return;

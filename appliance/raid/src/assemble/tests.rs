@@ -293,7 +293,7 @@ fn whatever_the_tables_say_nobody_is_used_whom_another_that_is_used_excludes() {
 /// Members of an array that never had a log, by slot; absent ones are not there.
 fn without_log(level: Level, there: u32, exclude: u32) -> Result<Assembly, AssembleError> {
     let like = example();
-    let layout = crate::MemberLayout::for_device(1 << 16, 1024).expect("256 MiB is enough");
+    let layout = crate::MemberLayout::for_device(1 << 16, 1024, false).expect("256 MiB is enough");
     let geometry =
         crate::Geometry::new(level, 3, like.geometry.chunk_blocks(), layout.data.blocks).expect("a geometry");
     let mut all = Superblock { geometry, layout, copies: Vec::new(), log_generation: 0, ..like };

@@ -5,7 +5,7 @@ use base::ZERO_BLOCK;
 
 pub(crate) fn example() -> Superblock {
     // As members were laid out before there were bits of dirty zones.
-    let layout = MemberLayout { dirty: None, ..MemberLayout::for_device(1 << 16, 1024).expect("256 MiB is enough") };
+    let layout = MemberLayout { dirty: None, ..MemberLayout::for_device(1 << 16, 1024, false).expect("256 MiB is enough") };
     let geometry = Geometry::new(Level::Raid5, 3, 16, layout.data.blocks).expect("three members");
     let member = |at: u8| MemberEntry { uuid: Uuid([at + 1; 16]), state: State::Active };
     let copy = |at: u8| CopyEntry::active(Uuid([at + 11; 16]));
@@ -169,7 +169,7 @@ fn a_rebuild_is_announced_to_programs_that_would_not_understand_it_and_only_then
     };
     assert!(matches!(forge(&whole, INCOMPATIBLE_AT, 0), Err(SuperblockError::Malformed(_))));
     assert!(matches!(forge(&encoded(&example()), INCOMPATIBLE_AT, 1), Err(SuperblockError::Malformed(_))));
-    assert_eq!(forge(&whole, INCOMPATIBLE_AT, 5), Err(SuperblockError::Incompatible(4)));
+    assert_eq!(forge(&whole, INCOMPATIBLE_AT, 9), Err(SuperblockError::Incompatible(8)));
     let position_at = MEMBERS_AT + 2 * MEMBER_BYTES + 24;
     assert!(matches!(forge(&whole, position_at, 1), Err(SuperblockError::Malformed(_))), "no whole zone");
     assert!(matches!(forge(&whole, position_at + 5, 1), Err(SuperblockError::Malformed(_))), "beyond the end");
@@ -180,7 +180,7 @@ fn a_rebuild_is_announced_to_programs_that_would_not_understand_it_and_only_then
 }
 
 fn without_log() -> Superblock {
-    let layout = MemberLayout::for_device(1 << 16, 1024).expect("256 MiB is enough");
+    let layout = MemberLayout::for_device(1 << 16, 1024, false).expect("256 MiB is enough");
     Superblock { log_generation: 0, copies: Vec::new(), layout, ..example() }
 }
 
@@ -198,6 +198,25 @@ fn that_there_is_no_log_is_announced_and_goes_with_bits_of_dirty_zones() {
     let dirty = lost.layout.metadata;
     lost.layout.dirty = Some(dirty);
     assert!(matches!(Superblock::decode(&encoded(&lost)), Err(SuperblockError::Layout(_))), "over another region");
+}
+
+fn with_checksums() -> Superblock {
+    let layout = MemberLayout::for_device(1 << 16, 1024, true).expect("256 MiB is enough");
+    Superblock { layout, ..example() }
+}
+
+#[test]
+fn that_checksums_are_kept_is_announced_and_goes_with_a_region_for_them() {
+    const INCOMPATIBLE_AT: usize = 24;
+    let whole = encoded(&with_checksums());
+    assert_eq!((Superblock::decode(&whole), whole[INCOMPATIBLE_AT]), (Ok(with_checksums()), 4));
+    for (block, feature) in [(whole, 0), (encoded(&example()), 4)] {
+        let mut block = block;
+        block[INCOMPATIBLE_AT] = feature;
+        let crc = crc_of(&block);
+        block[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
+        assert!(matches!(Superblock::decode(&block), Err(SuperblockError::Malformed(_))));
+    }
 }
 
 fn scrubbed() -> Superblock {
@@ -230,8 +249,9 @@ fn the_bytes_are_golden() {
         include_str!("../../golden/superblock-rebuilding.hex"),
         include_str!("../../golden/superblock-without-log.hex"),
         include_str!("../../golden/superblock-scrubbed.hex"),
+        include_str!("../../golden/superblock-checksums.hex"),
     ];
-    for (superblock, golden) in [example(), rebuilding(), without_log(), scrubbed()].iter().zip(goldens) {
+    for (superblock, golden) in [example(), rebuilding(), without_log(), scrubbed(), with_checksums()].iter().zip(goldens) {
         let hex: String = encoded(superblock)
             .chunks(32)
             .enumerate()

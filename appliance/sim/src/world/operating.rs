@@ -52,7 +52,9 @@ impl World {
     fn judge_scrub(&self, health: &Health) -> Result<(), Failure> {
         match health.scrub {
             Some(scrub)
-                if !self.spoiled && (scrub.counts.mismatched_stripes > 0 || scrub.counts.unrepaired_blocks > 0) =>
+                if !self.spoiled
+                    && (scrub.counts.mismatched_stripes > self.scenario.wrong_blocks()
+                        || scrub.counts.unlocated_stripes + scrub.counts.unrepaired_blocks > 0) =>
             {
                 Err(Failure::Scrub { detail: format!("nothing is wrong, and it found {scrub:?}") })
             }

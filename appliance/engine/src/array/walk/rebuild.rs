@@ -5,12 +5,28 @@ use base::ids::{Slot, StripeId};
 use ports::{BufferId, DeviceOp, Ports};
 use raid::level::MAX_MEMBERS;
 use raid::recipe::{Lost, recipe};
+use raid::slots;
 
+use super::super::checksums::{Check, Waiter};
 use super::super::sum::carry_out;
 use super::super::{ArrayShard, Purpose, Work};
 use super::{Action, MAX_RANGE_STRIPES, Step};
 
 impl ArrayShard {
+    /// Members of whose blocks in a range one is not what its checksum says, as a bit mask: their rows are not used. One whose
+    /// checksum is lost is believed, since it is all that there is.
+    fn wrong_members<P: Ports>(&mut self, work: &Work<'_, P>, at: usize) -> u32 {
+        let range = &self.walker.ranges[at];
+        let is_wrong = |slot: &Slot| {
+            let is_wrong =
+                |block: &usize| self.check(work.ports, *slot, range.stripe(*block), range.block(*slot, *block)) == Check::Wrong;
+            (0..range.count).any(|block| is_wrong(&block))
+        };
+        let wrong = slots(range.from).filter(is_wrong).fold(0, |mask: u32, slot| mask | 1 << slot.0);
+        slots(wrong).for_each(|slot| self.found_wrong(work, slot));
+        wrong
+    }
+
     /// A drive may have been a member before, failed, and have come back: then what was being written to it must have ended.
     pub(super) fn settle<P: Ports>(&mut self, work: &Work<'_, P>) {
         if self.walker.settling
@@ -45,6 +61,15 @@ impl ArrayShard {
         let Action::Rebuild(target) = order.action else { unreachable!("a scrub does this otherwise") };
         let range = &mut self.walker.ranges[at];
         let (start, count) = (range.start, range.count);
+        if self.map.checksums {
+            let wrong = self.wrong_members(work, at);
+            if wrong != 0 {
+                self.walker.ranges[at].unreadable |= wrong;
+                self.begin_range_again(at);
+                return;
+            }
+        }
+        let range = &mut self.walker.ranges[at];
         let geometry = &self.map.geometry;
         let mut sums = [BufferId(0); MAX_RANGE_STRIPES];
         for (at, sum) in sums[..count].iter_mut().enumerate() {
@@ -64,6 +89,14 @@ impl ArrayShard {
         };
         range.step = Step::Writing;
         range.unanswered = 1;
+        if self.map.checksums {
+            range.unanswered = 2;
+            for (stripe, sum) in (start.0..).map(StripeId).zip(&sums[..count]) {
+                let is_last = stripe.0 + 1 == start.0 + count as u64;
+                let waiter = is_last.then_some(Waiter::Range(at as u8));
+                self.set_checksum(work.ports, target, stripe, Some(*sum), waiter);
+            }
+        }
         let purpose = Purpose::Walk { array: self.map.id, range: at as u8, slot: target, block: None };
         work.operations.start(work.ports, place, DeviceOp::Write, sums[..count].iter().copied(), purpose);
     }

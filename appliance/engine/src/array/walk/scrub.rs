@@ -22,8 +22,9 @@ use base::BLOCK;
 use base::ids::{Slot, StripeId};
 use ports::{BufferId, DeviceOp, Ports};
 use raid::level::MAX_MEMBERS;
-use raid::{ScrubCounts, recipe, slots};
+use raid::{Repair, ScrubCounts, recipe, slots};
 
+use super::super::checksums::{Check, Waiter, of};
 use super::super::sum::put_into;
 use super::super::verdict::{Row, Verdict, judge, rewritten};
 use super::super::{ArrayShard, Purpose, Work};
@@ -107,6 +108,10 @@ pub(super) struct Review {
     pub(super) rewritten: [u32; MAX_RANGE_STRIPES],
     /// Those of them whose block was not right afterwards.
     lost: [u32; MAX_RANGE_STRIPES],
+    /// Slots whose block was not what its checksum says when the range was last read.
+    compared: [u32; MAX_RANGE_STRIPES],
+    /// The same, before anything was written.
+    bad: [u32; MAX_RANGE_STRIPES],
 }
 
 impl Range {
@@ -200,33 +205,51 @@ impl ArrayShard {
             unreachable!("only a scrub reviews")
         };
         let geometry = self.map.geometry;
+        if self.map.checksums {
+            self.compare_range(work, at, repair);
+        }
         let Walker { ranges, scratch, .. } = &mut self.walker;
         let range = &mut ranges[at];
         let mut is_to_write = false;
         let skipped = range.review.skipped;
         for block in (0..range.count).filter(|block| skipped & 1 << block == 0) {
             let stripe = range.stripe(block);
-            let holes = range.review.probed[block];
+            let (unreadable, bad) = (range.review.probed[block], range.review.compared[block]);
+            let holes = unreadable | bad;
             let mut row: Row<'_> = [None; MAX_MEMBERS as usize];
             for slot in slots(range.from & !holes) {
                 row[slot.index()] = Some(work.ports.bytes(range.block(slot, block)));
             }
-            let verdict = judge(&geometry, stripe, &row, scratch);
+            let mut verdict = judge(&geometry, stripe, &row, scratch);
+            verdict.compared |= bad != 0;
             let review = &mut range.review;
             if review.confirming {
                 review.rewritten[block] &= range.from;
                 review.lost[block] = review.rewritten[block] & (holes | verdict.wrong | verdict.doubtful);
                 continue;
             }
-            let mask = rewritten(&geometry, stripe, &verdict, range.missing, holes, repair);
-            (review.holes[block], review.verdicts[block], review.rewritten[block]) = (holes, verdict, mask);
-            is_to_write |= mask != 0;
+            let mut mask = rewritten(&geometry, stripe, &verdict, range.missing, holes, repair);
+            verdict.wrong |= bad;
+            let gone = range.missing | holes | mask;
             for slot in slots(mask) {
-                let gone = range.missing | holes | mask;
                 let recipe = recipe(&geometry, stripe, geometry.part_of(stripe, slot), gone);
                 let recipe = recipe.expect("what is written anew can be had");
-                put_into(work.ports, &recipe, range.block(slot, block), |slot| range.block(slot, block));
+                let content = range.block(slot, block);
+                let entry = |ports: &P| of(&self.map, slot).entry(stripe, ports.bytes(content));
+                let there = (bad & 1 << slot.0 != 0).then(|| entry(work.ports));
+                put_into(work.ports, &recipe, content, |slot| range.block(slot, block));
+                // Neither what is there nor what the others say is what the checksum says: nobody can tell.
+                let is_right = || self.checksums.check(work.ports, &self.map, (slot, stripe), content) == Check::Right;
+                if repair != Repair::Parity && there.is_some_and(|there| there != entry(work.ports) && !is_right()) {
+                    mask &= !(1 << slot.0);
+                    verdict.wrong &= !(1 << slot.0);
+                    verdict.doubtful |= 1 << slot.0;
+                }
             }
+            is_to_write |= mask != 0;
+            let review = &mut range.review;
+            (review.holes[block], review.bad[block]) = (unreadable, bad);
+            (review.verdicts[block], review.rewritten[block]) = (verdict, mask);
         }
         if is_to_write {
             self.walker.ranges[at].step = Step::ToWrite;
@@ -235,6 +258,40 @@ impl ArrayShard {
             self.note_found(work, at);
             self.range_done(at);
         }
+    }
+
+    /// Compares what was read of a range with its checksums, where it was read. Where a checksum is lost and nothing else is wrong
+    /// with the stripe, the block says it anew, unless nothing is to be written.
+    fn compare_range<P: Ports>(&mut self, work: &mut Work<'_, P>, at: usize, repair: Repair) {
+        self.walker.ranges[at].review.compared.fill(0);
+        for block in 0..self.walker.ranges[at].count {
+            let range = &self.walker.ranges[at];
+            let (stripe, compared) = (range.stripe(block), range.from & !range.review.probed[block]);
+            let check = |slot: Slot| self.check(work.ports, slot, stripe, range.block(slot, block));
+            let are = |what: Check| {
+                slots(compared).filter(|slot| check(*slot) == what).fold(0, |mask: u32, slot| mask | 1 << slot.0)
+            };
+            let (bad, unknown) = (are(Check::Wrong), are(Check::Unknown));
+            let is_whole = bad == 0 && range.review.probed[block] == 0 && range.review.skipped & 1 << block == 0;
+            if unknown != 0 && is_whole && repair != Repair::None && self.agrees(work, at, block) {
+                for slot in slots(unknown) {
+                    let content = self.walker.ranges[at].block(slot, block);
+                    self.set_checksum(work.ports, slot, stripe, Some(content), None);
+                }
+            }
+            self.walker.ranges[at].review.compared[block] = bad;
+        }
+    }
+
+    /// Whether the blocks of a stripe agree.
+    fn agrees<P: Ports>(&mut self, work: &Work<'_, P>, at: usize, block: usize) -> bool {
+        let Walker { ranges, scratch, .. } = &mut self.walker;
+        let range = &ranges[at];
+        let mut row: Row<'_> = [None; MAX_MEMBERS as usize];
+        for slot in slots(range.from) {
+            row[slot.index()] = Some(work.ports.bytes(range.block(slot, block)));
+        }
+        judge(&self.map.geometry, range.stripe(block), &row, scratch).agrees()
     }
 
     /// Writes what is to be written of a range, neighbours in one operation.
@@ -260,6 +317,14 @@ impl ArrayShard {
                     }
                     let stripe = range.stripe(block);
                     range.unanswered += 1;
+                    if self.map.checksums {
+                        range.unanswered += 1;
+                        for (offset, buffer) in run[..length].iter().enumerate() {
+                            let waiter = (offset == 0).then_some(Waiter::Range(at as u8));
+                            let stripe = StripeId(stripe.0 + offset as u64);
+                            self.set_checksum(work.ports, slot, stripe, Some(*buffer), waiter);
+                        }
+                    }
                     let place = self.on_member(slot, stripe).expect("a member that goes has its range begun again");
                     let purpose = Purpose::Walk { array: self.map.id, range: at as u8, slot, block: None };
                     let blocks = run[..length].iter().copied();
@@ -298,8 +363,13 @@ impl ArrayShard {
             for (kind, mask, all) in all.into_iter().filter(|(_, mask, _)| *mask != 0) {
                 self.walker.found.note(stripe, kind, mask, repaired(mask, all));
             }
+            for slot in slots(review.bad[block] & !holes) {
+                self.found_wrong(work, slot);
+            }
             for slot in slots(holes) {
                 self.found_unreadable(work, slot);
+            }
+            for slot in slots(holes | review.bad[block]) {
                 if written & 1 << slot.0 != 0 {
                     self.found_rewritten(work, slot, lost & 1 << slot.0 == 0);
                 }
