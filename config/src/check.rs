@@ -280,6 +280,7 @@ mod tests {
         for (log, severity, path, words) in [
             ("", Severity::Warning, "arrays[0]", "no write log"),
             ("    log: ~", Severity::Warning, "arrays[0]", "no write log"),
+            ("    checksums: on", Severity::Error, "arrays[0].checksums", "checksums need a log"),
             ("    on_log_loss: stop", Severity::Error, "arrays[0].on_log_loss", "no log that could be lost"),
         ] {
             let text = format!("{}{log}{}", &DEMO[..start], &DEMO[end..]);

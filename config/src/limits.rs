@@ -65,9 +65,11 @@ pub const CHUNK_BYTES: core::ops::RangeInclusive<u64> = 4096..=MIB;
 /// The unit in which member space is owned and zeroed: at least so much of each member.
 pub const ZONE_BYTES: u64 = 4 * MIB;
 
-/// What superblocks, volume table and bitmaps take of a member: 1 MiB, and as much again for each 4 TiB.
-pub const fn member_overhead_bytes(member_bytes: u64) -> u64 {
-    MIB + (member_bytes >> 42) * MIB
+/// What superblocks, volume table and bitmaps take of a member: 1 MiB, and as much again for each 4 TiB. With checksums, two
+/// blocks for each zone come to that.
+pub const fn member_overhead_bytes(member_bytes: u64, checksums: bool) -> u64 {
+    let checksums = if checksums { (member_bytes / ZONE_BYTES * 2 * BLOCK as u64).next_multiple_of(MIB) } else { 0 };
+    MIB + (member_bytes >> 42) * MIB + checksums
 }
 
 /// The smallest member: overhead and a few zones.
@@ -110,5 +112,5 @@ pub const MAX_ADDRESS_GRACE: Span = Span::from_secs(60);
 /// Least and most fill of the log at which destaging no longer waits for age, in percent.
 pub const HIGH_WATERMARK_PERCENT: core::ops::RangeInclusive<u8> = 10..=90;
 
-const _: () = assert!(MIN_MEMBER_BYTES >= member_overhead_bytes(MIN_MEMBER_BYTES) + ZONE_BYTES);
+const _: () = assert!(MIN_MEMBER_BYTES >= member_overhead_bytes(MIN_MEMBER_BYTES, true) + ZONE_BYTES);
 const _: () = assert!(*CHUNK_BYTES.end() <= ZONE_BYTES);

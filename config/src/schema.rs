@@ -242,6 +242,9 @@ pub struct Array {
     /// resynced after a crash, and a crash while a member is missing keeps the array from being served without `--force`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<Log>,
+    /// Whether checksums of all blocks are kept beside them, fixed when the array is made. They need a log.
+    #[serde(default)]
+    pub checksums: Checksums,
     /// What becomes of the array when the last copy of its log is lost.
     #[serde(default)]
     pub on_log_loss: OnLogLoss,
@@ -278,6 +281,17 @@ pub enum Level {
     Raid6,
     /// Everything on both members of a pair, over 4 to 32 members: one of each pair may fail. Neighbours in the list are pairs.
     Raid10,
+}
+
+/// Whether checksums of all blocks are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Checksums {
+    /// What a drive gives back is believed.
+    #[default]
+    Off,
+    /// Each block that is read from a drive is compared with what was written there, and put right from the others if it differs.
+    On,
 }
 
 /// The write log of an array.

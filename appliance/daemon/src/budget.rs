@@ -3,11 +3,16 @@
 
 use base::BLOCK;
 use config::Config;
+use config::schema::{Array, Checksums};
+use engine::array::{checksum_set_aside_blocks, set_aside_blocks};
 use engine::front::FrontLimits;
 use thiserror::Error;
 
 /// Fewest cache blocks of a shard and array worth having.
 const MIN_CACHE_BLOCKS: usize = 1024;
+
+/// One part in so many of the pool is for checksum blocks, if there are any.
+const CHECKSUM_PART: usize = 16;
 
 /// How the buffer pool is shared out, in blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +23,8 @@ pub struct Budget {
     pub front: FrontLimits,
     /// Each shard's cache, of each array.
     pub cache_blocks: usize,
+    /// Checksum blocks that each shard has at hand, of each array that keeps checksums.
+    pub checksum_blocks: usize,
 }
 
 /// Why the memory cannot be shared out.
@@ -46,8 +53,16 @@ impl Budget {
         let pool_blocks = config.reactors.memory.blocks() as usize;
         let share = pool_blocks / usize::from(shards);
         let front = FrontLimits::of_pool(share);
-        let set_aside = |members: usize| engine::array::set_aside_blocks(members) + members + 8;
-        let aside: usize = config.arrays.iter().map(|array| set_aside(array.members.len())).sum();
+        let checksum_blocks = share / CHECKSUM_PART / config.arrays.len().max(1);
+        let set_aside = |array: &Array| {
+            let members = array.members.len();
+            let checksums = match array.checksums {
+                Checksums::On => checksum_set_aside_blocks(checksum_blocks, members),
+                Checksums::Off => 0,
+            };
+            set_aside_blocks(members) + checksums + members + 8
+        };
+        let aside: usize = config.arrays.iter().map(set_aside).sum();
         let used = front.in_capsule_blocks + front.data_blocks + aside;
         let arrays = config.arrays.len().max(1);
         let cache_blocks = share.saturating_sub(used) / arrays;
@@ -61,7 +76,7 @@ impl Budget {
                 shards,
             });
         }
-        Ok(Self { pool_blocks, front, cache_blocks })
+        Ok(Self { pool_blocks, front, cache_blocks, checksum_blocks })
     }
 }
 

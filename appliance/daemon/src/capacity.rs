@@ -9,6 +9,7 @@
 use std::path::Path;
 
 use base::BLOCK;
+use config::schema::Checksums;
 use config::{Array, Config, Device, Level, Name};
 use engine::limits::destage_log_blocks;
 use journal::{LogLayout, MAX_PAYLOAD_BLOCKS};
@@ -55,8 +56,8 @@ impl Capacity {
         let zone_stripes = geometry(u64::MAX)?.zone_stripes();
         let mut stripes = u64::MAX;
         for name in &array.members {
-            let layout =
-                MemberLayout::for_device(blocks(name)?, zone_stripes).map_err(|error| format!("{name}: {error}"))?;
+            let layout = MemberLayout::for_device(blocks(name)?, zone_stripes, array.checksums == Checksums::On)
+                .map_err(|error| format!("{name}: {error}"))?;
             stripes = stripes.min(layout.data.blocks);
         }
         let geometry = geometry(stripes)?;

@@ -7,6 +7,7 @@ use std::io::{self, IsTerminal, Read, Write as _};
 use std::path::{Path, PathBuf};
 
 use config::limits::MAX_FILE_BYTES;
+use config::schema::Checksums;
 use config::{Array, Config, Device, Hosts, Loaded, LogMode, OnLogLoss, Problem, Protocol, Severity};
 use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteDiagnostic, NamedSource};
 use thiserror::Error;
@@ -179,6 +180,9 @@ fn array_summary(array: &Array, config: &Config, budget: &Budget) -> String {
         }
         Err(why) => writeln!(out, "    capacity: {why}"),
     };
+    if array.checksums == Checksums::On {
+        let _ = writeln!(out, "    checksums of all blocks are kept: what drives give back is compared, and put right");
+    }
     if let Some(log) = &array.log {
         let copies: Vec<_> = log.devices.iter().map(size).collect();
         let mode = match log.mode {

@@ -133,7 +133,8 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
     // Before any array is touched: what the machine cannot give is refused while nothing has changed.
     let pool = pool(&config, pool_blocks)?;
 
-    let mut booted = arrays::boot(&config, &devices, options, shards, budget.cache_blocks, &events)?;
+    let mut booted =
+        arrays::boot(&config, &devices, options, shards, budget.cache_blocks, budget.checksum_blocks, &events)?;
     let volumes = seal_or_share("volume map", exports::volumes(&config, &booted)?);
     let exports = seal_or_share("exports", exports::exports(&config, &booted, &volumes, &addresses)?);
     sealing::maps(&mut booted);

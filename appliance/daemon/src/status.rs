@@ -95,6 +95,9 @@ pub struct DeviceErrors {
     pub retries: u64,
     /// Blocks that could not be read.
     pub unreadable_blocks: u64,
+    /// Blocks that it gave back otherwise than they were written, as their checksums say.
+    #[serde(default)]
+    pub wrong_blocks: u64,
     /// Such blocks that were put together from the other members, written again and read back.
     pub corrected_blocks: u64,
     /// Such blocks that it did not take back.
@@ -325,9 +328,10 @@ impl fmt::Display for Status {
 
 impl fmt::Display for DeviceErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { retries, unreadable_blocks, corrected_blocks, uncorrected_blocks } = *self;
+        let Self { retries, unreadable_blocks, wrong_blocks, corrected_blocks, uncorrected_blocks } = *self;
         let counts = [
             (unreadable_blocks, "unreadable"),
+            (wrong_blocks, "wrong"),
             (corrected_blocks, "corrected"),
             (uncorrected_blocks, "not corrected"),
             (retries, "tried again"),

@@ -40,10 +40,11 @@ fn each_level_takes_as_many_members_as_it_can_be_made_of_and_holds_as_much() {
 #[test]
 fn members_have_the_space_that_the_check_counts_on() {
     let sizes = [limits::MIN_MEMBER_BYTES, 192 * MIB, 256 * MIB, 4096 * MIB, 1 << 41, 1 << 44, 1 << 47];
-    for bytes in sizes.into_iter().flat_map(|size| [size, size + MIB, size - BLOCK as u64]) {
+    let sizes = sizes.into_iter().flat_map(|size| [size, size + MIB, size - BLOCK as u64]);
+    for (bytes, checksums) in sizes.flat_map(|size| [(size, false), (size, true)]) {
         let zone_stripes = limits::ZONE_BYTES / BLOCK as u64;
-        let layout = raid::MemberLayout::for_device(bytes / BLOCK as u64, zone_stripes).unwrap();
-        let counted_on = (bytes - limits::member_overhead_bytes(bytes)) / limits::ZONE_BYTES;
+        let layout = raid::MemberLayout::for_device(bytes / BLOCK as u64, zone_stripes, checksums).unwrap();
+        let counted_on = (bytes - limits::member_overhead_bytes(bytes, checksums)) / limits::ZONE_BYTES;
         assert!(layout.data.blocks / zone_stripes >= counted_on, "{bytes} bytes");
     }
     assert_eq!(*limits::CHUNK_BYTES.end(), u64::from(raid::geometry::MAX_CHUNK_BLOCKS) * BLOCK as u64);

@@ -119,6 +119,7 @@ fn appliance(
         chunk_blocks: 16,
         lanes: 4,
         mode: journal::LogMode::WriteBack,
+        checksums: false,
         known_zero: true,
         volumes: vec![CreateVolume { name: "v0".into(), blocks: BLOCKS, logical: LogicalBlock::Block }],
     };
@@ -133,6 +134,7 @@ fn appliance(
         on_log_loss: engine::map::OnLogLoss::default(),
         volumes: Vec::new(),
         cache_blocks: 2048,
+        checksum_blocks: 0,
         settings: DestageSettings { age: Span::from_millis(50), ..DestageSettings::default() },
         drives: DriveSettings::default(),
         rebuild: engine::coordinator::RoundSettings::default(),

@@ -107,6 +107,7 @@ fn spec_at(level: Level, members: usize, volumes: &[&str]) -> CreateArray {
         chunk_blocks: 16,
         lanes: 2,
         mode: LogMode::WriteBack,
+        checksums: false,
         known_zero: false,
         volumes: volumes
             .iter()
@@ -158,6 +159,7 @@ fn start(devices: &mut Devices, volumes: &[&str]) -> Result<BootedArray, BootErr
         on_log_loss: engine::map::OnLogLoss::default(),
         volumes: spec(volumes).volumes,
         cache_blocks: 64,
+        checksum_blocks: 0,
         settings: DestageSettings::default(),
         drives: DriveSettings::default(),
         rebuild: RoundSettings::default(),

@@ -189,7 +189,9 @@ mod tests {
         assert!(!Checksummed { array: Uuid([1; 16]), ..OF }.matches(entry, StripeId(9), &data));
         assert!(!OF.matches(entry, StripeId(9), &ZERO_BLOCK) && !OF.matches(Entry::ZEROS, StripeId(9), &data));
         assert!(OF.matches(Entry::ZEROS, StripeId(9), &ZERO_BLOCK));
-        assert!(!OF.matches(Entry::UNKNOWN, StripeId(9), &data) && !OF.matches(Entry::UNKNOWN, StripeId(9), &ZERO_BLOCK));
+        assert!(
+            !OF.matches(Entry::UNKNOWN, StripeId(9), &data) && !OF.matches(Entry::UNKNOWN, StripeId(9), &ZERO_BLOCK)
+        );
         for bit in 0..8 * BLOCK {
             let mut wrong = data;
             wrong[bit / 8] ^= 1 << (bit % 8);
@@ -249,6 +251,5 @@ mod tests {
         assert!((512..1024).all(|stripe| !entry_of(&blank, StripeId(stripe), ZONE).is_known()));
     }
 
-    const GOLDEN: [u8; 24] =
-        [66, 82, 67, 83, 188, 89, 44, 180, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 246, 2, 141, 242];
+    const GOLDEN: [u8; 24] = [66, 82, 67, 83, 188, 89, 44, 180, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 246, 2, 141, 242];
 }

@@ -66,7 +66,8 @@ impl MemberLayout {
         let dirty = Region { start: metadata.start + metadata.blocks, blocks: bitmap.blocks };
         let end = dirty.start + dirty.blocks;
         // As if all of it were data, here too.
-        let checksums = checksums.then(|| Region { start: end, blocks: checksum_blocks(blocks / zone_stripes, zone_stripes) });
+        let checksums =
+            checksums.then(|| Region { start: end, blocks: checksum_blocks(blocks / zone_stripes, zone_stripes) });
         let end = checksums.map_or(end, |checksums| checksums.start + checksums.blocks);
         let start = end.next_multiple_of(DATA_ALIGNMENT_BLOCKS);
         let need = start + zone_stripes;

@@ -514,7 +514,9 @@ fn read_regions(table: &[u8]) -> Result<(MemberLayout, Vec<LaterRegion>), Superb
         }
     }
     match (bitmap, metadata, data) {
-        (Some(bitmap), Some(metadata), Some(data)) => Ok((MemberLayout { bitmap, metadata, dirty, checksums, data }, later)),
+        (Some(bitmap), Some(metadata), Some(data)) => {
+            Ok((MemberLayout { bitmap, metadata, dirty, checksums, data }, later))
+        }
         _ => Err(SuperblockError::Malformed("a region is missing")),
     }
 }

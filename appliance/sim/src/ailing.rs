@@ -54,7 +54,8 @@ impl Scenario {
                 let (at, effect) = (layout.data.start + stripe, random.between(1, within));
                 if self.checksums && !random.once_in(3) {
                     let damage = self.damage(&layout, at, random);
-                    faults.push(PlannedFault { effect, fault: Fault::Wrong { device, block: DeviceBlock(at), damage } });
+                    faults
+                        .push(PlannedFault { effect, fault: Fault::Wrong { device, block: DeviceBlock(at), damage } });
                 } else {
                     faults.push(spoil(device, at, effect));
                 }
@@ -143,7 +144,10 @@ mod tests {
                 assert!(block.0 < scenario.devices()[device.index()].blocks);
                 if device.0 >= u16::from(scenario.members) {
                     logs.insert(device);
-                } else if layout.checksums.is_some_and(|region| block.0 >= region.start && block.0 < region.start + region.blocks) {
+                } else if layout
+                    .checksums
+                    .is_some_and(|region| block.0 >= region.start && block.0 < region.start + region.blocks)
+                {
                     checksums.insert(device);
                 } else if block.0 >= layout.data.start {
                     assert!(stripes.insert(block), "one block of a stripe");

@@ -298,7 +298,8 @@ impl Scenario {
         if checks::SEEDS.contains(&(seed % checks::SEEDS_OF)) && !bare::SEEDS.contains(&(seed % bare::SEEDS_OF)) {
             scenario.checksums = true;
             // What checksum blocks take of it.
-            scenario.pool_blocks += usize::from(scenario.shards) * checksum_set_aside_blocks(0, scenario.members.into());
+            scenario.pool_blocks +=
+                usize::from(scenario.shards) * checksum_set_aside_blocks(0, scenario.members.into());
         }
         // Drives ail instead of being lost, where the array bears either.
         if seed % AILING_OF == AILING && scenario.geometry().bears(1) {

@@ -95,7 +95,14 @@ pub fn cases() -> Vec<Case> {
             }
             for write_through in [false, true] {
                 for volatile_cache in [false, true] {
-                    cases.push(Case { level: Level::Raid5, damage, log_copies, write_through, volatile_cache, checksums: false });
+                    cases.push(Case {
+                        level: Level::Raid5,
+                        damage,
+                        log_copies,
+                        write_through,
+                        volatile_cache,
+                        checksums: false,
+                    });
                 }
             }
         }
@@ -110,7 +117,14 @@ pub fn cases() -> Vec<Case> {
     }
     for (write_through, volatile_cache) in [(false, false), (false, true), (true, false), (true, true)] {
         let damage = Damage::Attaching;
-        cases.push(Case { level: Level::Raid5, damage, log_copies: 1, write_through, volatile_cache, checksums: false });
+        cases.push(Case {
+            level: Level::Raid5,
+            damage,
+            log_copies: 1,
+            write_through,
+            volatile_cache,
+            checksums: false,
+        });
     }
     // Without a log, whose promise does not go further.
     for level in [Level::Raid5, Level::Raid6, Level::Raid10] {

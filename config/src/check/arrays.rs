@@ -106,6 +106,10 @@ impl<'a> Checker<'a, '_, '_> {
                 let message = "there is no log that could be lost";
                 self.error(policy, &format!("{path}.on_log_loss"), message, "no such key, or a log");
             }
+            if let Some(on) = array.get("checksums").filter(|_| array.text_of("checksums") == Some("on")) {
+                let message = "checksums need a log: without one a crash would leave blocks that differ from theirs";
+                self.error(on, &format!("{path}.checksums"), message, "off, or a log");
+            }
             return;
         };
         let lanes = log.number_of::<u16>("lanes").unwrap_or(default_lanes()).clamp(*LANES.start(), *LANES.end());
@@ -165,7 +169,9 @@ impl<'a> Checker<'a, '_, '_> {
         let chunk = array.meaning_of::<Size>("chunk").unwrap_or(default_chunk()).bytes();
         let row = chunk.clamp(*CHUNK_BYTES.start(), *CHUNK_BYTES.end()) * data_members;
         // Volumes begin and end at chunk rows; members are used by whole zones.
-        let zones = smallest_member.map(|bytes| bytes.saturating_sub(member_overhead_bytes(bytes)) / ZONE_BYTES);
+        let checksums = array.text_of("checksums") == Some("on");
+        let zones =
+            smallest_member.map(|bytes| bytes.saturating_sub(member_overhead_bytes(bytes, checksums)) / ZONE_BYTES);
         let capacity = zones.map(|zones| zones * ZONE_BYTES * data_members);
         let mut used = 0_u64;
         for (i, volume) in volumes.iter().enumerate() {

@@ -27,6 +27,7 @@ pub(super) fn boot(
     options: &ServeOptions,
     shards: u16,
     cache_blocks: usize,
+    checksum_blocks: usize,
     events: &Events,
 ) -> Result<Vec<BootedArray>, ServeError> {
     let mut booted = Vec::new();
@@ -47,6 +48,7 @@ pub(super) fn boot(
             },
             volumes: volumes(array),
             cache_blocks,
+            checksum_blocks,
             settings: DestageSettings {
                 age: array.destage.age.0,
                 high_watermark_percent: array.destage.high_watermark.0,
@@ -208,6 +210,7 @@ fn create(
         chunk_blocks: array.chunk.blocks() as u32,
         lanes: array.log.as_ref().map_or(1, |log| log.lanes),
         mode: array.log.as_ref().and_then(|log| log.mode).map_or(LogMode::WriteBack, mode),
+        checksums: array.checksums == schema::Checksums::On,
         known_zero,
         volumes: volumes(array),
     };
@@ -371,6 +374,7 @@ fn made_otherwise(array: &schema::Array, booted: &BootedArray) -> Vec<(&'static 
         ("RAID level", code(map.geometry.level()), code(level(array.level))),
         ("number of members", map.members.len() as u64, array.members.len() as u64),
         ("chunk in bytes", chunk_bytes, array.chunk.bytes()),
+        ("checksums", map.checksums.into(), (array.checksums == schema::Checksums::On).into()),
     ];
     if let Some(log) = log {
         all.push(("number of lanes", u64::from(map.log_layout.lanes()), u64::from(log.lanes)));

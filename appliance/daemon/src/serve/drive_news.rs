@@ -22,14 +22,24 @@ pub(super) fn told(arrays: &[String], event: &Event) -> Option<Told> {
 }
 
 fn read_errors(slot: Slot, errors: MemberErrors, in_the_hour: u32) -> Told {
-    let MemberErrors { unreadable, corrected, uncorrected } = errors;
+    let MemberErrors { unreadable, wrong, corrected, uncorrected } = errors;
+    let what = match (unreadable, wrong) {
+        (_, 0) => format!("could not read {unreadable} blocks"),
+        (0, _) => format!("gave back {wrong} blocks that are not what was written there, as their checksums say"),
+        _ => format!("could not read {unreadable} blocks, and gave back {wrong} that are not what was written there"),
+    };
     let text = format!(
-        "member {} could not read {unreadable} blocks; {corrected} were put together from the others and written to it \
-         again, {uncorrected} it did not take back",
+        "member {} {what}; {corrected} were put together from the others and written to it again, {uncorrected} it did not take \
+         back",
         slot.0
     );
-    let told = Told::new("member.unreadable", Severity::Warning, text).rationed();
-    let told = told.with("unreadable", unreadable).with("corrected", corrected).with("uncorrected", uncorrected);
+    let name = if wrong > 0 { "member.wrong" } else { "member.unreadable" };
+    let told = Told::new(name, Severity::Warning, text).rationed();
+    let told = told
+        .with("unreadable", unreadable)
+        .with("wrong", wrong)
+        .with("corrected", corrected)
+        .with("uncorrected", uncorrected);
     told.with("in_the_hour", in_the_hour)
 }
 
@@ -68,6 +78,7 @@ mod tests {
         let arrays = ["a0".to_owned()];
         let (array, slot) = (ArrayId(0), Slot(2));
         let errors = MemberErrors { unreadable: 3, wrong: 0, corrected: 2, uncorrected: 1 };
+        let wrong = MemberErrors { wrong: 3, ..MemberErrors::default() };
         let slow = |slow, excluded| Event::Slow {
             array,
             slot,
@@ -78,6 +89,7 @@ mod tests {
         };
         let all = [
             (Event::ReadErrors { array, slot, errors, in_the_hour: 7 }, "member.unreadable", Severity::Warning),
+            (Event::ReadErrors { array, slot, errors: wrong, in_the_hour: 3 }, "member.wrong", Severity::Warning),
             (Event::TooManyErrors { array, slot, excluded: true }, "member.too_many_errors", Severity::Error),
             (Event::TooManyErrors { array, slot, excluded: false }, "member.too_many_errors", Severity::Error),
             (slow(true, false), "member.slow", Severity::Warning),

@@ -222,6 +222,7 @@ impl Reporter {
                 errors: DeviceErrors {
                     retries: sum(|device| &device.retries),
                     unreadable_blocks: sum(|device| &device.unreadable_blocks),
+                    wrong_blocks: sum(|device| &device.wrong_blocks),
                     corrected_blocks: sum(|device| &device.corrected_blocks),
                     uncorrected_blocks: sum(|device| &device.uncorrected_blocks),
                 },

@@ -47,9 +47,11 @@ const fn writes(members: usize) -> usize {
     2 * members + 4
 }
 
-/// Buffers that are set aside for so many places.
-pub(crate) const fn set_aside_blocks(places: usize, members: usize) -> usize {
-    places + writes(members)
+/// Buffers that each shard's part of an array of so many members sets aside if it keeps checksums and has so many checksum blocks at
+/// hand.
+pub const fn set_aside_blocks(places: usize, members: usize) -> usize {
+    let least = min_places(members);
+    writes(members) + if places > least { places } else { least }
 }
 
 /// Who waits for a checksum block to be written.
@@ -159,8 +161,7 @@ impl Checksums {
     #[allow(clippy::disallowed_types, reason = "as above")]
     pub(crate) fn new(map: &ArrayMap, places: usize) -> Self {
         let members = map.members.len();
-        let (places, writes) =
-            if map.checksums { (places.max(min_places(members)), writes(members)) } else { (0, 0) };
+        let (places, writes) = if map.checksums { (places.max(min_places(members)), writes(members)) } else { (0, 0) };
         Self {
             index: HashMap::with_capacity_and_hasher(2 * places, BuildHasherDefault::default()),
             places: (0..places).map(|_| Place::new()).collect(),
@@ -317,7 +318,8 @@ impl ArrayShard {
             return place.state == State::Ready && !place.orphaned;
         }
         let Some(member) = self.map.members[slot.index()] else { return false };
-        if self.failing_members & 1 << slot.0 != 0 || work.operations.available() <= crate::limits::RESERVED_OPERATIONS {
+        if self.failing_members & 1 << slot.0 != 0 || work.operations.available() <= crate::limits::RESERVED_OPERATIONS
+        {
             return false;
         }
         let Some(found) = self.checksums.make_room(need, work.now) else { return false };

@@ -3,7 +3,7 @@
 
 use base::ids::Slot;
 use base::time::{Span, Time};
-use ports::Ports;
+use ports::{DeviceError, Ports};
 use raid::slots;
 
 use super::peers::PeerChange;
@@ -58,6 +58,22 @@ impl Health {
 }
 
 impl ArrayShard {
+    /// A member did not do what it should: no more is asked of it, and the coordinator is told once.
+    pub(super) fn member_failed(&mut self, slot: Slot) {
+        if self.failing_members & 1 << slot.0 == 0 && self.map.members[slot.index()].is_some() {
+            self.failing_members |= 1 << slot.0;
+            self.reports.push_back(Message::MemberFailed { array: self.map.id, slot });
+        }
+    }
+
+    /// A log copy did not do what it should.
+    pub(super) fn copy_failed(&mut self, copy: u8, error: DeviceError) {
+        if self.failing_copies & 1 << copy == 0 && self.map.logs_to(copy) {
+            self.failing_copies |= 1 << copy;
+            self.reports.push_back(Message::CopyFailed { array: self.map.id, copy, error });
+        }
+    }
+
     fn found(&mut self, slot: Slot, what: MemberErrors) {
         self.health.untold[slot.index()].add(what);
         self.health.waiting |= 1 << slot.0;

@@ -112,7 +112,8 @@ impl ArrayShard {
         let (id, frozen, geometry) = (entry.id, entry.frozen, &self.map.geometry);
         let columns = (0..geometry.data_slots()).filter(|column| frozen & 1 << column != 0);
         let homes = columns.fold(0, |mask, column| mask | geometry.homes(id, column));
-        let is_written = |index: &u8| destage.parities[usize::from(*index)].is_some() || destage.zero_parities & 1 << index != 0;
+        let is_written =
+            |index: &u8| destage.parities[usize::from(*index)].is_some() || destage.zero_parities & 1 << index != 0;
         let parities = (0..geometry.parities()).filter(is_written);
         let all = parities.fold(homes, |mask, index| mask | 1 << geometry.parity_member(id, index).0);
         let present = all & !self.missing(id);

@@ -73,6 +73,7 @@ use crate::message::{Fragment, FragmentDone, FragmentKind, Message};
 use crate::operations::Operations;
 use crate::router::Dropped;
 use checksums::Checksums;
+pub use checksums::set_aside_blocks as checksum_set_aside_blocks;
 use destage::Destage;
 use detained::Detained;
 use dirty::Dirty;
@@ -103,12 +104,6 @@ pub const MIN_CACHE_BLOCKS: usize = 1024;
 /// Buffers that each shard's part of an array of so many members sets aside: for destaging, degraded reads, updates and walks.
 pub const fn set_aside_blocks(members: usize) -> usize {
     scratch_blocks(members) + UPDATE_BLOCKS + walk::set_aside_blocks(members)
-}
-
-/// Those that it sets aside beside them if it keeps checksums, with so many checksum blocks at hand.
-pub const fn checksum_set_aside_blocks(places: usize, members: usize) -> usize {
-    let least = checksums::min_places(members);
-    checksums::set_aside_blocks(if places > least { places } else { least }, members)
 }
 
 /// Those of them that are for destaging and degraded reads.
@@ -457,22 +452,6 @@ impl ArrayShard {
         deadline
     }
 
-    /// A member did not do what it should: no more is asked of it, and the coordinator is told once.
-    fn member_failed(&mut self, slot: Slot) {
-        if self.failing_members & 1 << slot.0 == 0 && self.map.members[slot.index()].is_some() {
-            self.failing_members |= 1 << slot.0;
-            self.reports.push_back(Message::MemberFailed { array: self.map.id, slot });
-        }
-    }
-
-    /// A log copy did not do what it should.
-    fn copy_failed(&mut self, copy: u8, error: DeviceError) {
-        if self.failing_copies & 1 << copy == 0 && self.map.logs_to(copy) {
-            self.failing_copies |= 1 << copy;
-            self.reports.push_back(Message::CopyFailed { array: self.map.id, copy, error });
-        }
-    }
-
     /// Takes a new epoch. What waited for an exclusion goes on without what was excluded.
     pub(crate) fn new_map<P: Ports>(&mut self, work: &mut Work<'_, P>, map: Snapshot<ArrayMap>) {
         assert!(map.epoch >= self.map.epoch, "epochs only grow");
@@ -579,8 +558,8 @@ impl ArrayShard {
 
     /// Whether every lane rests at its empty transaction, or nothing can be written any more.
     pub(crate) fn is_closed(&self) -> bool {
-        let is_written = || self.checksums.is_quiet();
-        self.halted || self.lanes.iter().flatten().all(|lane| lane.closing == Closing::Closed) && is_written()
+        let is_closed = |lane: &Lane| lane.closing == Closing::Closed;
+        self.halted || self.lanes.iter().flatten().all(is_closed) && self.checksums.is_quiet()
     }
 
     /// Whether the stop is clean so far.

@@ -276,8 +276,9 @@ fn write_member<D: SyncDevice>(
     let device = copies.devices[id.index()].as_mut().ok_or(BootError::DeviceLost { device: id })?;
     device.write(at, core::slice::from_ref(content)).map_err(|error| BootError::Device { device: id, error })?;
     match map.members[slot.index()].and_then(|member| member.checksums) {
-        Some(start) => enter(device, map, (slot, start), stripe, content)
-            .map_err(|error| BootError::Device { device: id, error }),
+        Some(start) => {
+            enter(device, map, (slot, start), stripe, content).map_err(|error| BootError::Device { device: id, error })
+        }
         None => Ok(()),
     }
 }

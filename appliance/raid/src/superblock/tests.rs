@@ -5,7 +5,8 @@ use base::ZERO_BLOCK;
 
 pub(crate) fn example() -> Superblock {
     // As members were laid out before there were bits of dirty zones.
-    let layout = MemberLayout { dirty: None, ..MemberLayout::for_device(1 << 16, 1024, false).expect("256 MiB is enough") };
+    let layout =
+        MemberLayout { dirty: None, ..MemberLayout::for_device(1 << 16, 1024, false).expect("256 MiB is enough") };
     let geometry = Geometry::new(Level::Raid5, 3, 16, layout.data.blocks).expect("three members");
     let member = |at: u8| MemberEntry { uuid: Uuid([at + 1; 16]), state: State::Active };
     let copy = |at: u8| CopyEntry::active(Uuid([at + 11; 16]));
@@ -251,7 +252,9 @@ fn the_bytes_are_golden() {
         include_str!("../../golden/superblock-scrubbed.hex"),
         include_str!("../../golden/superblock-checksums.hex"),
     ];
-    for (superblock, golden) in [example(), rebuilding(), without_log(), scrubbed(), with_checksums()].iter().zip(goldens) {
+    for (superblock, golden) in
+        [example(), rebuilding(), without_log(), scrubbed(), with_checksums()].iter().zip(goldens)
+    {
         let hex: String = encoded(superblock)
             .chunks(32)
             .enumerate()

@@ -332,6 +332,7 @@ struct Array {
     geometry: Geometry,
     members: Vec<(DeviceId, Superblock)>,
     initialised: Vec<bool>,
+    checksums: bool,
 }
 
 impl Array {
@@ -340,7 +341,7 @@ impl Array {
         let geometry = members[0].1.geometry;
         let bits = bitmap(rack, &members)?;
         let initialised = (0..geometry.zones()).map(|zone| bits.is_set(base::ids::ZoneId(zone))).collect();
-        Ok(Self { geometry, members, initialised })
+        Ok(Self { geometry, members, initialised, checksums: scenario.checksums })
     }
 
     fn place(&self, slot: Slot, stripe: StripeId) -> (DeviceId, DeviceBlock) {
@@ -415,7 +416,10 @@ impl Array {
             let (device, at) = self.place(*slot, stripe);
             !spoiled.is_readable(device, at, 1)
         };
-        let holes = slots(all).filter(is_hole).fold(0, |mask: u32, slot| mask | 1 << slot.0);
+        let unreadable = slots(all).filter(is_hole).fold(0, |mask: u32, slot| mask | 1 << slot.0);
+        // With checksums each block is known by itself.
+        let bad = if self.checksums { self.damaged(spoiled, right, stripe) & !unreadable } else { 0 };
+        let holes = unreadable | bad;
         // Each group is judged by itself: all of a stripe, or the homes of a column.
         let groups: Vec<u32> = match geometry.parities() {
             0 => (0..geometry.data_slots()).map(|column| geometry.homes(stripe, column)).collect(),
@@ -455,7 +459,7 @@ impl Array {
                 assert!(block == right.peek(device, at), "the oracle puts wrong what was right");
             }
         }
-        Expected { wrong, doubtful, holes, changed }
+        Expected { wrong: wrong | bad, doubtful, holes: unreadable, changed }
     }
 
     /// The slots that hold the columns of a stripe.

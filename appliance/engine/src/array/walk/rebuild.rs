@@ -18,8 +18,9 @@ impl ArrayShard {
     fn wrong_members<P: Ports>(&mut self, work: &Work<'_, P>, at: usize) -> u32 {
         let range = &self.walker.ranges[at];
         let is_wrong = |slot: &Slot| {
-            let is_wrong =
-                |block: &usize| self.check(work.ports, *slot, range.stripe(*block), range.block(*slot, *block)) == Check::Wrong;
+            let is_wrong = |block: &usize| {
+                self.check(work.ports, *slot, range.stripe(*block), range.block(*slot, *block)) == Check::Wrong
+            };
             (0..range.count).any(|block| is_wrong(&block))
         };
         let wrong = slots(range.from).filter(is_wrong).fold(0, |mask: u32, slot| mask | 1 << slot.0);
