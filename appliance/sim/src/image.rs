@@ -222,10 +222,11 @@ mod tests {
     use crate::production::Production;
 
     /// Every image that is kept, with its name.
-    const GOLDEN: [(&str, &str); 4] = [
+    const GOLDEN: [(&str, &str); 5] = [
         ("a clean stop", include_str!("../golden/v1-raid5-clean-stop.txt")),
         ("a power cut", include_str!("../golden/v1-raid5-power-cut.txt")),
         ("a power cut, one log copy", include_str!("../golden/v1-raid5-one-log-copy-power-cut.txt")),
+        ("a power cut, with checksums", include_str!("../golden/v1-raid5-checksums-power-cut.txt")),
         ("a power cut, without a log", include_str!("../golden/v1-raid5-without-log-power-cut.txt")),
     ];
 

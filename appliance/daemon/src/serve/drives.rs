@@ -160,7 +160,8 @@ fn replace(reporter: &Reporter, params: Value) -> Result<Value, String> {
         let role = used.role(&reporter.fixed.maps[used.array].name);
         return Err(format!("drive {old} is {role} and in use: brindle drive fail {old} first"));
     }
-    let at = placed.array.ok_or_else(|| format!("drive {old} belongs to no array"))?;
+    let at = placed.array.or_else(|| bears_witness(reporter, placed));
+    let at = at.ok_or_else(|| format!("drive {old} belongs to no array"))?;
     let part = shards.iter().filter_map(|said| said.arrays.get(at)).max_by_key(|part| part.epoch);
     let empty = part.ok_or("the reactors are too busy to say how they are: try again")?.missing_members.clone();
     let slot = match (placed.place, &empty[..]) {
@@ -173,6 +174,14 @@ fn replace(reporter: &Reporter, params: Value) -> Result<Value, String> {
     let verb = Verb::Replace { array: ArrayId(at as u16), slot: Slot(slot), spare };
     reporter.shards.command(verb).map_err(|error| format!("drive {new}: {error}"))?;
     Ok(json!({ "drive": new, "array": reporter.fixed.maps[at].name, "member": slot }))
+}
+
+/// The array of which a drive says that it is, or was, a member: one that joined while serving is named by none.
+fn bears_witness(reporter: &Reporter, placed: &Placed) -> Option<usize> {
+    match look(&reporter.devices, placed.id?) {
+        Ok((Found::Member(said), _)) => reporter.fixed.maps.iter().position(|map| map.uuid == said.array),
+        _ => None,
+    }
 }
 
 /// Lets a rebuild wait, or go on.

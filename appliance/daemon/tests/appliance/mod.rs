@@ -3,6 +3,8 @@
 // Each test program uses a part.
 #![allow(dead_code)]
 
+pub(crate) mod member;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -310,6 +312,13 @@ impl Client {
                 return holds;
             }
         }
+    }
+
+    /// Whether a read of a block is refused.
+    pub(crate) fn is_refused(&mut self, lba: u64) -> bool {
+        let slot = self.queue.hold().unwrap();
+        self.queue.submit(slot, Operation::Read { lba, blocks: 1 }).unwrap();
+        !self.ended().is_success()
     }
 
     /// Discards ranges: first block, and how many. How that ended.

@@ -159,7 +159,13 @@ impl ArrayShard {
 
     /// Takes the next step with a range after all that it waited for was answered.
     pub(super) fn review_goes_on<P: Ports>(&mut self, work: &mut Work<'_, P>, at: usize) {
+        let (start, from) = (self.walker.ranges[at].start, self.walker.ranges[at].from);
         let range = &mut self.walker.ranges[at];
+        if range.step != Step::Writing && from & self.presence.missing(&self.map, start) != 0 {
+            // One was excluded although it answers: nothing is written to it any more.
+            self.begin_range_again(at);
+            return;
+        }
         match range.step {
             Step::Reading => {
                 range.review.probed.fill(0);
