@@ -290,6 +290,10 @@ impl ArrayShard {
             return;
         }
         for at in 0..RANGES {
+            if self.walker.walk.is_none() {
+                // It was given up for what the range before found.
+                break;
+            }
             if self.walker.ranges[at].step == Step::Idle {
                 self.lock_range(work, at);
             }
@@ -435,7 +439,12 @@ impl ArrayShard {
     fn holds_still<P: Ports>(&mut self, work: &mut Work<'_, P>, at: usize) -> bool {
         let range = &self.walker.ranges[at];
         let (start, count) = (range.start, range.count);
-        match self.walker.walk.as_ref().expect("a walk under way").order.action {
+        let action = self.walker.walk.as_ref().expect("a walk under way").order.action;
+        // What recovery left half written differs from its checksum.
+        if self.map.checksums && matches!(action, Action::Rebuild(_)) && !self.settle_range(work, at) {
+            return false;
+        }
+        match action {
             Action::Rebuild(_) | Action::Resync => !(0..count as u64).any(|offset| {
                 let stripe = self.stripes.find(StripeId(start.0 + offset));
                 stripe.is_some_and(|stripe| self.stripes.get(stripe).destage.is_some())
