@@ -276,7 +276,8 @@ impl ArrayShard {
         of: u32,
     ) -> bool {
         let at = self.checksum_block(stripe);
-        slots(of).fold(true, |all, slot| self.have_checksum(work, need, slot, at) && all)
+        // All are asked for, whatever the first says.
+        slots(of).filter(|slot| !self.have_checksum(work, need, *slot, at)).count() == 0
     }
 
     /// The same, and keeps them until [`Self::leave_checksums`].
