@@ -249,6 +249,10 @@ pub struct ArrayMetrics {
     pub log_capacity_blocks: Gauge,
     /// Blocks acknowledged and not yet destaged.
     pub dirty_blocks: Gauge,
+    /// Without a log: zones that a crash now could leave dirty.
+    pub dirty_zones: Gauge,
+    /// Those that an earlier crash did, and that are still to be resynced.
+    pub unsynced_zones: Gauge,
     /// Stripe destages completed: members flushed and the destaged record durable.
     pub destages: Counter,
     /// Writes that had to wait for log space, buffers or dirty capacity.
@@ -263,6 +267,10 @@ pub struct ArrayMetrics {
     pub rebuilt_blocks: Counter,
     /// Blocks of the member that is being rebuilt which are not current yet. Shard 0 knows it.
     pub rebuild_left_blocks: Gauge,
+    /// 1 while a resync goes on, else 0. Shard 0 knows it.
+    pub resyncing: Gauge,
+    /// Blocks of each member that the resync has yet to match. Shard 0 knows it.
+    pub resync_left_blocks: Gauge,
     /// What scrubs found.
     pub scrub: ScrubMetrics,
     /// 1 while a scrub goes on, else 0. Shard 0 knows it.

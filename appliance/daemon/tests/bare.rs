@@ -3,7 +3,10 @@
 
 mod appliance;
 
-use appliance::{Client, Place, SOON, with};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use appliance::{Client, Place, SOON, Server, with};
 
 /// The configuration without a log.
 fn config() -> String {
@@ -27,6 +30,29 @@ fn becomes(place: &Place, state: &str) {
     let begun = std::time::Instant::now();
     while place.status().arrays[0].state != state {
         assert!(begun.elapsed() < SOON, "it is not {state}: {:?}", place.status().arrays[0]);
+    }
+}
+
+/// The metrics of the array's zones: dirty, unsynced, whether a resync goes on, and bytes that it has left.
+fn zones(server: &Server) -> [u64; 4] {
+    let mut stream = TcpStream::connect(server.metrics()).unwrap();
+    stream.set_read_timeout(Some(SOON)).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let sample = |name: &str| {
+        let name = format!("brindle_{name}{{array=\"a0\"}} ");
+        let line = text.lines().find_map(|line| line.strip_prefix(&name));
+        line.unwrap_or_else(|| panic!("{name} is missing:\n{text}")).parse().unwrap()
+    };
+    ["array_dirty_zones", "array_unsynced_zones", "resync_active", "resync_left_bytes"].map(sample)
+}
+
+/// Waits until they are this.
+fn zones_become(server: &Server, expected: [u64; 4]) {
+    let begun = std::time::Instant::now();
+    while zones(server) != expected {
+        assert!(begun.elapsed() < SOON, "they are {:?}, not {expected:?}", zones(server));
     }
 }
 
@@ -69,6 +95,27 @@ fn killed_it_keeps_what_was_acknowledged_and_makes_parities_match_again() {
     let mut client = Client::connect(&server);
     assert!(client.holds(1, 0x11) && client.holds(2, 0x22));
     assert_eq!(place.status().arrays[0].state, "degraded");
+    server.stop();
+}
+
+#[test]
+fn metrics_tell_of_dirty_zones_and_how_far_the_resync_is() {
+    let place = Place::new("bare-metrics");
+    let server = place.serve(&config(), &[]);
+    assert_eq!(zones(&server), [0; 4]);
+    Client::connect(&server).write(0, 16, 0x11);
+    zones_become(&server, [1, 0, 0, 0]);
+    server.kill();
+
+    // So slow that it does not end meanwhile.
+    let slow = config().replace("    destage:", "    rebuild: {rate: 64KiB, latency: 0s}\n    destage:");
+    let server = place.serve(&slow, &[]);
+    zones_become(&server, [1, 1, 1, 4 << 20]);
+    // Its bit stays over a clean stop, and the next start goes on with it.
+    server.stop();
+    let server = place.serve(&config(), &[]);
+    becomes(&place, "optimal");
+    zones_become(&server, [0; 4]);
     server.stop();
 }
 

@@ -503,6 +503,8 @@ impl Shard {
             metrics.log_used_blocks.set(usage.log_used_blocks);
             metrics.log_capacity_blocks.set(usage.log_blocks);
             metrics.dirty_blocks.set(usage.dirty_blocks);
+            metrics.dirty_zones.set(usage.dirty_zones);
+            metrics.unsynced_zones.set(usage.unsynced_zones);
             let missing = u64::from(map.missing().count_ones());
             metrics.members_missing.set(missing);
             if let Some(coordinator) = &self.coordinator {
@@ -510,6 +512,10 @@ impl Shard {
                 metrics.rebuilding.set(u64::from(rebuild.is_some()));
                 let left = rebuild.map_or(0, |rebuild| rebuild.bytes - rebuild.done_bytes);
                 metrics.rebuild_left_blocks.set(left / base::BLOCK as u64);
+                let resync = coordinator.resync_status(map.id, Time(0));
+                metrics.resyncing.set(u64::from(resync.is_some()));
+                let left = resync.map_or(0, |resync| resync.bytes - resync.done_bytes);
+                metrics.resync_left_blocks.set(left / base::BLOCK as u64);
                 let scrub = coordinator.scrub_status(map.id, Time(0)).filter(|scrub| scrub.state == "running");
                 metrics.scrubbing.set(u64::from(scrub.is_some()));
                 let left = scrub.map_or(0, |scrub| scrub.bytes - scrub.done_bytes);

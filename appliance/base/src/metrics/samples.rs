@@ -158,12 +158,16 @@ impl Metrics {
         each(&ARRAY_LOG_USED, &sum(|a| a.log_used_blocks.get(), bytes));
         each(&ARRAY_LOG_CAPACITY, &sum(|a| a.log_capacity_blocks.get(), bytes));
         each(&ARRAY_DIRTY, &sum(|a| a.dirty_blocks.get(), bytes));
+        each(&ARRAY_DIRTY_ZONES, &sum(|a| a.dirty_zones.get(), count));
+        each(&ARRAY_UNSYNCED_ZONES, &sum(|a| a.unsynced_zones.get(), count));
         each(&ARRAY_ADMISSION_WAITS, &sum(|a| a.admission_waits.get(), count));
         each(&ARRAY_DEGRADED, &highest(|a| &a.degraded));
         each(&ARRAY_MEMBERS_MISSING, &highest(|a| &a.members_missing));
         each(&REBUILD_ACTIVE, &highest(|a| &a.rebuilding));
         each(&REBUILD_WRITTEN, &sum(|a| a.rebuilt_blocks.get(), bytes));
         each(&REBUILD_LEFT, &sum(|a| a.rebuild_left_blocks.get(), bytes));
+        each(&RESYNC_ACTIVE, &highest(|a| &a.resyncing));
+        each(&RESYNC_LEFT, &sum(|a| a.resync_left_blocks.get(), bytes));
         each(&SCRUB_ACTIVE, &highest(|a| &a.scrubbing));
         each(&SCRUB_LEFT, &sum(|a| a.scrub_left_blocks.get(), bytes));
         each(&SCRUB_READ, &sum(|a| a.scrub.read_blocks.get(), bytes));
