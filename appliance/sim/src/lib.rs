@@ -53,6 +53,8 @@ pub mod fault;
 pub mod image;
 pub mod kept;
 pub mod killing;
+#[cfg(test)]
+mod log_discard;
 pub mod log_keeper;
 #[cfg(test)]
 mod log_loss;

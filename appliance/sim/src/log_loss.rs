@@ -135,7 +135,7 @@ fn without_log(level: Level) -> Bench {
 
 impl Bench {
     /// The power fails and comes back; meanwhile these members are lost.
-    fn power_cycle(&mut self, lost: &[u16]) {
+    pub(crate) fn power_cycle(&mut self, lost: &[u16]) {
         self.machine = None;
         let rack = &mut *self.rack.borrow_mut();
         rack.cut_power();

@@ -36,7 +36,7 @@ use crate::random::Random;
 use crate::scenario::Scenario;
 use crate::subject::{Subject, draw_uuid};
 
-const ARRAY: &str = "array";
+pub(crate) const ARRAY: &str = "array";
 const VOLUME: &str = "volume";
 
 /// Turns between two looks at the whole state of a shard, which cost more than a turn.
