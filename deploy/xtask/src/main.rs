@@ -13,6 +13,8 @@
 //! | [`torture`] | the server killed again and again under load, every block verified |
 //! | [`demo`] | the README's first command, as a test |
 //! | [`bench`] | the figures, against the machine's own floor |
+//! | [`beside`] | servers that differ in one thing, under the same load |
+//! | [`checksums`] | what checksums of all blocks cost |
 //! | [`guards`] | what sealed memory and the sandbox cost |
 //! | [`kills`] | how long a kill of connections takes |
 //! | [`compare`] | the figures, beside other people's RAID |
@@ -21,6 +23,8 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod beside;
+mod checksums;
 mod ci;
 mod compare;
 mod demo;
@@ -56,6 +60,8 @@ usage: cargo xtask COMMAND
   demo                       `brindle demo` from an empty folder to Ctrl-C
   bench [--rounds N] [--seconds S]
                              figures against the machine's own floor; writes deploy/bench/latest.md
+  bench checksums [--rounds N] [--seconds S]
+                             what checksums of all blocks cost; writes deploy/bench/checksums.md
   bench guards [--rounds N] [--seconds S]
                              what sealed memory and the sandbox cost; writes deploy/bench/guards.md
   bench kills [ROUNDS]       how long a kill of connections takes with writes in flight; writes deploy/bench/kills.md
@@ -73,6 +79,9 @@ fn main() -> ExitCode {
         ["lab", names @ ..] => lab::run(names),
         ["torture", rounds @ ..] => torture::run(rounds),
         ["demo"] => demo::run(),
+        ["bench", "checksums", options @ ..] => {
+            bench::Options::parse(options).and_then(|options| checksums::run(&options))
+        }
         ["bench", "guards", options @ ..] => bench::Options::parse(options).and_then(|options| guards::run(&options)),
         ["bench", "kills", rounds @ ..] => kills::run(rounds),
         ["bench", options @ ..] => bench::Options::parse(options).and_then(|options| bench::run(&options)),

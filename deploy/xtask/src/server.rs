@@ -55,6 +55,8 @@ pub(crate) struct Setup {
     pub(crate) volume: &'static str,
     /// In what units hosts address it.
     pub(crate) logical_block: &'static str,
+    /// Whether checksums of all blocks are kept: `off` or `on`.
+    pub(crate) checksums: &'static str,
     /// Further lines of the configuration, each with its end.
     pub(crate) more: &'static str,
 }
@@ -74,6 +76,7 @@ impl Setup {
             lanes: 16,
             volume: "256MiB",
             logical_block: "4KiB",
+            checksums: "off",
             more: "",
         }
     }
@@ -93,6 +96,7 @@ impl Setup {
             lanes: 4,
             volume: "768MiB",
             logical_block: "4KiB",
+            checksums: "off",
             more: "",
         }
     }
@@ -282,7 +286,7 @@ fn configuration(setup: Setup, nvme: SocketAddr, metrics: SocketAddr) -> String 
     let names = names.join(", ");
     let copies: Vec<String> = (0..setup.copies).map(|at| format!("l{at}")).collect();
     let logs: String = copies.iter().map(|name| device(name, setup.log)).collect();
-    let Setup { level, mode, reactors, lanes, volume, logical_block, more, .. } = setup;
+    let Setup { level, mode, reactors, lanes, volume, logical_block, checksums, more, .. } = setup;
     let log = match copies.as_slice() {
         [] => String::new(),
         copies => format!("    log: {{devices: [{}], mode: {mode}, lanes: {lanes}}}\n", copies.join(", ")),
@@ -297,6 +301,7 @@ devices:
     level: {level}
     members: [{names}]
     chunk: 64KiB
+    checksums: {checksums}
 {log}    volumes: [{{name: v0, size: {volume}, logical_block: {logical_block}}}]
 listeners:
   - {{name: main, protocol: nvme-tcp, address: \"{nvme}\"}}

@@ -33,17 +33,18 @@ struct Setting {
 const WRITE_BACK: Setup = Setup::small("write-back");
 const WRITE_THROUGH: Setup = Setup::small("write-through");
 /// As few members as RAID-6 takes: with two of them gone no majority is left.
-const DUAL: Setup = Setup { level: "raid6", members: 4, ..WRITE_BACK };
+const DUAL: Setup = Setup { level: "raid6", members: 4, checksums: "on", ..WRITE_BACK };
+const CHECKSUMS: Setup = Setup { checksums: "on", ..WRITE_THROUGH };
 /// Killed again in the middle of a resync as often as not.
 const WITHOUT_LOG: Setup = Setup { copies: 0, ..WRITE_THROUGH };
 const MIRRORS_WITHOUT_LOG: Setup = Setup { level: "raid10", members: 4, ..WITHOUT_LOG };
 
 const SETTINGS: &[Setting] = &[
     Setting { name: "write-back", setup: WRITE_BACK, lost: &[] },
-    Setting { name: "write-through", setup: WRITE_THROUGH, lost: &[] },
+    Setting { name: "write-through, checksums", setup: CHECKSUMS, lost: &[] },
     Setting { name: "write-back, degraded", setup: WRITE_BACK, lost: &["d1"] },
     Setting { name: "write-through, degraded", setup: WRITE_THROUGH, lost: &["d2"] },
-    Setting { name: "RAID-6, write-back, twice degraded", setup: DUAL, lost: &["d1", "d2"] },
+    Setting { name: "RAID-6, write-back, checksums, twice degraded", setup: DUAL, lost: &["d1", "d2"] },
     Setting { name: "without a log", setup: WITHOUT_LOG, lost: &[] },
     Setting { name: "RAID-10 without a log", setup: MIRRORS_WITHOUT_LOG, lost: &[] },
 ];
