@@ -56,6 +56,12 @@ pub const LOG_COPIES: core::ops::RangeInclusive<usize> = 1..=4;
 /// Shortest and longest time that a log device may be given for one write.
 pub const LOG_TIMEOUT: core::ops::RangeInclusive<Span> = Span::from_millis(100)..=Span::from_secs(60);
 
+/// How long a host's read may wait for a member that others can stand in for.
+pub const DRIVE_READ_TIMEOUT: core::ops::RangeInclusive<Span> = Span::from_millis(10)..=Span::from_secs(60);
+
+/// How long a member may take to answer anything.
+pub const DRIVE_TIMEOUT: core::ops::RangeInclusive<Span> = Span::from_millis(100)..=Span::from_secs(600);
+
 /// Least and most lanes of a log.
 pub const LANES: core::ops::RangeInclusive<u16> = 1..=256;
 

@@ -2,6 +2,7 @@
 //! from these structures: the comments here are what operators read.
 
 mod defaults;
+mod drives;
 mod scrub;
 
 use core::fmt;
@@ -14,6 +15,7 @@ use serde::de::value::StrDeserializer;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub(crate) use defaults::*;
+pub use drives::Drives;
 pub use scrub::{Repair, Scrub};
 
 use crate::values::{Name, Nqn, Percent, Size, SocketAddress, TimeSpan, VolumePath};
@@ -347,20 +349,6 @@ pub struct Destage {
     /// How full the log may grow before age no longer matters: from 10% to 90%.
     #[serde(default = "default_high_watermark")]
     pub high_watermark: Percent,
-}
-
-/// What is expected of an array's members.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Drives {
-    /// Blocks of 4KiB that a member may be unable to read within an hour: each is put together from the others and written
-    /// to it again. With one more the member is used no longer, if the array can do without it.
-    #[serde(default = "default_max_read_errors")]
-    #[schemars(range(max = 10_000))]
-    pub max_read_errors: u32,
-    /// What happens to a member that takes eight times as long as the others for some seconds.
-    #[serde(default)]
-    pub slow: SlowPolicy,
 }
 
 /// How a member that takes the place of another is filled.

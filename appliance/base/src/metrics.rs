@@ -216,6 +216,8 @@ pub struct DeviceMetrics {
     pub slow: Gauge,
     /// Requests that were tried again after an error that might pass.
     pub retries: Counter,
+    /// Reads that it did not answer in time and others did.
+    pub late_reads: Counter,
     /// Blocks that could not be read.
     pub unreadable_blocks: Counter,
     /// Blocks that it gave back otherwise than they were written, as their checksums say.

@@ -406,6 +406,17 @@ pub enum Event {
         /// Whether it is excluded for that.
         excluded: bool,
     },
+    /// A member has not answered for too long, or has after all.
+    Hanging {
+        /// Whose.
+        array: ArrayId,
+        /// Which.
+        slot: Slot,
+        /// Whether it still has not.
+        hangs: bool,
+        /// Whether it is excluded for that; if not, the array cannot do without it and waits.
+        excluded: bool,
+    },
     /// A drive has the place of a member, and is to be rebuilt.
     Joined {
         /// Whose.

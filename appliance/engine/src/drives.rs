@@ -1,5 +1,7 @@
 //! What is expected of the drives of an array, and what comes of it when they do otherwise.
 
+use base::time::Span;
+
 /// When a drive is no longer good enough.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DriveSettings {
@@ -7,6 +9,10 @@ pub struct DriveSettings {
     pub max_read_errors: u32,
     /// What happens to a member that is much slower than the others.
     pub slow: SlowPolicy,
+    /// How long a host's read waits for a member before it is answered from the others, if they can.
+    pub read_timeout: Span,
+    /// How long a member may take to answer anything. Then it is excluded, if the array can do without.
+    pub timeout: Span,
 }
 
 /// What happens to a member that is much slower than the others.
@@ -20,6 +26,11 @@ pub enum SlowPolicy {
 
 impl Default for DriveSettings {
     fn default() -> Self {
-        Self { max_read_errors: 20, slow: SlowPolicy::Warn }
+        Self {
+            max_read_errors: 20,
+            slow: SlowPolicy::Warn,
+            read_timeout: Span::from_secs(3),
+            timeout: Span::from_secs(45),
+        }
     }
 }

@@ -198,6 +198,11 @@ impl ArrayMap {
         copies.chain(self.newcomer.iter().map(|newcomer| (newcomer.copy, newcomer.device)))
     }
 
+    /// All devices that anything goes to: the members, and those of the log.
+    pub fn devices(&self) -> impl Iterator<Item = DeviceId> {
+        self.members.iter().flatten().map(|member| member.device).chain(self.log_devices().map(|(_, device)| device))
+    }
+
     /// Whether records and anchors go to a place of the log.
     pub fn logs_to(&self, copy: u8) -> bool {
         self.log_devices().any(|(at, _)| at == copy)

@@ -129,6 +129,15 @@ pub enum Message {
         /// The median of the others'.
         peers: Span,
     },
+    /// To the coordinator: a member has not answered for too long, or has after all.
+    MemberHangs {
+        /// Whose member.
+        array: ArrayId,
+        /// Which.
+        slot: Slot,
+        /// Whether it still has not.
+        hangs: bool,
+    },
     /// To the coordinator: a log copy does not answer as it should.
     CopyFailed {
         /// Whose log.

@@ -1,11 +1,13 @@
 //! Device operations under way: what each was for, and those that found the device's queue full and wait to be given to it.
 //! A place keeps its list of buffers for the next operation, so that nothing is allocated.
 //!
-//! Nobody waits for a log device for ever. An operation of a *watched* device that is not answered in time can be *given
-//! up*, and so can all that are under way at a device that has been excluded: for whoever started it, it has failed. The
-//! device may still work on it, hours later perhaps; so its place stays taken and its buffers are *held* until the answer
-//! comes, and whoever owns one of them must not change it or give it away before. Only what is written can be given up: the
-//! buffers of a read belong to the device until it answers.
+//! Nobody waits for a device for ever. An operation of a *watched* device that is not answered in time can be *given up*, and
+//! so can all that are under way at a device that has been excluded: for whoever started it, it has failed. The device may
+//! still work on it, hours later perhaps; so its place stays taken and its buffers are *held* until the answer comes, and
+//! whoever owns one of them must neither use it nor give it away before. What was given up still counts when it is asked
+//! whether the device is overdue.
+//!
+//! An *urgent* operation has a limit of its own, which is shorter: a read that somebody waits for and that others may answer.
 //!
 //! An error that says nothing of the device or its blocks (a cable, a controller that was reset) may pass: reads and writes
 //! are tried again a few times before anybody hears of it. A flush never is: the system may have dropped what it could not
@@ -40,26 +42,46 @@ struct Operation<T> {
     retries: u8,
     /// Whether its buffers are held.
     holds: bool,
-    /// When its device took it.
+    /// When its device took it, if that is watched.
     since: Time,
-    /// Its neighbours among those that a watched device has not answered, by age.
+    /// Whether the shorter limit holds for it.
+    urgent: bool,
+    /// Whether it is in a list, and its neighbours there: what a watched device has not answered, by age.
+    linked: bool,
     older: u32,
     younger: u32,
+}
+
+/// Operations by age.
+#[derive(Clone, Copy, Debug)]
+struct List {
+    oldest: u32,
+    youngest: u32,
 }
 
 /// A device whose answers are waited for only so long.
 #[derive(Clone, Copy, Debug)]
 struct Watch {
     limit: Option<Span>,
-    /// What the device has taken and not answered.
-    oldest: u32,
-    youngest: u32,
-    /// Operations that were given up and not answered yet.
+    urgent_limit: Option<Span>,
+    /// What the device has taken and not answered: patient operations, urgent ones.
+    lists: [List; 2],
+    /// Operations that were given up and not answered yet, and when the device took the oldest of them.
     given_up: u32,
+    given_up_since: Time,
+    /// It was said that the device is overdue.
+    told: bool,
 }
 
 impl Watch {
-    const NONE: Self = Self { limit: None, oldest: NONE, youngest: NONE, given_up: 0 };
+    const NONE: Self = Self {
+        limit: None,
+        urgent_limit: None,
+        lists: [List { oldest: NONE, youngest: NONE }; 2],
+        given_up: 0,
+        given_up_since: Time::NEVER,
+        told: false,
+    };
 }
 
 /// What a completion means.
@@ -107,6 +129,8 @@ impl<T> Operations<T> {
                     retries: 0,
                     holds: false,
                     since: Time::NEVER,
+                    urgent: false,
+                    linked: false,
                     older: NONE,
                     younger: NONE,
                 })
@@ -129,17 +153,28 @@ impl<T> Operations<T> {
 
     /// Waits for answers of a device at most so long from now on.
     pub(crate) fn watch(&mut self, device: DeviceId, limit: Span) {
+        self.watch_closely(device, limit, None);
+    }
+
+    /// The same, and for urgent ones at most so long.
+    pub(crate) fn watch_closely(&mut self, device: DeviceId, limit: Span, urgent: Option<Span>) {
         if self.watches.len() <= device.index() {
             self.watches.resize(device.index() + 1, Watch::NONE);
         }
-        self.watches[device.index()].limit = Some(limit);
+        let watch = &mut self.watches[device.index()];
+        (watch.limit, watch.urgent_limit) = (Some(limit), urgent);
     }
 
     /// Waits for answers of a device as long as it takes from now on.
     pub(crate) fn unwatch(&mut self, device: DeviceId) {
         if let Some(watch) = self.watches.get_mut(device.index()) {
-            watch.limit = None;
+            (watch.limit, watch.urgent_limit, watch.told) = (None, None, false);
         }
+    }
+
+    /// Whether a device has not answered what was given up.
+    pub(crate) fn owes(&self, device: DeviceId) -> bool {
+        self.watches.get(device.index()).is_some_and(|watch| watch.given_up > 0)
     }
 
     /// Operations that may be started now.
@@ -166,7 +201,7 @@ impl<T> Operations<T> {
     pub(crate) fn is_writing(&self, device: DeviceId) -> bool {
         let writes = |place: &Operation<T>| {
             let is_data = matches!(place.op, DeviceOp::Write | DeviceOp::WriteZeroes(_));
-            place.holds || is_data && place.purpose.is_some()
+            is_data && place.purpose.is_some() || place.op != DeviceOp::Read && place.holds
         };
         self.places.iter().any(|place| place.device == device && writes(place))
     }
@@ -180,6 +215,30 @@ impl<T> Operations<T> {
         buffers: impl IntoIterator<Item = BufferId>,
         purpose: T,
     ) {
+        let index = self.prepare((device, start), op, buffers, purpose);
+        self.submit_or_wait(devices, index);
+    }
+
+    /// Starts a read that somebody waits for and that others may answer.
+    pub(crate) fn start_urgent(
+        &mut self,
+        devices: &mut impl Devices,
+        place: (DeviceId, DeviceBlock),
+        buffers: impl IntoIterator<Item = BufferId>,
+        purpose: T,
+    ) {
+        let index = self.prepare(place, DeviceOp::Read, buffers, purpose);
+        self.places[index as usize].urgent = true;
+        self.submit_or_wait(devices, index);
+    }
+
+    fn prepare(
+        &mut self,
+        (device, start): (DeviceId, DeviceBlock),
+        op: DeviceOp,
+        buffers: impl IntoIterator<Item = BufferId>,
+        purpose: T,
+    ) -> u32 {
         let index = self.free.pop().expect("the caller has seen that an operation is available");
         let place = &mut self.places[index as usize];
         place.device = device;
@@ -188,8 +247,12 @@ impl<T> Operations<T> {
         place.buffers.clear();
         place.buffers.extend(buffers);
         place.purpose = Some(purpose);
-        (place.started, place.retries) = (self.now, 0);
+        (place.started, place.retries, place.urgent) = (self.now, 0, false);
         assert!(place.buffers.len() <= MAX_DEVICE_BLOCKS, "an operation has at most {MAX_DEVICE_BLOCKS} blocks");
+        index
+    }
+
+    fn submit_or_wait(&mut self, devices: &mut impl Devices, index: u32) {
         if !self.waiting.is_empty() || !self.submit(devices, index) {
             self.waiting.push_back(index);
         }
@@ -212,13 +275,16 @@ impl<T> Operations<T> {
         taken
     }
 
-    /// Offers what waits to its devices again.
+    /// Offers what waits to its devices again. A device whose queue is full does not hold up the others.
     pub(crate) fn retry(&mut self, devices: &mut impl Devices) {
-        while let Some(&index) = self.waiting.front() {
-            if !self.submit(devices, index) {
-                break;
+        let mut full = None;
+        for _ in 0..self.waiting.len() {
+            let index = self.waiting.pop_front().expect("as many as there were");
+            let device = self.places[index as usize].device;
+            if full == Some(device) || !self.submit(devices, index) {
+                full = Some(device);
+                self.waiting.push_back(index);
             }
-            self.waiting.pop_front();
         }
     }
 
@@ -239,11 +305,10 @@ impl<T> Operations<T> {
         if purpose.is_some() {
             self.unlink(index);
         } else {
-            let watch = &mut self.watches[self.places[index as usize].device.index()];
-            watch.given_up = watch.given_up.checked_sub(1).expect("a completion answers an operation under way");
-            self.given_up -= 1;
+            self.given_up_answered(index);
         }
         self.unhold(index);
+        self.places[index as usize].since = Time::NEVER;
         self.free.push(index);
         let place = &self.places[index as usize];
         let blocks = match place.op {
@@ -254,20 +319,69 @@ impl<T> Operations<T> {
         Ok(Ended { purpose, device: place.device, op: place.op, blocks, took, result: completion.result })
     }
 
-    /// A watched device that has not answered in time.
+    fn given_up_answered(&mut self, index: u32) {
+        let Operation { device, since, .. } = self.places[index as usize];
+        let watch = &mut self.watches[device.index()];
+        watch.given_up = watch.given_up.checked_sub(1).expect("a completion answers an operation under way");
+        self.given_up -= 1;
+        self.places[index as usize].since = Time::NEVER;
+        if self.watches[device.index()].given_up_since == since {
+            // Rare: few are ever given up.
+            let others = self.places.iter().filter(|place| place.device == device && place.is_given_up());
+            let since = others.map(|place| place.since).fold(Time::NEVER, Time::min);
+            self.watches[device.index()].given_up_since = since;
+        }
+    }
+
+    /// A watched device that has not answered in time, unless that was said before.
     pub(crate) fn overdue(&self) -> Option<DeviceId> {
         let late = |watch: &Watch| self.due(watch) <= self.now;
         self.watches.iter().position(late).map(|index| DeviceId(index as u16))
     }
 
+    /// That a device is overdue is known: it is not said again before it has answered.
+    pub(crate) fn overdue_is_told(&mut self, device: DeviceId) {
+        self.watches[device.index()].told = true;
+    }
+
+    /// A device of which it was said that it is overdue, and that is so no longer.
+    pub(crate) fn answers_again(&mut self) -> Option<DeviceId> {
+        let is_over =
+            |watch: &Watch| watch.told && watch.limit.is_some_and(|limit| self.oldest(watch) + limit > self.now);
+        let at = self.watches.iter().position(is_over)?;
+        self.watches[at].told = false;
+        Some(DeviceId(at as u16))
+    }
+
+    /// An urgent operation that was not answered in time, and what it is for.
+    pub(crate) fn late(&self) -> Option<(u32, &T)> {
+        let watch = self.watches.iter().find(|watch| self.urgent_due(watch) <= self.now)?;
+        let index = watch.lists[1].oldest;
+        Some((index, self.places[index as usize].purpose.as_ref().expect("it was not given up")))
+    }
+
     /// When the next answer of a watched device is due.
     pub(crate) fn deadline(&self) -> Time {
-        self.watches.iter().map(|watch| self.due(watch)).fold(Time::NEVER, Time::min)
+        self.watches.iter().map(|watch| self.due(watch).min(self.urgent_due(watch))).fold(Time::NEVER, Time::min)
+    }
+
+    /// When a device took what it has had longest.
+    fn oldest(&self, watch: &Watch) -> Time {
+        let since =
+            |list: &List| if list.oldest == NONE { Time::NEVER } else { self.places[list.oldest as usize].since };
+        watch.lists.iter().map(since).fold(watch.given_up_since, Time::min)
     }
 
     fn due(&self, watch: &Watch) -> Time {
         match watch.limit {
-            Some(limit) if watch.oldest != NONE => self.places[watch.oldest as usize].since + limit,
+            Some(limit) if !watch.told => self.oldest(watch) + limit,
+            _ => Time::NEVER,
+        }
+    }
+
+    fn urgent_due(&self, watch: &Watch) -> Time {
+        match watch.urgent_limit {
+            Some(limit) if watch.lists[1].oldest != NONE => self.places[watch.lists[1].oldest as usize].since + limit,
             _ => Time::NEVER,
         }
     }
@@ -281,16 +395,28 @@ impl<T> Operations<T> {
             self.free.push(index);
             return self.places[index as usize].purpose.take();
         }
-        let index = self.watches.get(device.index())?.oldest;
-        if index == NONE {
-            return None;
-        }
-        assert_ne!(self.places[index as usize].op, DeviceOp::Read, "who reads waits for the answer");
+        let lists = self.watches.get(device.index())?.lists;
+        let index = lists.iter().map(|list| list.oldest).find(|&index| index != NONE)?;
+        Some(self.give_up_one(index))
+    }
+
+    /// Gives up this operation.
+    pub(crate) fn give_up_one(&mut self, index: u32) -> T {
         self.unlink(index);
         self.hold(index);
-        self.watches[device.index()].given_up += 1;
+        let Operation { device, since, .. } = self.places[index as usize];
+        let watch = &mut self.watches[device.index()];
+        watch.given_up += 1;
+        watch.given_up_since = watch.given_up_since.min(since);
         self.given_up += 1;
-        self.places[index as usize].purpose.take()
+        self.places[index as usize].purpose.take().expect("an operation is given up once")
+    }
+
+    /// Nobody else can answer this urgent operation: it is one that waits.
+    pub(crate) fn let_wait(&mut self, index: u32) {
+        self.unlink(index);
+        self.places[index as usize].urgent = false;
+        self.insert(index);
     }
 
     fn hold(&mut self, index: u32) {
@@ -318,38 +444,58 @@ impl<T> Operations<T> {
         self.let_go += 1;
     }
 
-    /// Puts an operation at the young end of its device's list, if the device is watched.
+    /// A watched device has taken an operation.
     fn link(&mut self, index: u32) {
         let device = self.places[index as usize].device;
-        let Some(watch) = self.watches.get_mut(device.index()).filter(|watch| watch.limit.is_some()) else { return };
-        let older = core::mem::replace(&mut watch.youngest, index);
-        if older == NONE {
-            watch.oldest = index;
-        } else {
-            self.places[older as usize].younger = index;
+        if self.watches.get(device.index()).is_some_and(|watch| watch.limit.is_some()) {
+            self.places[index as usize].since = self.now;
+            self.insert(index);
         }
+    }
+
+    /// Puts an operation into its device's list, by age: mostly at the young end.
+    fn insert(&mut self, index: u32) {
+        let Operation { device, urgent, since, .. } = self.places[index as usize];
+        let list = self.watches[device.index()].lists[usize::from(urgent)];
+        let mut older = list.youngest;
+        while older != NONE && self.places[older as usize].since > since {
+            older = self.places[older as usize].older;
+        }
+        let younger = if older == NONE { list.oldest } else { self.places[older as usize].younger };
         let place = &mut self.places[index as usize];
-        (place.older, place.younger, place.since) = (older, NONE, self.now);
+        (place.linked, place.older, place.younger) = (true, older, younger);
+        self.join(device, urgent, older, index);
+        self.join(device, urgent, index, younger);
     }
 
     fn unlink(&mut self, index: u32) {
-        let Operation { device, older, younger, since, .. } = self.places[index as usize];
-        if since == Time::NEVER {
+        let Operation { device, urgent, linked, older, younger, .. } = self.places[index as usize];
+        if !linked {
             return;
         }
-        let watch = &mut self.watches[device.index()];
-        if older == NONE {
-            watch.oldest = younger;
-        } else {
-            self.places[older as usize].younger = younger;
-        }
-        if younger == NONE {
-            watch.youngest = older;
-        } else {
-            self.places[younger as usize].older = older;
-        }
+        self.join(device, urgent, older, younger);
         let place = &mut self.places[index as usize];
-        (place.older, place.younger, place.since) = (NONE, NONE, Time::NEVER);
+        (place.linked, place.older, place.younger) = (false, NONE, NONE);
+    }
+
+    /// Makes two operations neighbours; none is the end of the list.
+    fn join(&mut self, device: DeviceId, urgent: bool, older: u32, younger: u32) {
+        let list = &mut self.watches[device.index()].lists[usize::from(urgent)];
+        match self.places.get_mut(older as usize) {
+            Some(place) => place.younger = younger,
+            None => list.oldest = younger,
+        }
+        match self.places.get_mut(younger as usize) {
+            Some(place) => place.older = older,
+            None => list.youngest = older,
+        }
+    }
+}
+
+impl<T> Operation<T> {
+    /// Whether its device still has it, and nobody waits for it.
+    fn is_given_up(&self) -> bool {
+        self.holds
     }
 }
 
@@ -363,101 +509,4 @@ const fn retries(op: DeviceOp) -> u8 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use ports::QueueFull;
-
-    const LOG: DeviceId = DeviceId(3);
-    const MEMBER: DeviceId = DeviceId(0);
-
-    /// Devices that take so many requests of each kind.
-    struct Taking(usize);
-
-    impl Devices for Taking {
-        fn submit(&mut self, _: DeviceRequest<'_>) -> Result<(), QueueFull> {
-            self.0 = self.0.checked_sub(1).ok_or(QueueFull)?;
-            Ok(())
-        }
-
-        fn completion(&mut self) -> Option<Completion> {
-            None
-        }
-    }
-
-    fn write(operations: &mut Operations<&'static str>, devices: &mut Taking, device: DeviceId, name: &'static str) {
-        let buffer = BufferId(name.len() as u32);
-        operations.start(devices, (device, DeviceBlock(1)), DeviceOp::WriteDurable, [buffer], name);
-    }
-
-    fn answer(operations: &mut Operations<&'static str>, tag: u64) -> Option<&'static str> {
-        operations.complete(Completion { tag, result: Ok(()) }).expect("it was not tried again").purpose
-    }
-
-    #[test]
-    fn what_a_watched_device_does_not_answer_in_time_is_given_up_and_its_buffers_held_until_it_does() {
-        let (mut operations, mut devices) = (Operations::new(4), Taking(4));
-        operations.watch(LOG, Span::from_secs(1));
-        operations.set_time(Time(5));
-        write(&mut operations, &mut devices, LOG, "1");
-        write(&mut operations, &mut devices, MEMBER, "22");
-        assert_eq!((operations.overdue(), operations.deadline()), (None, Time(5) + Span::from_secs(1)));
-        operations.set_time(Time(6));
-        write(&mut operations, &mut devices, LOG, "333");
-        operations.set_time(Time(5) + Span::from_secs(1));
-        assert_eq!(operations.overdue(), Some(LOG));
-        assert_eq!(answer(&mut operations, 0), Some("1"), "it did in the last moment");
-        assert_eq!(operations.overdue(), None);
-        operations.set_time(Time(6) + Span::from_secs(1));
-        assert_eq!(operations.overdue(), Some(LOG));
-        assert_eq!((operations.give_up(LOG), operations.give_up(LOG)), (Some("333"), None));
-        assert_eq!((operations.overdue(), operations.deadline()), (None, Time::NEVER));
-        assert!(operations.is_held(BufferId(3)) && !operations.is_held(BufferId(2)));
-        assert!(!operations.is_idle());
-        assert_eq!(answer(&mut operations, 1), Some("22"));
-        assert!(operations.is_idle(), "what was given up does not count");
-        let before = operations.let_go();
-        assert_eq!(answer(&mut operations, 2), None);
-        assert!(operations.let_go() > before && !operations.is_held(BufferId(3)));
-        assert_eq!(operations.available(), 4);
-    }
-
-    #[test]
-    fn an_error_that_may_pass_is_tried_again_so_often_and_no_other_is() {
-        let ends_after = |op, error| {
-            let (mut operations, mut devices) = (Operations::new(1), Taking(10));
-            operations.start(&mut devices, (LOG, DeviceBlock(1)), op, None, "it");
-            let mut tries = 1;
-            while let Err(device) = operations.complete(Completion { tag: 0, result: Err(error) }) {
-                assert_eq!((device, operations.available()), (LOG, 0));
-                operations.retry(&mut devices);
-                tries += 1;
-            }
-            assert_eq!((operations.available(), devices.0), (1, 10 - tries));
-            tries
-        };
-        for (op, tries) in
-            [(DeviceOp::Read, 3), (DeviceOp::Write, 2), (DeviceOp::WriteDurable, 2), (DeviceOp::Flush, 1)]
-        {
-            assert_eq!(ends_after(op, DeviceError::Other(4)), tries, "{op:?}");
-            for error in [DeviceError::Gone, DeviceError::Unreadable, DeviceError::NoSpace] {
-                assert_eq!(ends_after(op, error), 1, "{op:?} {error:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn what_waits_for_a_full_queue_was_never_seen_by_the_device_and_holds_nothing() {
-        let (mut operations, mut devices) = (Operations::new(4), Taking(1));
-        operations.watch(LOG, Span::from_secs(1));
-        write(&mut operations, &mut devices, LOG, "1");
-        write(&mut operations, &mut devices, LOG, "22");
-        write(&mut operations, &mut devices, MEMBER, "333");
-        assert_eq!(operations.give_up(LOG), Some("22"));
-        assert!(!operations.is_held(BufferId(2)));
-        assert_eq!((operations.give_up(LOG), operations.give_up(LOG)), (Some("1"), None));
-        assert_eq!(operations.available(), 2);
-        devices.0 = 1;
-        operations.retry(&mut devices);
-        assert_eq!(answer(&mut operations, 2), Some("333"));
-    }
-}
+mod tests;

@@ -393,6 +393,13 @@ impl Router {
         if let (Ok(()), Err(error)) = (request.result, answer.result) {
             request.result = Err(error);
         }
+        if request.ids != NO_IDS {
+            // Other buffers may have come back than went.
+            let places = &mut self.ids[request.ids][answer.offset as usize..];
+            for (place, id) in places.iter_mut().zip(answer.buffers.ids(ports)) {
+                *place = id;
+            }
+        }
         if request.sent < request.blocks || request.range < request.ranges || request.unanswered > 0 {
             // The buffers of a read in several fragments come together by name at its end.
             return;

@@ -1,10 +1,11 @@
 //! The loop of one core: select, apply, maintain.
 
 mod fencing;
+mod watching;
 
 use std::sync::Arc;
 
-use base::ids::{ArrayId, DeviceId, ShardId, Slot};
+use base::ids::{ArrayId, ShardId, Slot};
 use base::metrics::{DeviceOp as CountedOp, Metrics};
 use base::time::{Span, Time};
 use ports::{DeviceError, DeviceOp, Ports, Program, Turn};
@@ -42,6 +43,9 @@ pub struct ShardSetup {
 
 /// Turns that did something before gauges are set again at the latest.
 const TURNS_UNCOUNTED: u32 = 256;
+
+/// How long a shard that cannot do what is due rests before it looks again.
+const OVERDUE: Span = Span::from_millis(2);
 
 /// How far a stop is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,6 +199,7 @@ impl Shard {
             Message::MemberFailed { .. }
             | Message::MemberErrors { .. }
             | Message::MemberSlow { .. }
+            | Message::MemberHangs { .. }
             | Message::CopyFailed { .. }
             | Message::CopyCaughtUp { .. }
             | Message::ModeTaken { .. }
@@ -223,9 +228,8 @@ impl Shard {
                 let before = self.arrays[array.index()].map().clone();
                 let present = map.clone();
                 self.with_array(ports, array, |array, work| array.new_map(work, map));
-                // From here on nothing relies on what an excluded copy still has in hand.
-                let stays = |device| present.log_devices().any(|(_, stays)| stays == device);
-                for (_, gone) in before.log_devices().filter(|(_, device)| !stays(*device)) {
+                // From here on nothing relies on what an excluded member or copy still has in hand.
+                for gone in before.devices().filter(|device| !present.devices().any(|stays| stays == *device)) {
                     self.give_up(ports, gone);
                     self.operations.unwatch(gone);
                 }
@@ -321,25 +325,6 @@ impl Shard {
         }
     }
 
-    /// Gives up log devices that have not answered in time.
-    fn watch<P: Ports<Message = Message>>(&mut self, ports: &mut P) -> bool {
-        let mut worked = false;
-        while let Some(device) = self.operations.overdue() {
-            worked = true;
-            self.give_up(ports, device);
-        }
-        worked
-    }
-
-    /// Nobody waits any longer for a device's answers: whatever is under way there has failed.
-    fn give_up<P: Ports<Message = Message>>(&mut self, ports: &mut P, device: DeviceId) {
-        while let Some(purpose) = self.operations.give_up(device) {
-            // Its latency is not known yet.
-            self.metrics.shard(self.shard).devices[device.index()].ops[CountedOp::Write as usize].record(0, false);
-            self.completed(ports, purpose, Span::ZERO, Err(DeviceError::Late));
-        }
-    }
-
     /// Fragments to this shard's arrays, answers to routers, reports to the coordinator.
     fn exchange<P: Ports<Message = Message>>(&mut self, ports: &mut P) -> bool {
         let mut worked = false;
@@ -409,6 +394,10 @@ impl Shard {
         let mut worked = coordinator.maintain(ports, &mut self.operations);
         worked |= coordinator.run_jobs(ports, &mut self.router);
         coordinator.tell_control(ports);
+        while let Some(device) = self.coordinator.as_mut().and_then(Coordinator::device_to_give_up) {
+            worked = true;
+            self.give_up(ports, device);
+        }
         while let Some((to, message)) = self.coordinator.as_mut().and_then(Coordinator::next_message) {
             worked = true;
             if to == self.shard {
@@ -533,7 +522,8 @@ impl<P: Ports<Message = Message>> Program<P> for Shard {
         if !self.prepared {
             self.prepare(ports);
         }
-        self.operations.set_time(ports.now());
+        let began = ports.now();
+        self.operations.set_time(began);
         let mut worked = self.messages(ports);
         worked |= self.completions(ports);
         worked |= self.watch(ports);
@@ -563,7 +553,7 @@ impl<P: Ports<Message = Message>> Program<P> for Shard {
         let ended = self.stopping == Stopping::Ended && self.operations.is_idle();
         if ended {
             for array in &mut self.arrays {
-                array.release(ports);
+                array.release(ports, &self.operations);
             }
             if let Some(coordinator) = &mut self.coordinator {
                 coordinator.release(ports, &self.operations);
@@ -571,7 +561,10 @@ impl<P: Ports<Message = Message>> Program<P> for Shard {
         }
         let busy = self.router.has_work() || self.arrays.iter().any(ArrayShard::has_work);
         let worked = worked || busy;
-        // Who has worked is turned again at once.
-        Turn { worked, deadline: if worked { Time(0) } else { self.deadline() }, ended }
+        // Who has worked is turned again at once. What was due before and was not done waits for something else, maybe for a
+        // device that hangs: mostly that wakes the shard.
+        let deadline = if worked { Time(0) } else { self.deadline() };
+        let deadline = if worked || deadline > began { deadline } else { ports.now() + OVERDUE };
+        Turn { worked, deadline, ended }
     }
 }

@@ -30,6 +30,9 @@ const TIME_ONCE_IN: u64 = 12;
 /// How far time moves when a shard asks to be turned at a time that has passed: production's clock moves by itself.
 const TICK: Span = Span::from_micros(1);
 
+/// For how long a shard that has something to do may be held up.
+const LONGEST_PAUSE: Span = Span::from_millis(20);
+
 /// What a step came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -72,6 +75,7 @@ pub struct Machine<S: Subject> {
     answers: VecDeque<Answer>,
     /// Members that were rebuilt.
     rebuilt: u64,
+    left_at_devices: usize,
 }
 
 impl<S: Subject> Machine<S> {
@@ -115,6 +119,7 @@ impl<S: Subject> Machine<S> {
             random: Random::named(seed, "machine"),
             answers: VecDeque::new(),
             rebuilt: 0,
+            left_at_devices: 0,
         }))
     }
 
@@ -174,6 +179,11 @@ impl<S: Subject> Machine<S> {
         self.wake();
     }
 
+    /// Buffers that devices still worked on when the shards ended that had given them.
+    pub fn left_at_devices(&self) -> usize {
+        self.left_at_devices
+    }
+
     /// How many members were rebuilt since this was last asked.
     pub fn rebuilt(&mut self) -> u64 {
         core::mem::take(&mut self.rebuilt)
@@ -203,7 +213,7 @@ impl<S: Subject> Machine<S> {
             return Step::Ended;
         }
         if busy == 0 || self.random.once_in(TIME_ONCE_IN) {
-            if self.move_time() {
+            if self.move_time(busy > 0) {
                 return Step::Moved;
             }
             if busy == 0 {
@@ -218,6 +228,9 @@ impl<S: Subject> Machine<S> {
         if !self.rack.borrow().powered() {
             return Step::Cut;
         }
+        if turn.ended {
+            self.left_at_devices += self.rack.borrow().buffers_in_flight(ShardId(shard as u16));
+        }
         self.places[shard] = Place { idle: !turn.worked, ended: turn.ended, deadline: turn.deadline };
         if turn.worked {
             // It may have sent a message that arrives at once.
@@ -231,12 +244,14 @@ impl<S: Subject> Machine<S> {
         Step::Moved
     }
 
-    // Moves time to what is due next, if anything is, and lets every shard look.
-    fn move_time(&mut self) -> bool {
+    // Moves time to what is due next, if anything is, and lets every shard look. Somebody who is busy may be held up, but not
+    // for as long as others wait for devices.
+    fn move_time(&mut self, busy: bool) -> bool {
         let deadlines = self.places.iter().filter(|place| !place.ended).map(|place| place.deadline);
         let deadlines = deadlines.filter(|&deadline| deadline != Time::NEVER);
         let Some(next) = deadlines.chain(self.ports.next_due()).min() else { return false };
         let now = self.ports.now();
+        let next = if busy { next.min(now + LONGEST_PAUSE) } else { next };
         self.ports.advance(if next > now { next } else { now + TICK });
         self.wake();
         true

@@ -6,6 +6,7 @@
 //! command is awaited, since it may be a loss.
 
 use base::ids::{DeviceId, Slot};
+use base::time::Span;
 use engine::command::ScrubVerb;
 use engine::status::ScrubStatus;
 use raid::{Geometry, Repair};
@@ -100,6 +101,13 @@ pub enum Deed {
         /// Whether it comes back.
         returns: bool,
     },
+    /// A device answers nothing for a while.
+    Hang {
+        /// Which.
+        device: DeviceId,
+        /// For how long.
+        span: Span,
+    },
     /// The power fails.
     Cut,
 }
@@ -113,6 +121,8 @@ pub struct Operator {
     scrubs: Option<Random>,
     /// What they do about blocks that are wrong; none is anything.
     repair: Option<Repair>,
+    /// What is to be lost may hang instead, for so long.
+    hangs: Option<(Random, [Span; 2])>,
     /// Whether drives are left alone.
     scrubs_only: bool,
     /// Drives that may still be lost or failed.
@@ -139,6 +149,7 @@ impl Operator {
             geometry,
             scrubs: None,
             repair: None,
+            hangs: None,
             scrubs_only: false,
             losses,
             cuts,
@@ -157,6 +168,11 @@ impl Operator {
         let mut operator = Self::new(Random::named(scenario.seed, "operator"), scenario.geometry());
         if scenario.scrubbed {
             operator = operator.with_scrubs(Random::named(scenario.seed, "scrubs"), scenario.repair_always);
+        }
+        if scenario.hangs {
+            // Until it has been given up, and for ever.
+            let spans = [Span(4 * scenario.drive_timeouts.1.0), Span(u64::MAX)];
+            operator.hangs = Some((Random::named(scenario.seed, "operator's hangs"), spans));
         }
         Some(if scenario.operated { operator } else { operator.leaving_drives_alone() })
     }
@@ -221,9 +237,14 @@ impl Operator {
         if self.scrubs_only {
             return None;
         }
-        let deed = self.deed(health, works);
+        let mut deed = self.deed(health, works);
         if let Some(Deed::Lose { device, .. }) = deed {
             self.lost = Some(device);
+            if let Some((random, spans)) = &mut self.hangs
+                && random.once_in(2)
+            {
+                deed = Some(Deed::Hang { device, span: random.choose(spans) });
+            }
         }
         deed
     }
@@ -377,6 +398,7 @@ mod tests {
                         disturbed += 1;
                     }
                     Some(Deed::Cut) | None => {}
+                    Some(Deed::Hang { .. }) => panic!("nobody wants that"),
                 }
             }
             operator.power_cut();

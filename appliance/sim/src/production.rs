@@ -98,7 +98,12 @@ impl Subject for Production {
             cache_blocks: 0,
             checksum_blocks: 0,
             settings: settings(scenario),
-            drives: DriveSettings { max_read_errors: scenario.max_read_errors, ..DriveSettings::default() },
+            drives: DriveSettings {
+                max_read_errors: scenario.max_read_errors,
+                read_timeout: scenario.drive_timeouts.0,
+                timeout: scenario.drive_timeouts.1,
+                ..DriveSettings::default()
+            },
             rebuild: scenario.rebuild,
             scrub: scenario.scrub,
         };

@@ -369,16 +369,22 @@ impl Rack {
         }
     }
 
+    /// Whether a device answers nothing now.
+    pub fn hangs(&self, device: DeviceId) -> bool {
+        self.devices[device.index()].hangs_until > self.clock.now()
+    }
+
     /// A device answers nothing for a while. It counts as lost: the array need not wait for it.
-    fn hang(&mut self, device: DeviceId, span: Span) {
+    pub fn hang(&mut self, device: DeviceId, span: Span) {
         self.trace.note("device hangs", &[u64::from(device.0), span.0]);
         self.devices[device.index()].hangs_until = self.clock.now() + span;
         self.devices[device.index()].was_lost = true;
     }
 
-    /// Buffers that devices still work on, each once.
-    pub fn buffers_in_flight(&self) -> usize {
-        let mut buffers: Vec<BufferId> = self.flights.values().flat_map(|flight| flight.buffers.clone()).collect();
+    /// Buffers of a shard that devices still work on, each once.
+    pub fn buffers_in_flight(&self, shard: ShardId) -> usize {
+        let own = self.flights.values().filter(|flight| flight.shard == shard);
+        let mut buffers: Vec<BufferId> = own.flat_map(|flight| flight.buffers.clone()).collect();
         buffers.sort_unstable();
         buffers.dedup();
         buffers.len()

@@ -4,6 +4,7 @@
 
 mod bare;
 mod blocks;
+mod hanging;
 mod levels;
 mod log_life;
 mod scrubbing;
@@ -109,6 +110,10 @@ pub struct Scenario {
     pub log_cache: bool,
     /// How long a log copy may take to answer.
     pub log_patience: Span,
+    /// What is expected of members: how long they may take for a host's read, and for anything.
+    pub drive_timeouts: (Span, Span),
+    /// Whether the drives that whoever looks after them loses may hang instead.
+    pub hangs: bool,
     /// What becomes of the array when the last log copy is lost.
     pub on_log_loss: OnLogLoss,
     /// Whether checksums of all blocks are kept.
@@ -236,6 +241,8 @@ impl Scenario {
             member_cache,
             log_cache: member_cache && random.once_in(2),
             log_patience: Span::from_secs(10),
+            drive_timeouts: (Span::from_secs(3), Span::from_secs(45)),
+            hangs: false,
             on_log_loss: OnLogLoss::ReadOnly,
             checksums: false,
             members_are_zero: random.once_in(2),
@@ -323,6 +330,9 @@ impl Scenario {
             scenario.go_bare(&mut Random::named(seed, "bare"));
         }
         scenario.keep_witnesses();
+        if hanging::is_meant(seed) {
+            scenario.let_members_hang(&mut Random::named(seed, "hanging"));
+        }
         scenario.workload.write_through = scenario.write_through;
         scenario
     }
@@ -558,43 +568,4 @@ fn windows(random: &mut Random, blocks: u64, row_blocks: u32) -> Vec<Window> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_seed_stays_within_the_promise_and_its_windows_within_the_volume() {
-        let (mut lost_in_crash, mut most_lost) = (0, 0);
-        let levels = [None; 500].into_iter().chain(Level::ALL.into_iter().flat_map(|level| [Some(level); 100]));
-        for (seed, level) in (0..).zip(levels) {
-            let scenario = Scenario::draw_at(seed, level);
-            let lost = |devices: Vec<DeviceId>| {
-                let is_lost = |fault: &&PlannedFault| matches!(fault.fault, Fault::Lost { device, .. } | Fault::Hang { device, .. } if devices.contains(&device));
-                scenario.faults.iter().filter(is_lost).count()
-            };
-            assert_eq!(
-                lost(scenario.member_devices().collect()) + scenario.degraded.len(),
-                scenario.lost_members().count_ones() as usize
-            );
-            assert!(scenario.geometry().bears(scenario.lost_members()));
-            most_lost = most_lost.max(scenario.lost_members().count_ones());
-            assert!(scenario.is_bare() || lost(scenario.log_devices().collect()) < usize::from(scenario.log_copies));
-            let cuts = scenario.faults.iter().any(|planned| planned.fault == Fault::PowerCut) || scenario.cut_when_idle;
-            assert!(!scenario.is_bare() || !cuts || scenario.lost_members() == 0, "without a log not both");
-            assert!(scenario.faults.is_sorted_by_key(|planned| planned.effect));
-            assert!(scenario.lanes >= scenario.shards);
-            let mut end = 0;
-            for window in &scenario.workload.windows {
-                assert!(window.start.0 >= end, "windows overlap");
-                end = window.start.0 + u64::from(window.blocks);
-            }
-            assert!(end <= scenario.volume_blocks() && end > 0);
-            lost_in_crash += u32::from(
-                scenario
-                    .faults
-                    .windows(2)
-                    .any(|pair| pair[0].effect == pair[1].effect && matches!(pair[0].fault, Fault::Lost { .. })),
-            );
-        }
-        assert!(lost_in_crash > 20 && most_lost == 3, "{lost_in_crash} in the crash, up to {most_lost}");
-    }
-}
+mod tests;

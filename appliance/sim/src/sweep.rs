@@ -186,6 +186,8 @@ pub fn script(number: usize, case: Case, requests: u64) -> Scenario {
         member_cache: case.volatile_cache,
         log_cache: case.volatile_cache,
         log_patience: Span::from_secs(10),
+        drive_timeouts: (Span::from_secs(3), Span::from_secs(45)),
+        hangs: false,
         on_log_loss: OnLogLoss::ReadOnly,
         checksums: case.checksums,
         members_are_zero: !number.is_multiple_of(3),

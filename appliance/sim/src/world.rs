@@ -475,9 +475,9 @@ impl World {
         self.rebuilds += machine.rebuilt();
         self.rack.borrow_mut().trace.note("stopped", &[]);
         // What a device still works on that hangs does not come home, and nothing else stays away.
-        let (outstanding, in_flight) = (machine.ports.pool.outstanding(), self.rack.borrow().buffers_in_flight());
-        if outstanding != in_flight {
-            return Err(Failure::Buffers { count: outstanding.abs_diff(in_flight) });
+        let (outstanding, left) = (machine.ports.pool.outstanding(), machine.left_at_devices());
+        if outstanding != left {
+            return Err(Failure::Buffers { count: outstanding.abs_diff(left) });
         }
         self.rack.borrow_mut().forget_flights();
         Ok(Served::Finished)

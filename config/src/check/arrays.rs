@@ -4,10 +4,10 @@ use base::BLOCK;
 
 use super::Checker;
 use crate::limits::{
-    self, CHUNK_BYTES, HIGH_WATERMARK_PERCENT, LANES, LOG_TIMEOUT, MIN_MEMBER_BYTES, ZONE_BYTES, member_overhead_bytes,
-    min_log_bytes,
+    self, CHUNK_BYTES, DRIVE_READ_TIMEOUT, DRIVE_TIMEOUT, HIGH_WATERMARK_PERCENT, LANES, LOG_TIMEOUT, MIN_MEMBER_BYTES,
+    ZONE_BYTES, member_overhead_bytes, min_log_bytes,
 };
-use crate::schema::{Level, default_chunk, default_lanes};
+use crate::schema::{Level, default_chunk, default_drive_read_timeout, default_drive_timeout, default_lanes};
 use crate::tree::Node;
 use crate::values::{Percent, Size, TimeSpan};
 
@@ -22,6 +22,7 @@ impl<'a> Checker<'a, '_, '_> {
             let smallest = self.members(array, label, &path);
             self.spares(array, label, smallest, &path);
             self.log(array, label, &path);
+            self.drives(array, &path);
             self.destage(array, &path);
             self.volumes(array, smallest, &path);
         }
@@ -145,6 +146,26 @@ impl<'a> Checker<'a, '_, '_> {
     fn any_member_is_lasting(&self, array: &Node) -> bool {
         let kinds = array.list("members").iter().filter_map(|member| self.device(member.text()?)?.text_of("kind"));
         kinds.into_iter().any(|kind| kind != "ram")
+    }
+
+    fn drives(&mut self, array: &Node, path: &str) {
+        let Some(drives) = array.get("drives") else { return };
+        let times = [("read_timeout", DRIVE_READ_TIMEOUT), ("timeout", DRIVE_TIMEOUT)];
+        let mut meant = [default_drive_read_timeout(), default_drive_timeout()];
+        for ((key, range), meant) in times.into_iter().zip(&mut meant) {
+            let (Some(node), Some(timeout)) = (drives.get(key), drives.meaning_of::<TimeSpan>(key)) else { continue };
+            *meant = timeout;
+            if !range.contains(&timeout.0) {
+                let expected = format!("from {} to {}", TimeSpan(*range.start()), TimeSpan(*range.end()));
+                self.error(node, &format!("{path}.drives.{key}"), "this is no usable time limit", expected);
+                return;
+            }
+        }
+        let [read, all] = meant;
+        if read.0 > all.0 {
+            let message = format!("reads would wait for a member for {read}, and it is used no longer after {all}");
+            self.error(drives, &format!("{path}.drives"), message, "a read_timeout that is at most the timeout");
+        }
     }
 
     fn destage(&mut self, array: &Node, path: &str) {

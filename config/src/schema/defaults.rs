@@ -21,7 +21,12 @@ impl Default for Reactors {
 
 impl Default for Drives {
     fn default() -> Self {
-        Self { max_read_errors: default_max_read_errors(), slow: SlowPolicy::default() }
+        Self {
+            max_read_errors: default_max_read_errors(),
+            slow: SlowPolicy::default(),
+            read_timeout: default_drive_read_timeout(),
+            timeout: default_drive_timeout(),
+        }
     }
 }
 
@@ -95,6 +100,14 @@ pub(crate) const fn default_age() -> TimeSpan {
 
 pub(crate) const fn default_max_read_errors() -> u32 {
     20
+}
+
+pub(crate) const fn default_drive_read_timeout() -> TimeSpan {
+    TimeSpan(Span::from_secs(3))
+}
+
+pub(crate) const fn default_drive_timeout() -> TimeSpan {
+    TimeSpan(Span::from_secs(45))
 }
 
 pub(crate) const fn default_high_watermark() -> Percent {

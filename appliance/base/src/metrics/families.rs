@@ -76,6 +76,8 @@ families! {
         "1 while a device is much slower than the other members of its array, else 0.";
     DEVICE_RETRIES, "device_retries_total", Counter, None, ["device"],
         "Requests to devices that were tried again after an error that might pass.";
+    DEVICE_LATE_READS, "device_late_reads_total", Counter, None, ["device"],
+        "Reads that a device did not answer in time, so that they were answered from others.";
     DEVICE_UNREADABLE, "device_unreadable_blocks_total", Counter, None, ["device"],
         "Blocks of 4 KiB that a device could not read.";
     DEVICE_WRONG, "device_checksum_errors_total", Counter, None, ["device"],

@@ -112,8 +112,9 @@ impl Metrics {
             let highest = self.shards().iter().map(|shard| shard.devices[i].slow.get()).max();
             visit(&DEVICE_SLOW, &[name], Value::Number(count(highest.unwrap_or(0))));
         }
-        let counters: [(&'static Family, OfDevice); 5] = [
+        let counters: [(&'static Family, OfDevice); 6] = [
             (&DEVICE_RETRIES, |device| &device.retries),
+            (&DEVICE_LATE_READS, |device| &device.late_reads),
             (&DEVICE_UNREADABLE, |device| &device.unreadable_blocks),
             (&DEVICE_WRONG, |device| &device.wrong_blocks),
             (&DEVICE_CORRECTED, |device| &device.corrected_blocks),

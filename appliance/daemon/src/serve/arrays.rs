@@ -60,6 +60,8 @@ pub(super) fn boot(
                     schema::SlowPolicy::Warn => SlowPolicy::Warn,
                     schema::SlowPolicy::Fail => SlowPolicy::Fail,
                 },
+                read_timeout: array.drives.read_timeout.0,
+                timeout: array.drives.timeout.0,
             },
             rebuild: RoundSettings {
                 limits: Limits {

@@ -16,6 +16,9 @@ pub(super) fn told(arrays: &[String], event: &Event) -> Option<Told> {
             let told = if slow { grew_slow(slot, mean, peers, excluded) } else { slow_no_longer(slot) };
             (array, slot, told.with("mean_us", mean).with("peers_us", peers))
         }
+        Event::Hanging { array, slot, hangs, excluded } => {
+            (array, slot, if hangs { hanging(slot, excluded) } else { answers_again(slot) })
+        }
         _ => return None,
     };
     Some(told.of_array(&arrays[array.index()]).with("member", slot.0))
@@ -67,6 +70,20 @@ fn slow_no_longer(slot: Slot) -> Told {
     Told::new("member.slow_no_longer", Severity::Notice, format!("member {} is as fast as the others again", slot.0))
 }
 
+fn hanging(slot: Slot, excluded: bool) -> Told {
+    let what = if excluded {
+        "it is used no longer. Look at the drive and its cable, or replace it"
+    } else {
+        "the array cannot do without it, and requests that need it wait. Look at the drive and its cable"
+    };
+    let text = format!("member {} does not answer within the timeout of drives: {what}", slot.0);
+    Told::new("member.hangs", Severity::Error, text).with("excluded", excluded)
+}
+
+fn answers_again(slot: Slot) -> Told {
+    Told::new("member.answers_again", Severity::Notice, format!("member {} answers again", slot.0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,6 +104,7 @@ mod tests {
             peers: Span::from_micros(900),
             excluded,
         };
+        let hangs = |hangs, excluded| Event::Hanging { array, slot, hangs, excluded };
         let all = [
             (Event::ReadErrors { array, slot, errors, in_the_hour: 7 }, "member.unreadable", Severity::Warning),
             (Event::ReadErrors { array, slot, errors: wrong, in_the_hour: 3 }, "member.wrong", Severity::Warning),
@@ -95,6 +113,9 @@ mod tests {
             (slow(true, false), "member.slow", Severity::Warning),
             (slow(true, true), "member.slow", Severity::Error),
             (slow(false, false), "member.slow_no_longer", Severity::Notice),
+            (hangs(true, true), "member.hangs", Severity::Error),
+            (hangs(true, false), "member.hangs", Severity::Error),
+            (hangs(false, false), "member.answers_again", Severity::Notice),
         ];
         for (event, name, severity) in all {
             let told = told(&arrays, &event).expect("it is about a drive");

@@ -70,7 +70,7 @@ fn told(names: &Names, event: Event) -> Vec<Told> {
         Event::HostRefused { who, why } => {
             vec![host("host.refused", Severity::Warning, &format!("was refused: {why}"), &who).with("why", why)]
         }
-        Event::ReadErrors { .. } | Event::TooManyErrors { .. } | Event::Slow { .. } => {
+        Event::ReadErrors { .. } | Event::TooManyErrors { .. } | Event::Slow { .. } | Event::Hanging { .. } => {
             drive_news::told(arrays, &event).into_iter().collect()
         }
         Event::ZonesAtStake { array, zones } => {

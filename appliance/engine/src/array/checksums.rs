@@ -32,6 +32,7 @@ use raid::checksum::{self, Checksummed, Entry};
 use raid::slots;
 
 use super::destage::Destage;
+use super::detained::Home;
 use super::mend::Mend;
 use super::stripes::StripeHasher;
 use super::{ArrayShard, Purpose, Work};
@@ -181,10 +182,11 @@ impl Checksums {
         }
     }
 
-    /// Gives them back.
-    pub(crate) fn release<P: Ports>(&mut self, ports: &mut P) {
+    /// Gives them back, but for those that a device which was given up may still write into.
+    pub(crate) fn release<P: Ports>(&mut self, ports: &mut P, is_held: impl Fn(&Buffer) -> bool) {
         let places = self.places.iter_mut().flat_map(|place| [place.buffer.take(), place.writing.take()]);
-        places.flatten().chain(self.spare.drain(..)).for_each(|buffer| ports.free(buffer));
+        let buffers = places.flatten().chain(self.spare.drain(..));
+        buffers.filter(|buffer| !is_held(buffer)).for_each(|buffer| ports.free(buffer));
     }
 
     /// Whether nothing is to be written or under way.
@@ -324,6 +326,10 @@ impl ArrayShard {
             return false;
         }
         let Some(found) = self.checksums.make_room(need, work.now) else { return false };
+        let buffer = self.checksums.places[found as usize].buffer.as_ref().expect("it was set aside").id();
+        if work.operations.is_held(buffer) {
+            return false;
+        }
         if self.checksums.places[found as usize].state != State::Free {
             self.checksums.free(found);
         }
@@ -357,6 +363,7 @@ impl ArrayShard {
             }
             Err(_) => {
                 self.member_failed(slot);
+                self.change_checksum_buffer(work, found);
                 self.checksums.free(found);
                 return;
             }
@@ -416,6 +423,25 @@ impl ArrayShard {
         }
     }
 
+    /// A member that was given up may still write into a place's buffer: it gets another, if there is one. If not, nobody
+    /// takes the place before the member has answered.
+    fn change_checksum_buffer<P: Ports>(&mut self, work: &mut Work<'_, P>, found: u32) {
+        let held = |buffer: &mut Buffer| work.operations.is_held(buffer.id());
+        let Some(before) = self.checksums.place(found).buffer.take_if(held) else { return };
+        match work.ports.alloc() {
+            Some(other) => {
+                self.checksums.place(found).buffer = Some(other);
+                self.send_home(work, before, Home::Pool);
+            }
+            None => self.checksums.place(found).buffer = Some(before),
+        }
+    }
+
+    /// A buffer for writes comes back.
+    pub(super) fn take_back_checksum_buffer(&mut self, buffer: Buffer) {
+        self.checksums.spare.push(buffer);
+    }
+
     /// A checksum block was written, or could not be.
     pub(crate) fn checksum_written<P: Ports>(
         &mut self,
@@ -429,7 +455,7 @@ impl ArrayShard {
         if place.changed && !orphaned {
             self.checksums.to_write.push_back(found);
         }
-        self.checksums.spare.push(buffer);
+        self.send_home(work, buffer, Home::Checksums);
         if result.is_err() {
             self.member_failed(slot);
         }

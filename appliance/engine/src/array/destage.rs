@@ -329,9 +329,9 @@ impl ArrayShard {
     /// Gives back what was read, to plan with the next map; at once if that has come while answers were outstanding.
     fn plan_anew<P: Ports>(&mut self, work: &mut Work<'_, P>, key: Key<Destage>) {
         self.destages[key].phase = Phase::Replan;
-        self.keep_old(key);
+        self.keep_old(work, key);
         for buffer in core::mem::take(&mut self.destages[key].parities).into_iter().flatten() {
-            self.keep(buffer);
+            self.keep(work, buffer);
         }
         if self.failing_members == 0 {
             self.plan(work, key);
@@ -353,7 +353,7 @@ impl ArrayShard {
         self.destages[key].zero_parities = if zeros { plan.parities } else { 0 };
         if zeros {
             for buffer in core::mem::take(&mut self.destages[key].parities).into_iter().flatten() {
-                self.keep(buffer);
+                self.keep(work, buffer);
             }
         }
         for index in plan.parity_indices().filter(|_| !zeros) {
@@ -368,7 +368,7 @@ impl ArrayShard {
             }
             self.destages[key].parities[usize::from(index)] = Some(sum.end(work.ports));
         }
-        self.keep_old(key);
+        self.keep_old(work, key);
         if self.map.is_bare() {
             self.destages[key].phase = Phase::Noting;
             self.go_on_noted(key);
@@ -391,15 +391,15 @@ impl ArrayShard {
             let (slot, buffer) = self.destages[key].old.pop().expect("a parity without a buffer has old content");
             match plan.old(index, slot) {
                 0 if self.destages[key].old.is_empty() => return Sum::of_nothing(buffer),
-                0 => self.keep(buffer),
+                0 => self.keep(work, buffer),
                 coefficient => return Sum::of(work.ports, coefficient, buffer),
             }
         }
     }
 
-    fn keep_old(&mut self, key: Key<Destage>) {
+    fn keep_old<P: Ports>(&mut self, work: &mut Work<'_, P>, key: Key<Destage>) {
         while let Some((_, buffer)) = self.destages[key].old.pop() {
-            self.keep(buffer);
+            self.keep(work, buffer);
         }
     }
 

@@ -1,5 +1,6 @@
-//! Buffers on their way home. A buffer that a log device may still be reading, though nobody waits for that any more, is
-//! detained until the device has answered: given away, it would change under the device.
+//! Buffers on their way home. A buffer that a device may still read or write into, though nobody waits for that any more, is
+//! detained until the device has answered: given away, it would change under the device, or under whoever has it next. What
+//! was set aside is made up for meanwhile from the pool, so that nobody else waits for the device either.
 
 use ports::{Buffer, Ports};
 
@@ -12,6 +13,10 @@ pub(crate) enum Home {
     Pool,
     /// To what the array's part has set aside.
     Scratch,
+    /// To what its walks have.
+    Walks,
+    /// To what checksum blocks are written from.
+    Checksums,
 }
 
 /// What cannot go home yet.
@@ -32,11 +37,14 @@ impl ArrayShard {
         match home {
             Home::Pool => work.ports.free(buffer),
             Home::Scratch => self.scratch.push(buffer),
+            Home::Walks => self.walker.take_back(buffer),
+            Home::Checksums => self.take_back_checksum_buffer(buffer),
         }
     }
 
     /// Sends home what is detained no longer.
     pub(crate) fn release_detained<P: Ports>(&mut self, work: &mut Work<'_, P>) {
+        self.make_up(work);
         let let_go = work.operations.let_go();
         if self.detained.buffers.is_empty() || self.detained.looked == let_go {
             return;
@@ -49,6 +57,19 @@ impl ArrayShard {
             } else {
                 let (buffer, home) = self.detained.buffers.swap_remove(at);
                 self.send_home(work, buffer, home);
+            }
+        }
+    }
+
+    /// Puts buffers of the pool in the place of those that were set aside and are detained.
+    fn make_up<P: Ports>(&mut self, work: &mut Work<'_, P>) {
+        for at in 0..self.detained.buffers.len() {
+            let home = self.detained.buffers[at].1;
+            if home != Home::Pool
+                && let Some(other) = work.ports.alloc()
+            {
+                self.detained.buffers[at].1 = Home::Pool;
+                self.send_home(work, other, home);
             }
         }
     }

@@ -252,7 +252,7 @@ impl ArrayShard {
         self.mends[key].unreadable |= wrong;
         if before | wrong != 0 {
             while let Some(buffer) = self.mends[key].blocks.pop() {
-                self.keep(buffer);
+                self.keep(work, buffer);
             }
             self.gather(work, key);
             return;
@@ -261,7 +261,7 @@ impl ArrayShard {
         let blocks: Vec<BufferId> = mend.blocks.iter().map(Buffer::id).collect();
         carry_out(work.ports, &mend.recipe, &blocks);
         for buffer in mend.blocks.split_off(1) {
-            self.keep(buffer);
+            self.keep(work, buffer);
         }
         let (slot, stripe, kept) = (self.mends[key].slot, self.mends[key].stripe, self.mends[key].kept);
         if kept & 1 << slot.0 != 0 {
@@ -390,7 +390,7 @@ impl ArrayShard {
         };
         self.wanting_told(work, mend.wanting, mend.slot, mended);
         for buffer in mend.blocks.drain(..).chain(mend.check) {
-            self.keep(buffer);
+            self.keep(work, buffer);
         }
     }
 

@@ -9,10 +9,11 @@
 //! | [`write`] | admission of writes to a lane |
 //! | [`commit`] | records and anchors on their way to the copies |
 //! | [`newcomer`] | a device that becomes a copy of the log |
-//! | [`detained`] | buffers that a log device still reads though nobody waits for it |
+//! | [`detained`] | buffers that a device still has though nobody waits for it |
 //! | [`read`] | reads from cache and members, degraded reads |
 //! | [`mend`] | blocks that a member cannot read, or gives back wrong |
 //! | [`checksums`] | checksum blocks of the members that are at hand |
+//! | [`late`] | members that do not answer in time |
 //! | [`health`] | what is found out about the members |
 //! | [`peers`] | how long members take compared with their peers |
 //! | [`destage`] | from the log to the members: plan, parity, notes |
@@ -41,6 +42,7 @@ pub(crate) mod dirty;
 pub(crate) mod grace;
 pub(crate) mod health;
 pub(crate) mod lane;
+pub(crate) mod late;
 pub(crate) mod members;
 pub(crate) mod mend;
 pub(crate) mod newcomer;
@@ -67,6 +69,7 @@ use base::snapshot::Snapshot;
 use base::time::{Span, Time};
 use ports::{Buffer, DeviceError, Ports};
 
+use crate::drives::DriveSettings;
 use crate::limits::{FRAGMENT_CREDITS, LOCAL_FRAGMENTS, MAX_DESTAGES, MAX_MENDS, UPDATE_BLOCKS};
 use crate::map::{ArrayMap, LogMode, Newcomer, Service};
 use crate::message::{Fragment, FragmentDone, FragmentKind, Message};
@@ -186,6 +189,9 @@ pub(crate) struct ArrayShard {
     detained: Detained,
     /// How long a log copy may take to answer.
     log_patience: Span,
+    drives: DriveSettings,
+    /// Members that have not answered a read in time, as a bit mask: nobody who can do without asks them meanwhile.
+    late: u32,
     /// The newcomer to which the log goes, and whether it was said that it has all that the lanes need.
     newcomer: Option<(Newcomer, bool)>,
     /// Members and copies that were reported and are not excluded yet.
@@ -232,6 +238,8 @@ pub struct ArrayPart {
     pub settings: DestageSettings,
     /// How long a log copy may take to answer before it counts as failed.
     pub log_patience: Span,
+    /// What is expected of the members.
+    pub drives: DriveSettings,
 }
 
 impl ArrayShard {
@@ -284,6 +292,8 @@ impl ArrayShard {
             zero: None,
             detained: Detained::default(),
             log_patience: part.log_patience,
+            drives: part.drives,
+            late: 0,
             newcomer: None,
             failing_members: 0,
             failing_copies: 0,
@@ -324,7 +334,7 @@ impl ArrayShard {
         if self.zero.is_some() {
             return;
         }
-        self.watch_copies(work);
+        self.watch_devices(work);
         let ports = &mut *work.ports;
         while self.scratch.len() < self.scratch.capacity() {
             self.scratch.push(ports.alloc().expect("the pool was sized with what every array sets aside"));
@@ -340,13 +350,15 @@ impl ArrayShard {
         }
     }
 
-    /// Gives back what it set aside, after the last turn, and what a halted array still held.
-    pub(crate) fn release<P: Ports>(&mut self, ports: &mut P) {
-        for buffer in self.scratch.drain(..).chain(self.zero.take()).chain(self.updates.drain_space()) {
+    /// Gives back what it set aside, after the last turn, and what a halted array still held; but not the zeros that a device
+    /// which was given up may still read.
+    pub(crate) fn release<P: Ports>(&mut self, ports: &mut P, operations: &Operations<Purpose>) {
+        let zero = self.zero.take().filter(|zero| !operations.is_held(zero.id()));
+        for buffer in self.scratch.drain(..).chain(zero).chain(self.updates.drain_space()) {
             ports.free(buffer);
         }
         self.walker.release(ports);
-        self.checksums.release(ports);
+        self.checksums.release(ports, |buffer| operations.is_held(buffer.id()));
     }
 
     pub(crate) fn map(&self) -> &Snapshot<ArrayMap> {
@@ -406,6 +418,7 @@ impl ArrayShard {
     /// Does what has become possible: sends records, starts destages, moves tails, retries what waited.
     pub(crate) fn maintain<P: Ports>(&mut self, work: &mut Work<'_, P>) {
         self.release_detained(work);
+        self.forgive_late(work);
         self.retry_reads(work);
         self.advance_updates(work);
         self.admit_waiting(work);
@@ -466,7 +479,7 @@ impl ArrayShard {
         let before = core::mem::replace(&mut self.map, map);
         self.tell_what_is_at_stake(&before);
         self.checksum_members_changed(work, &before);
-        self.watch_copies(work);
+        self.watch_devices(work);
         self.wake_all();
         self.failing_members &= !self.map.absent();
         self.failing_copies &= self.map.log_devices().fold(0, |mask, (copy, _)| mask | 1 << copy);
@@ -474,16 +487,9 @@ impl ArrayShard {
         if self.map.service != Service::ReadWrite && !self.halted {
             self.halt(work);
         }
-        self.walk_members_changed();
+        self.walk_members_changed(work);
         self.copies_changed(work);
         self.members_changed(work);
-    }
-
-    /// Answers of log copies are waited for only so long.
-    pub(crate) fn watch_copies<P>(&self, work: &mut Work<'_, P>) {
-        for (_, device) in self.map.log_devices() {
-            work.operations.watch(device, self.log_patience);
-        }
     }
 
     /// Nothing is written from now on: whoever waits for it is told.

@@ -19,14 +19,18 @@
 //! at all.
 
 mod compare;
+mod names;
 
 use base::ids::{ArrayBlock, ShardId, Slot, StripeId};
 use base::slab::Key;
-use ports::{Buffer, BufferId, BufferList, DeviceError, DeviceOp, Ports};
+use ports::{Buffer, BufferId, BufferList, DeviceError, Ports};
 use raid::level::MAX_MEMBERS;
-use raid::{ReadPlan, Recipe, plan_read};
+use raid::{ReadPlan, Recipe};
+
+use names::CollectBuffers;
 
 use super::commit::run_of;
+use super::detained::Home;
 use super::mend::{Mended, Wanting};
 use super::stripes::Version;
 use super::sum::carry_out;
@@ -46,11 +50,13 @@ pub(crate) struct Read {
     from: ShardId,
     /// The update that it is for, if it is not a host's.
     update: Option<u64>,
-    fragment: Fragment,
+    pub(super) fragment: Fragment,
     /// Operations that have not ended.
     unanswered: u32,
     /// Whether one of them failed.
     failed: bool,
+    /// Whether one was not answered in time, so that its member may still write into the buffers.
+    pub(super) late: bool,
     /// The member that met blocks which it cannot read; of a careful read: which cannot read the next block.
     unreadable: Option<Slot>,
     /// Whether it goes block by block.
@@ -96,6 +102,7 @@ impl ArrayShard {
             fragment,
             unanswered: 0,
             failed: false,
+            late: false,
             unreadable: None,
             careful: false,
             generation: None,
@@ -141,7 +148,8 @@ impl ArrayShard {
             let key = self.stalled.pop_front().expect("as many as there were");
             let read = &self.reads[key];
             // What an update reads is not its host's.
-            let fragment = read.update.is_none().then_some(&read.fragment);
+            // Nor can one end whose buffers are not its own: it begins anew soon.
+            let fragment = (read.update.is_none() && !read.late).then_some(&read.fragment);
             if fragment.is_some_and(|one| dropped.includes(read.from, one.association, one.request)) {
                 // Destages wait for its moment.
                 self.forget_moment(key);
@@ -154,6 +162,9 @@ impl ArrayShard {
 
     /// Starts a read, or what is left of it; false if it must wait.
     fn begin_read<P: Ports>(&mut self, work: &mut Work<'_, P>, key: Key<Read>) -> bool {
+        if self.reads[key].late && !self.change_buffers(work, key) {
+            return false;
+        }
         let fragment = &self.reads[key].fragment;
         let (start, count) = (fragment.start, u32::from(fragment.count));
         let first = fragment.buffers.first().expect("a read brings buffers");
@@ -175,7 +186,7 @@ impl ArrayShard {
         }
         // A member that is being rebuilt may hold the first of these stripes and not the last: then it holds none for this.
         let last = StripeId(place.stripe.0 + u64::from(count) - 1);
-        let plan = plan_read(&self.map.geometry, place.stripe, place.column, self.missing(last));
+        let plan = self.plan_urgent(place.stripe, last, place.column);
         let slot = match plan {
             ReadPlan::Reconstruct(recipe) => return self.reconstruct(work, key, &recipe),
             ReadPlan::Direct(slot) => slot,
@@ -216,7 +227,7 @@ impl ArrayShard {
             if run_length > 0 && (held || offset == count) {
                 let at = base::ids::DeviceBlock(at.0 + u64::from(offset) - run_length as u64);
                 let blocks = run[..run_length].iter().copied();
-                work.operations.start(work.ports, (device, at), DeviceOp::Read, blocks, read_purpose);
+                work.operations.start_urgent(work.ports, (device, at), blocks, read_purpose);
                 operations += 1;
                 run_length = 0;
             }
@@ -293,7 +304,7 @@ impl ArrayShard {
             let purpose = Purpose::Read { array: self.map.id, read: key, slot };
             if operations == 0 {
                 let blocks = into[first as usize..(first + length) as usize].iter().copied();
-                work.operations.start(work.ports, (device, at), DeviceOp::Read, blocks, purpose);
+                work.operations.start_urgent(work.ports, (device, at), blocks, purpose);
             } else {
                 let mut row = [BufferId(0); RECONSTRUCT_BLOCKS as usize];
                 for place in &mut row[..length as usize] {
@@ -302,7 +313,7 @@ impl ArrayShard {
                     others.push(work.ports, buffer);
                 }
                 let blocks = row[..length as usize].iter().copied();
-                work.operations.start(work.ports, (device, at), DeviceOp::Read, blocks, purpose);
+                work.operations.start_urgent(work.ports, (device, at), blocks, purpose);
             }
             operations += 1;
         }
@@ -351,7 +362,7 @@ impl ArrayShard {
         let place = self.map.geometry.locate(read.fragment.start);
         let at = (!read.done).trailing_zeros();
         let stripe = StripeId(place.stripe.0 + u64::from(at));
-        let mend = match (read.unreadable, plan_read(&self.map.geometry, stripe, place.column, self.missing(stripe))) {
+        let mend = match (read.unreadable, self.plan_urgent(stripe, stripe, place.column)) {
             (Some(slot), _) => slot,
             (None, ReadPlan::Direct(slot)) if self.failing_members & 1 << slot.0 != 0 => return false,
             (None, ReadPlan::Direct(slot)) => {
@@ -362,7 +373,7 @@ impl ArrayShard {
                 let into = read.fragment.buffers.ids(work.ports).nth(at as usize);
                 let on_member = self.on_member(slot, stripe).expect("the plan reads present members");
                 let purpose = Purpose::Read { array: self.map.id, read: key, slot };
-                work.operations.start(work.ports, on_member, DeviceOp::Read, into, purpose);
+                work.operations.start_urgent(work.ports, on_member, into, purpose);
                 let read = &mut self.reads[key];
                 (read.unanswered, read.failed, read.step, read.others) = (1, false, (at, 1), BufferList::EMPTY);
                 return true;
@@ -468,6 +479,10 @@ impl ArrayShard {
         match result {
             Ok(()) => {}
             Err(DeviceError::Unreadable) => read.unreadable = Some(slot),
+            Err(DeviceError::Late) => {
+                read.late = true;
+                self.is_late(slot);
+            }
             Err(_) => {
                 read.failed = true;
                 self.member_failed(slot);
@@ -479,7 +494,7 @@ impl ArrayShard {
             return;
         }
         let (first, length) = core::mem::take(&mut read.step);
-        let (failed, careful) = (read.failed, read.careful);
+        let (failed, careful) = (read.failed || read.late, read.careful);
         let mut found = read.unreadable.map(|slot| (slot, false));
         let is_answered = !failed && found.is_none();
         if length > 0 && !careful {
@@ -538,13 +553,13 @@ impl ArrayShard {
             row[0] = into;
         }
         let mut at = length;
+        let recipe = read.recipe;
         // They are free again at once: nobody takes one before their content has been used.
         while let Some(buffer) = others.pop(work.ports) {
             rows[at % length][at / length] = buffer.id();
             at += 1;
-            self.scratch.push(buffer);
+            self.send_home(work, buffer, Home::Scratch);
         }
-        let recipe = read.recipe;
         if failed {
             return None;
         }
@@ -573,22 +588,9 @@ impl ArrayShard {
     }
 
     /// A buffer of what is set aside goes back.
-    pub(crate) fn keep(&mut self, buffer: Buffer) {
-        self.scratch.push(buffer);
+    pub(crate) fn keep<P: Ports>(&mut self, work: &mut Work<'_, P>, buffer: Buffer) {
+        self.send_home(work, buffer, Home::Scratch);
     }
 }
-
-/// Names of a fragment's buffers, without an allocation.
-trait CollectBuffers: Iterator<Item = BufferId> + Sized {
-    fn collect_buffers(self) -> [BufferId; MAX_FRAGMENT_BLOCKS as usize] {
-        let mut ids = [BufferId(0); MAX_FRAGMENT_BLOCKS as usize];
-        for (place, id) in ids.iter_mut().zip(self) {
-            *place = id;
-        }
-        ids
-    }
-}
-
-impl<I: Iterator<Item = BufferId>> CollectBuffers for I {}
 
 const _: () = assert!(MAX_FRAGMENT_BLOCKS <= u64::BITS, "a read's blocks are bits of a mask");

@@ -17,6 +17,7 @@
 //!
 //! When a member fails, its range is begun again with the map that knows of it.
 
+mod again;
 mod rebuild;
 mod resync;
 pub(crate) mod scrub;
@@ -205,6 +206,11 @@ impl Walker {
         for buffer in held.chain(self.buffers.drain(..)) {
             ports.free(buffer);
         }
+    }
+
+    /// A buffer of what it has set aside comes back.
+    pub(crate) fn take_back(&mut self, buffer: Buffer) {
+        self.buffers.push(buffer);
     }
 
     /// Whether there is nothing to do.
@@ -407,6 +413,10 @@ impl ArrayShard {
                 self.map.geometry.all_members() & !missing
             }
         };
+        if self.walker.buffers.len() < from.count_ones() as usize * count {
+            // A device that was given up still has some.
+            return;
+        }
         let target = match order.action {
             Action::Rebuild(target) => 1 << target.0,
             Action::Scrub(_) | Action::Resync => 0,
@@ -505,11 +515,11 @@ impl ArrayShard {
         }
         if is_cancelled {
             range.step = Step::Idle;
-            self.walker.give_back(at);
+            self.send_rows_home(work, at);
             self.walker.end_cancelled();
             self.leave_ranges();
         } else if range.failed {
-            self.begin_range_again(at);
+            self.begin_range_again(work, at);
         } else {
             match action {
                 Action::Rebuild(_) if step == Step::Reading => self.put_range_together(work, at),
@@ -521,20 +531,6 @@ impl ArrayShard {
                 Action::Resync if step == Step::Reading => self.match_range(work, at),
                 Action::Resync => self.range_done(at),
             }
-        }
-    }
-
-    /// What was read of a range counts for nothing.
-    fn begin_range_again(&mut self, at: usize) {
-        self.walker.give_back(at);
-        self.walker.ranges[at].step = Step::Waiting;
-        self.leave_ranges();
-    }
-
-    /// Checksum blocks that ranges had at hand may go.
-    fn leave_ranges(&mut self) {
-        while let Some((start, kept)) = self.walker.left.pop() {
-            self.leave_checksums(start, kept);
         }
     }
 
@@ -567,10 +563,10 @@ impl ArrayShard {
     }
 
     /// Ends a rebuild whose member is gone, or whole. What others had in mind to write is thought over.
-    pub(crate) fn walk_members_changed(&mut self) {
+    pub(crate) fn walk_members_changed<P: Ports>(&mut self, work: &mut Work<'_, P>) {
         for at in 0..RANGES {
             if matches!(self.walker.ranges[at].step, Step::ToProbe | Step::ToWrite) {
-                self.begin_range_again(at);
+                self.begin_range_again(work, at);
             }
         }
         if self.presence.slot().is_some_and(|slot| !self.map.is_rebuilding(slot)) {

@@ -305,6 +305,7 @@ fn attempt<D: SyncDevice>(
             checksum_blocks: options.checksum_blocks,
             settings: options.settings,
             log_patience: options.log_patience,
+            drives: options.drives,
         });
     }
     for scan in &scans {

@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 
-use base::ids::{ArrayId, ShardId, Slot};
+use base::ids::{ArrayId, DeviceId, ShardId, Slot};
 use base::time::{Span, Time};
 
 use super::{Coordinated, Coordinator};
@@ -26,11 +26,21 @@ pub(super) struct MemberRecord {
     said: bool,
     /// Shards to which it is slow, as a bit mask.
     slow: u64,
+    /// Shards that it has not answered for too long, as a bit mask, and whether that was said.
+    hanging: u64,
+    hanging_said: bool,
 }
 
 impl MemberRecord {
     pub(super) fn new() -> Self {
-        Self { heard: MemberErrors::default(), recent: VecDeque::new(), said: false, slow: 0 }
+        Self {
+            heard: MemberErrors::default(),
+            recent: VecDeque::new(),
+            said: false,
+            slow: 0,
+            hanging: 0,
+            hanging_said: false,
+        }
     }
 
     /// Takes what was found.
@@ -76,8 +86,52 @@ impl Coordinator {
         self.tell(Event::Slow { array: id, slot, slow, mean, peers, excluded });
     }
 
+    /// A member has not answered a shard for too long, or has after all.
+    pub(super) fn hangs(&mut self, id: ArrayId, slot: Slot, from: ShardId, hangs: bool) {
+        let array = &mut self.arrays[id.index()];
+        let record = &mut array.members[slot.index()];
+        record.hanging = if hangs { record.hanging | 1 << from.0 } else { record.hanging & !(1 << from.0) };
+        if record.hanging == 0 && core::mem::take(&mut record.hanging_said) && !array.is_leaving(slot) {
+            self.tell(Event::Hanging { array: id, slot, hangs: false, excluded: false });
+        }
+    }
+
+    /// Excludes members that hang, as soon as the array can do without them.
+    fn judge_hanging(&mut self, id: ArrayId) {
+        for slot in (0..self.arrays[id.index()].members.len() as u8).map(Slot) {
+            let array = &mut self.arrays[id.index()];
+            if array.members[slot.index()].hanging == 0 {
+                continue;
+            }
+            let Some(member) = array.array.map.members[slot.index()] else {
+                // Whoever has the place next has not been asked anything yet.
+                (array.members[slot.index()].hanging, array.members[slot.index()].hanging_said) = (0, false);
+                continue;
+            };
+            if array.is_leaving(slot) {
+                continue;
+            }
+            let excluded = array.can_do_without(1 << slot.0, 0);
+            let first_said = !core::mem::replace(&mut array.members[slot.index()].hanging_said, true);
+            if excluded {
+                array.pending.members |= 1 << slot.0;
+                // What is being written to all members must not wait for this one.
+                self.to_give_up.push(member.device);
+            }
+            if excluded || first_said {
+                self.tell(Event::Hanging { array: id, slot, hangs: true, excluded });
+            }
+        }
+    }
+
+    /// The next device whose answers nobody waits for any more: what is under way there is to be given up.
+    pub(crate) fn device_to_give_up(&mut self) -> Option<DeviceId> {
+        self.to_give_up.pop()
+    }
+
     /// Judges members of which something was heard.
     pub(super) fn judge(&mut self, id: ArrayId, now: Time) {
+        self.judge_hanging(id);
         for slot in (0..self.arrays[id.index()].members.len() as u8).map(Slot) {
             let array = &mut self.arrays[id.index()];
             let record = &mut array.members[slot.index()];

@@ -12,7 +12,7 @@ use ports::{Buffer, DeviceOp, Ports};
 use raid::metadata::METADATA_BLOCKS;
 use raid::{MemberEntry, MemberLayout, State, Superblock, ZoneBits, superblock_block};
 
-use super::persist::{Target, pack};
+use super::persist::{Target, pack, take_back};
 use super::proposal::Edit;
 use super::{Change, Coordinator};
 use crate::array::Purpose;
@@ -115,8 +115,13 @@ impl Coordinator {
         if operations.available() <= JOIN_BLOCKS || self.spare.len() < JOIN_BLOCKS {
             return false;
         }
+        // What was given up at a drive must not come behind what is written to it now.
+        let is_settled = |spare: &Spare| !operations.is_writing(spare.device);
         // Who was asked for by name comes first.
         let (slot, spare, ticket) = if let Some(&(slot, spare, ticket)) = array.asked.front() {
+            if !is_settled(&spare) {
+                return false;
+            }
             self.arrays[id.index()].asked.pop_front();
             if let Err(refusal) = self.may_join(id, slot, &spare) {
                 self.answer(ticket, Err(refusal));
@@ -127,7 +132,8 @@ impl Coordinator {
             let Some(slot) = map.members.iter().position(Option::is_none) else { return false };
             let slot = Slot(slot as u8);
             let spares = &array.array.spares;
-            let Some(at) = spares.iter().position(|spare| self.layout_on(id, spare).is_some()) else { return false };
+            let fits = |spare: &Spare| self.layout_on(id, spare).is_some() && is_settled(spare);
+            let Some(at) = spares.iter().position(fits) else { return false };
             (slot, self.arrays[id.index()].array.spares.remove(at), None)
         };
         let layout = self.layout_on(id, &spare).expect("it was looked at just now");
@@ -158,7 +164,9 @@ impl Coordinator {
         let array = &mut self.arrays[id.index()];
         let has_ended = joining.step == Step::Superblock;
         if has_ended || failed || self.stopping {
-            self.spare.append(&mut joining.buffers);
+            // The drive may still read some, if it was given up.
+            array.buffers.append(&mut joining.buffers);
+            take_back(&mut array.buffers, &mut self.spare, operations);
         }
         if self.stopping {
             if let Some(ticket) = joining.ticket {
@@ -215,6 +223,7 @@ impl Coordinator {
             Step::Bitmap(_) | Step::Dirty(_) | Step::Superblock => 1,
             Step::ReadTable(_) | Step::WriteTable(_) => METADATA_BLOCKS,
         };
+        operations.watch(device, array.array.drives.timeout);
         let buffers = &joining.buffers[..count];
         let mut target = Target::Drive;
         let mut op = DeviceOp::WriteDurable;

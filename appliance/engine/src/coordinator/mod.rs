@@ -66,7 +66,7 @@ use health::MemberRecord;
 pub use join::Spare;
 use join::{JOIN_BLOCKS, Joining};
 use mode::Switching;
-use persist::{Proposed, Target, unpack};
+use persist::{Proposed, Target, take_back, unpack};
 use proposal::{Edit, Proposal};
 use rebuild::Rebuild;
 use resync::Resync;
@@ -197,6 +197,8 @@ pub struct Coordinator {
     stopping: bool,
     closed: u16,
     spare: Vec<Buffer>,
+    /// Devices that are on their way out because they do not answer.
+    to_give_up: Vec<DeviceId>,
     volumes: Volumes,
     jobs: Jobs,
     /// For a volume table under way.
@@ -245,6 +247,7 @@ impl Coordinator {
             stopping: false,
             closed: 0,
             spare: Vec::new(),
+            to_give_up: Vec::new(),
             volumes,
             jobs: Jobs::default(),
             next_run: 0,
@@ -292,7 +295,7 @@ impl Coordinator {
             }
             take_back(&mut array.buffers, &mut self.spare, operations);
             if let Change::Joining(joining) = &mut array.change {
-                self.spare.append(joining.buffers());
+                take_back(joining.buffers(), &mut self.spare, operations);
             }
         }
         for buffer in self.spare.drain(..).chain(self.table_buffers.drain(..)) {
@@ -327,6 +330,7 @@ impl Coordinator {
             Message::MemberSlow { array, slot, slow, mean, peers } => {
                 self.paced(array, slot, from, slow, (mean, peers))
             }
+            Message::MemberHangs { array, slot, hangs } => self.hangs(array, slot, from, hangs),
             Message::ZoneZeroed { array, zone } => {
                 self.arrays[array.index()].pending_zones.push_back((from, zone));
             }
@@ -569,18 +573,6 @@ impl Coordinator {
         }
         self.newcomer_published(id);
         self.excluded(id);
-    }
-}
-
-/// Takes back the buffers of a change that has ended, but for those that a device which was given up may still read.
-fn take_back(used: &mut Vec<Buffer>, spare: &mut Vec<Buffer>, operations: &Operations<Purpose>) {
-    let mut at = 0;
-    while at < used.len() {
-        if operations.is_held(used[at].id()) {
-            at += 1;
-        } else {
-            spare.push(used.swap_remove(at));
-        }
     }
 }
 

@@ -135,3 +135,15 @@ pub(super) fn unpack(write: u32) -> (ArrayId, Target) {
     };
     (ArrayId((write >> 16) as u16), target)
 }
+
+/// Takes back the buffers of a change that has ended, but for those that a device which was given up may still read.
+pub(super) fn take_back(used: &mut Vec<Buffer>, spare: &mut Vec<Buffer>, operations: &Operations<Purpose>) {
+    let mut at = 0;
+    while at < used.len() {
+        if operations.is_held(used[at].id()) {
+            at += 1;
+        } else {
+            spare.push(used.swap_remove(at));
+        }
+    }
+}

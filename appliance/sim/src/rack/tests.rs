@@ -127,11 +127,11 @@ fn a_device_that_hangs_answers_late_or_not_until_the_power_was_off() {
         assert_eq!(submit(&mut rack, 7, DeviceOp::Write, &[BufferId(3), BufferId(3)]), Ok(()));
         rack.clock.advance(Time(0) + Span::from_millis(10));
         assert!(rack.finish_due().is_none());
-        assert_eq!(rack.buffers_in_flight(), 1);
+        assert_eq!(rack.buffers_in_flight(ShardId(0)), 1);
         rack.clock.advance(Time(0) + Span::from_millis(60));
         assert_eq!(rack.finish_due().is_some_and(|finished| finished.result.is_ok()), answers);
         assert_eq!(rack.flush_now(DeviceId(0)), Ok(()), "start-up code finds it working");
         rack.forget_flights();
-        assert_eq!((rack.in_flight(), rack.buffers_in_flight()), (0, 0));
+        assert_eq!((rack.in_flight(), rack.buffers_in_flight(ShardId(0))), (0, 0));
     }
 }

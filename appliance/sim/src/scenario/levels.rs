@@ -118,7 +118,7 @@ impl Scenario {
     /// The members that are lost over the whole run, as a bit mask.
     pub(crate) fn lost_members(&self) -> u32 {
         let faults = self.faults.iter().filter_map(|planned| match planned.fault {
-            Fault::Lost { device, .. } => Some(device),
+            Fault::Lost { device, .. } | Fault::Hang { device, .. } => Some(device),
             _ => None,
         });
         let lost = faults.chain(self.degraded.iter().copied()).filter(|device| device.0 < self.members.into());

@@ -30,6 +30,7 @@ impl World {
                 machine.ask(&self.scenario, ticket, order, draw_uuid(&mut self.random));
             }
             Some(Deed::Lose { device, returns }) => self.rack.borrow_mut().lose(device, returns),
+            Some(Deed::Hang { device, span }) => self.rack.borrow_mut().hang(device, span),
             Some(Deed::Cut) => self.rack.borrow_mut().cut_power(),
         }
     }

@@ -13,7 +13,7 @@ use crate::subject::{Subject, draw_uuid};
 impl World {
     pub(super) fn candidates(&self) -> Vec<DeviceId> {
         let all = self.scenario.member_devices().chain(self.scenario.spare_devices());
-        all.filter(|&device| self.rack.borrow().works(device)).collect()
+        all.filter(|&device| self.rack.borrow().works(device) && !self.rack.borrow().hangs(device)).collect()
     }
 
     pub(super) fn has_unused(&self, health: &Health) -> bool {
@@ -43,6 +43,7 @@ impl World {
                 machine.ask(&self.scenario, ticket, order, draw_uuid(&mut Random::named(ticket, "uuid")));
             }
             Some(Deed::Lose { device, returns }) => self.rack.borrow_mut().lose(device, returns),
+            Some(Deed::Hang { device, span }) => self.rack.borrow_mut().hang(device, span),
             Some(Deed::Cut) => self.rack.borrow_mut().cut_power(),
         }
         Ok(())

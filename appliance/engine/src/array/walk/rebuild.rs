@@ -66,7 +66,7 @@ impl ArrayShard {
             let wrong = self.wrong_members(work, at);
             if wrong != 0 {
                 self.walker.ranges[at].unreadable |= wrong;
-                self.begin_range_again(at);
+                self.begin_range_again(work, at);
                 return;
             }
         }

@@ -163,7 +163,7 @@ impl ArrayShard {
         let range = &mut self.walker.ranges[at];
         if range.step != Step::Writing && from & self.presence.missing(&self.map, start) != 0 {
             // One was excluded although it answers: nothing is written to it any more.
-            self.begin_range_again(at);
+            self.begin_range_again(work, at);
             return;
         }
         match range.step {
@@ -179,7 +179,7 @@ impl ArrayShard {
             Step::Probing => self.review(work, at),
             Step::Writing => {
                 range.review.confirming = true;
-                self.begin_range_again(at);
+                self.begin_range_again(work, at);
             }
             step => unreachable!("nothing is awaited in {step:?}"),
         }
