@@ -1,4 +1,4 @@
-//! Devices that do not answer in time.
+//! Devices that do not answer in time: who is told, and what is given up.
 
 use base::ids::DeviceId;
 use base::metrics::DeviceOp as CountedOp;

@@ -1,4 +1,4 @@
-//! What every scenario keeps to.
+//! What every scenario keeps to: the promise, the volume, the order of its faults.
 
 use super::*;
 

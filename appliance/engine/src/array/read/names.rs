@@ -1,4 +1,4 @@
-//! Buffers by name.
+//! The buffers of a fragment by their names: what a read gives its members, in order.
 
 use ports::BufferId;
 

@@ -1,4 +1,4 @@
-//! Ranges that are given back: what they had at hand goes home.
+//! Ranges of a walk that are given back: what was read of them counts for nothing, and what they had at hand goes home.
 
 use ports::Ports;
 
