@@ -7,8 +7,14 @@ use crate::failure::Failure;
 use crate::machine::Machine;
 use crate::subject::Subject;
 
-/// Steps without the end of any request after which a run counts as stuck.
+/// Steps without the end of any request after which a run counts as stuck, if time went on as well.
 const MAX_STEPS_WITHOUT_END: u64 = 400_000;
+
+/// So long at least: a device that hangs may take it, while hosts that abort again and again keep everybody busy.
+const MIN_SILENCE: Span = Span::from_secs(1);
+
+/// Steps after which a run is stuck in any case.
+const MOST_STEPS_WITHOUT_END: u64 = 40_000_000;
 
 /// Virtual time without the end of any request after which a run counts as stuck.
 const MAX_SILENCE: Span = Span::from_secs(60);
@@ -46,7 +52,8 @@ impl Patience {
     ) -> Result<(), Failure> {
         self.steps += 1;
         let silence = machine.ports.now().since(self.since);
-        if self.steps > MAX_STEPS_WITHOUT_END || silence > self.most {
+        let too_many = self.steps > MAX_STEPS_WITHOUT_END && silence > MIN_SILENCE;
+        if too_many || self.steps > MOST_STEPS_WITHOUT_END || silence > self.most {
             let silence_ms = silence.0 / 1_000_000;
             return Err(stuck(what, format!("{} after {} steps and {silence_ms} ms", detail(), self.steps)));
         }
