@@ -5,6 +5,8 @@
 //! |---|---|
 //! | [`level`] | how redundancy is arranged, and what it bears |
 //! | [`geometry`] | members, chunks, stripes, zones: where blocks lie |
+//! | [`reshape`] | how an array gets further members: which window moves, from where to where |
+//! | [`arrangement`] | where blocks lie at a moment, by one geometry or by two |
 //! | [`recipe`](mod@recipe) | how a block is had from those members that are there |
 //! | [`plan`] | what to read, to compute and to write for a stripe |
 //! | [`scrub`] | what an array remembers of its last scrub |
@@ -27,6 +29,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod arrangement;
 pub mod assemble;
 pub mod checksum;
 pub mod dirty;
@@ -36,11 +39,13 @@ pub mod level;
 pub mod metadata;
 pub mod plan;
 pub mod recipe;
+pub mod reshape;
 pub mod scrub;
 pub mod signature;
 pub mod superblock;
 pub mod zone_bits;
 
+pub use arrangement::Arrangement;
 pub use assemble::{AssembleError, Assembly, Candidate, LogCandidate, Wanted, assemble};
 pub use checksum::Checksummed;
 pub use dirty::{DirtyStart, start_of_dirty};
@@ -52,6 +57,7 @@ pub use metadata::{
 };
 pub use plan::{DestageKind, DestagePlan, ReadPlan, plan_destage, plan_destage_anew, plan_read};
 pub use recipe::{Lost, Recipe, Term, recipe, weight};
+pub use reshape::{Reshape, ReshapeError};
 pub use scrub::{Repair, ScrubCounts, ScrubRecord, ScrubState};
 pub use signature::{Signature, foreign_signature};
 pub use superblock::{CopyEntry, MemberEntry, State, Superblock, SuperblockError, Tables, superblock_block};
