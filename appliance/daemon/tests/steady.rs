@@ -159,7 +159,7 @@ fn appliance(
         chunk_blocks: 16,
         atomic_blocks: 16,
         power_fail_blocks: 16,
-        stripe_blocks: 16 * u32::from(booted.map.geometry.data_slots()),
+        stripe_blocks: 16 * u32::from(booted.map.arrangement.geometry().data_slots()),
     };
     let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("loopback");
     let address = listener.address();

@@ -8,7 +8,7 @@ use base::snapshot::Snapshot;
 use base::uuid::Uuid;
 use journal::{LogIdentity, LogLayout};
 use nvmf::subsystem::Exports;
-use raid::{Geometry, Metadata};
+use raid::{Arrangement, Metadata};
 
 use crate::io::IoError;
 
@@ -129,7 +129,7 @@ pub struct ArrayMap {
     /// The epoch: one more with each change of who takes part.
     pub epoch: u64,
     /// Where blocks lie.
-    pub geometry: Geometry,
+    pub arrangement: Arrangement,
     /// The members by slot; none where one is missing or excluded.
     pub members: Vec<Option<Member>>,
     /// Whether checksums of all blocks are kept.
@@ -169,7 +169,7 @@ impl ArrayMap {
 
     /// Whether anything is kept beside the data that a crash could leave behind: parities or mirrors.
     pub fn has_redundancy(&self) -> bool {
-        self.geometry.data_slots() < self.geometry.members()
+        self.arrangement.geometry().data_slots() < self.arrangement.geometry().members()
     }
 
     /// Slots without any member, as a bit mask.
@@ -222,7 +222,7 @@ impl ArrayMap {
 
     /// Log blocks that destaging a stripe may need at most.
     pub const fn destage_log_blocks(&self) -> u64 {
-        crate::limits::destage_log_blocks(self.geometry.parities())
+        crate::limits::destage_log_blocks(self.arrangement.parities())
     }
 
     /// The lane that logs a zone.

@@ -307,7 +307,7 @@ impl Router {
             }
             Target::Array(array) => (array, ArrayBlock(lba.0), blocks),
         };
-        let unit = atomic_blocks(self.arrays[array.index()].geometry.chunk_blocks());
+        let unit = atomic_blocks(self.arrays[array.index()].arrangement.chunk_blocks());
         let in_unit = unit - (start.0 % u64::from(unit)) as u32;
         (array, start, run.min(in_unit))
     }
@@ -329,7 +329,7 @@ impl Router {
         let lba = Lba(request.lba.0 + u64::from(request.sent));
         let (array, start, count) = self.next_fragment(request.target, lba, left);
         let map = &self.arrays[array.index()];
-        let zone = map.geometry.zone_of(map.geometry.locate(start).stripe);
+        let zone = map.arrangement.zone_of_block(start);
         let owner = map.owner_of(map.lane_of(zone));
         if self.credits[owner.index()] == 0 {
             return false;

@@ -535,7 +535,7 @@ fn both_logged_parities_are_replayed_to_their_members_with_what_they_cover() {
     let mut there = only(&devices, &[0, 1, 3, 4, 5]);
     let booted = start(&mut there, &[]).expect("two members may be missing");
     assert_eq!((booted.report.lanes.replayed_stripes, booted.map.missing()), (1, 0b0100));
-    let geometry = booted.map.geometry;
+    let geometry = booted.map.arrangement.geometry();
     let homes = [
         geometry.member_of(StripeId(0), 0),
         geometry.parity_member(StripeId(0), 0),

@@ -305,7 +305,8 @@ fn report(array: &schema::Array, booted: &BootedArray, devices: &Devices, events
     let missing = booted.map.missing();
     if missing != 0 {
         let slots: Vec<u32> = (0..32).filter(|slot| missing & 1 << slot != 0).collect();
-        let (geometry, all) = (&booted.map.geometry, booted.map.geometry.all_members());
+        let geometry = booted.map.arrangement.geometry();
+        let all = geometry.all_members();
         let fatal: Vec<u8> = raid::slots(all & !missing)
             .filter(|slot| !geometry.bears(missing | 1 << slot.0))
             .map(|slot| slot.0)
@@ -370,10 +371,10 @@ fn found(booted: &BootedArray, devices: &Devices) -> Vec<Told> {
 /// What of an array is fixed when it is made, and declared otherwise: what it is, and what is declared.
 fn made_otherwise(array: &schema::Array, booted: &BootedArray) -> Vec<(&'static str, u64, u64)> {
     let (map, log) = (&booted.map, array.log.as_ref());
-    let chunk_bytes = u64::from(map.geometry.chunk_blocks()) * base::BLOCK as u64;
+    let chunk_bytes = u64::from(map.arrangement.chunk_blocks()) * base::BLOCK as u64;
     let code = |level: raid::Level| u64::from(level.code());
     let mut all = vec![
-        ("RAID level", code(map.geometry.level()), code(level(array.level))),
+        ("RAID level", code(map.arrangement.geometry().level()), code(level(array.level))),
         ("number of members", map.members.len() as u64, array.members.len() as u64),
         ("chunk in bytes", chunk_bytes, array.chunk.bytes()),
         ("checksums", map.checksums.into(), (array.checksums == schema::Checksums::On).into()),

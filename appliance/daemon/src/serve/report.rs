@@ -148,11 +148,11 @@ impl Reporter {
         ArrayStatus {
             name: map.name.clone(),
             uuid: map.uuid.to_string(),
-            level: map.geometry.level().to_string(),
+            level: map.arrangement.geometry().level().to_string(),
             state: state.to_owned(),
             epoch: newest.map_or(map.epoch, |part| part.epoch),
-            chunk_bytes: u64::from(map.geometry.chunk_blocks()) * BLOCK as u64,
-            capacity_bytes: map.geometry.blocks() * BLOCK as u64,
+            chunk_bytes: u64::from(map.arrangement.chunk_blocks()) * BLOCK as u64,
+            capacity_bytes: map.arrangement.blocks() * BLOCK as u64,
             missing_members,
             rebuild: parts.iter().find_map(|part| part.rebuild).map(|rebuild| RebuildStatus {
                 member: rebuild.slot,

@@ -165,8 +165,8 @@ fn place(tables: &VolumeTables, array: ArrayId, record: u32) -> Option<VolumeId>
 fn spaces(fixed: &Fixed, tables: &VolumeTables) -> Vec<Space> {
     let space = |(map, metadata): (&Snapshot<engine::map::ArrayMap>, &std::sync::Arc<raid::Metadata>)| Space {
         array: map.name.clone(),
-        capacity_bytes: map.geometry.blocks() * BLOCK as u64,
-        free_bytes: metadata.free_blocks(&map.geometry) * BLOCK as u64,
+        capacity_bytes: map.arrangement.blocks() * BLOCK as u64,
+        free_bytes: metadata.free_blocks(map.arrangement.space()) * BLOCK as u64,
         cleaning_bytes: metadata.cleaning_blocks() * BLOCK as u64,
     };
     fixed.maps.iter().zip(&tables.metadata).map(space).collect()

@@ -233,7 +233,7 @@ impl Checksums {
         (slot, stripe): (Slot, StripeId),
         block: BufferId,
     ) -> Check {
-        let zone_stripes = map.geometry.zone_stripes();
+        let zone_stripes = map.arrangement.zone_stripes();
         let found = self.find(slot, checksum::block_of(stripe, zone_stripes)).expect("it is at hand");
         let place = &self.places[found as usize];
         assert_eq!(place.state, State::Ready, "it is at hand");
@@ -265,7 +265,7 @@ pub(crate) fn of(map: &ArrayMap, slot: Slot) -> Checksummed {
 
 impl ArrayShard {
     fn checksum_block(&self, stripe: StripeId) -> u64 {
-        checksum::block_of(stripe, self.map.geometry.zone_stripes())
+        checksum::block_of(stripe, self.map.arrangement.zone_stripes())
     }
 
     /// Whether the checksum blocks of a stripe are at hand, of all these slots; what is not is on its way then, as far as there are
@@ -393,7 +393,7 @@ impl ArrayShard {
         let place = self.checksums.place(found);
         assert!(place.state == State::Ready && !place.orphaned, "it is at hand");
         let buffer = place.buffer.as_ref().expect("it was set aside").id();
-        checksum::set_entry(ports.bytes_mut(buffer), stripe, self.map.geometry.zone_stripes(), entry);
+        checksum::set_entry(ports.bytes_mut(buffer), stripe, self.map.arrangement.zone_stripes(), entry);
         self.checksums.changed(found, waiter);
     }
 
@@ -518,7 +518,7 @@ impl ArrayShard {
 
     /// A zone is being zeroed with its checksum blocks: what is at hand of them is zeros, too.
     pub(crate) fn zero_checksums<P: Ports>(&mut self, ports: &mut P, zone: ZoneId) {
-        let zone_blocks = checksum::zone_blocks(self.map.geometry.zone_stripes());
+        let zone_blocks = checksum::zone_blocks(self.map.arrangement.zone_stripes());
         for place in &mut self.checksums.places {
             if place.state != State::Free && place.at / zone_blocks == zone.0 {
                 match place.state {

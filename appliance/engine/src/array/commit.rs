@@ -9,7 +9,7 @@ use base::ids::{ArrayBlock, LaneId, StripeId};
 use base::time::{Span, Time};
 use journal::{Anchor, Entry, MAX_ENTRIES, RecordHeader, RecordKind, seal_record, slot_of};
 use ports::{BufferList, DeviceError, DeviceOp, Ports};
-use raid::Geometry;
+use raid::Arrangement;
 
 use super::detained::Home;
 use super::lane::{Acknowledgement, AnchorWrite, Closing, Group, Item, Lane, Record, entry_of};
@@ -130,7 +130,7 @@ impl ArrayShard {
                     live += 1;
                 }
                 Item::Zeros { block, count, .. } => {
-                    for (stripe, column) in run_of(&self.map.geometry, block, count) {
+                    for (stripe, column) in run_of(&self.map.arrangement, block, count) {
                         let stripe = self.stripes.find(stripe).expect("a version keeps its stripe");
                         let version = self.stripes.oldest_logging(stripe, column, 0);
                         self.stripes.version_mut(version).sequence = sequence;
@@ -232,7 +232,7 @@ impl ArrayShard {
             match *item {
                 Item::Data { version, through, .. } => self.version_durable(work, id, version, through),
                 Item::Zeros { block, count, through } => {
-                    for (stripe, column) in run_of(&self.map.geometry, block, count) {
+                    for (stripe, column) in run_of(&self.map.arrangement, block, count) {
                         let stripe = self.stripes.find(stripe).expect("a version keeps its stripe");
                         let version = self.stripes.oldest_logging(stripe, column, sequence);
                         self.version_durable(work, id, version, through);
@@ -273,8 +273,8 @@ impl ArrayShard {
 
     /// Lists a stripe with durable versions for destaging, unless one is under way.
     pub(crate) fn stripe_is_dirty(&mut self, stripe: super::stripes::StripeRef) {
-        let columns = self.map.geometry.data_slots();
         let entry = self.stripes.get_mut(stripe);
+        let columns = self.map.arrangement.at(entry.id).data_slots();
         if entry.durable.count_ones() == u32::from(columns) && !entry.queued_full {
             entry.queued_full = true;
             self.full.push_back(stripe);
@@ -439,11 +439,11 @@ impl ArrayShard {
 
 /// The stripes and columns of a run of blocks in one chunk: one column of consecutive stripes.
 pub(crate) fn run_of(
-    geometry: &Geometry,
+    arrangement: &Arrangement,
     start: ArrayBlock,
     count: u32,
 ) -> impl Iterator<Item = (StripeId, u8)> + use<> {
-    let place = geometry.locate(start);
+    let place = arrangement.locate(start);
     (0..u64::from(count)).map(move |at| (StripeId(place.stripe.0 + at), place.column))
 }
 

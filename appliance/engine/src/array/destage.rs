@@ -138,7 +138,7 @@ impl ArrayShard {
             self.full.pop_front();
             let entry = self.stripes.get_mut(stripe);
             entry.queued_full = false;
-            let columns = u32::from(self.map.geometry.data_slots());
+            let columns = u32::from(self.map.arrangement.at(entry.id).data_slots());
             if entry.destage.is_some() || entry.durable.count_ones() < columns {
                 // Destaged meanwhile for another reason; if nothing is left of it, this was the last mention.
                 self.stripes.forget_if_empty(stripe);
@@ -224,7 +224,7 @@ impl ArrayShard {
         };
         let Ok(key) = self.destages.insert(destage) else { unreachable!("room was looked for") };
         self.stripes.get_mut(stripe).destage = Some(key);
-        let zone = self.map.geometry.zone_of(self.stripes.get(stripe).id);
+        let zone = self.map.arrangement.zone_of(self.stripes.get(stripe).id);
         self.note_zone(zone);
         if self.zones.is_initialised(zone) {
             self.plan(work, key);
@@ -238,7 +238,7 @@ impl ArrayShard {
     pub(crate) fn zones_ready<P: Ports>(&mut self, work: &mut Work<'_, P>) {
         self.for_each_in(Phase::Zone, |array, key| {
             let stripe = array.destages[key].stripe;
-            let zone = array.map.geometry.zone_of(array.stripes.get(stripe).id);
+            let zone = array.map.arrangement.zone_of(array.stripes.get(stripe).id);
             if array.zones.is_initialised(zone) {
                 array.plan(work, key);
             }
@@ -262,10 +262,11 @@ impl ArrayShard {
         let entry = self.stripes.get(stripe);
         let (id, frozen) = (entry.id, entry.frozen);
         let missing = self.missing(id);
-        let plan = if self.dirty.is_trusted(self.map.geometry.zone_of(id)) {
-            plan_destage(&self.map.geometry, id, frozen, missing)
+        let geometry = self.map.arrangement.at(id);
+        let plan = if self.dirty.is_trusted(self.map.arrangement.zone_of(id)) {
+            plan_destage(geometry, id, frozen, missing)
         } else {
-            plan_destage_anew(&self.map.geometry, id, frozen, missing)
+            plan_destage_anew(geometry, id, frozen, missing)
         };
         let Ok(plan) = plan else {
             // More members are missing than the level bears: the array has failed and writes nothing.
@@ -302,7 +303,7 @@ impl ArrayShard {
         for index in plan.parity_indices().filter(|index| Some(*index) != last) {
             destage.parities[usize::from(index)] = self.scratch.pop();
         }
-        let geometry = self.map.geometry;
+        let geometry = *self.map.arrangement.at(id);
         let columns = (0..geometry.data_slots()).map(Part::Data);
         for part in columns.chain((0..geometry.parities()).map(Part::Parity)) {
             for slot in slots(geometry.homes_of(id, part) & reads) {
@@ -361,7 +362,7 @@ impl ArrayShard {
             for (slot, old) in &self.destages[key].old {
                 sum.add(work.ports, plan.old(index, *slot), old.id());
             }
-            for column in 0..self.map.geometry.data_slots() {
+            for column in 0..self.map.arrangement.at(self.stripes.get(stripe).id).data_slots() {
                 if let Some(buffer) = self.stripes.frozen(stripe, column).and_then(|version| version.buffer.as_ref()) {
                     sum.add(work.ports, weight(index, column), buffer.id());
                 }
@@ -434,9 +435,9 @@ impl ArrayShard {
             let crc = payload_crc(&self.map.log, work.ports.bytes(buffer));
             self.log(lane, Item::Parity { destage: key, stripe: id, index, crc, buffer }, work.now);
         }
-        for column in (0..self.map.geometry.data_slots()).filter(|column| frozen & 1 << column != 0) {
+        for column in (0..self.map.arrangement.at(id).data_slots()).filter(|column| frozen & 1 << column != 0) {
             let sequence = self.stripes.frozen(stripe, column).expect("the mask tells the truth").sequence;
-            let block = self.map.geometry.array_block(id, column);
+            let block = self.map.arrangement.array_block(id, column);
             self.log(lane, Item::Covers { block, sequence }, work.now);
         }
         self.destages[key].phase = Phase::Logging;

@@ -77,7 +77,7 @@ pub(crate) struct Dirty {
 
 impl Dirty {
     pub(crate) fn new(shard: ShardId, map: &ArrayMap, dirty: &[u64]) -> Self {
-        let zones = if map.is_bare() { map.geometry.zones() } else { 0 };
+        let zones = if map.is_bare() { map.arrangement.zones() } else { 0 };
         let mut own = Self {
             noted: Bits::new(zones),
             asked: Bits::new(zones),
@@ -152,7 +152,7 @@ impl ArrayShard {
 
     /// Without a log: a destage goes on once its zone is known to be dirty (rule L10).
     pub(super) fn go_on_noted(&mut self, key: Key<Destage>) {
-        let zone = self.map.geometry.zone_of(self.stripes.get(self.destages[key].stripe).id);
+        let zone = self.map.arrangement.zone_of(self.stripes.get(self.destages[key].stripe).id);
         if self.dirty.is_noted(zone) {
             self.destages[key].phase = Phase::Grace;
             self.in_grace.push_back(key);
@@ -194,9 +194,9 @@ impl ArrayShard {
             return false;
         }
         let Dirty { noted, touched, unsynced, cleaning, leaving, .. } = &mut self.dirty;
-        let geometry = &self.map.geometry;
+        let arrangement = &self.map.arrangement;
         let is_under_way = |zone: ZoneId| {
-            self.destages.iter().any(|(_, destage)| geometry.zone_of(self.stripes.get(destage.stripe()).id) == zone)
+            self.destages.iter().any(|(_, destage)| arrangement.zone_of(self.stripes.get(destage.stripe()).id) == zone)
         };
         let rests = |zone: &ZoneId| !unsynced.has(*zone) && (*leaving || !touched.has(*zone) && !is_under_way(*zone));
         cleaning.extend(noted.iter().filter(rests).take(CLEANED_AT_A_TIME));
@@ -250,7 +250,7 @@ impl ArrayShard {
 
     /// Members are lost: says of how many zones parities are to stand for data although they may not match it.
     pub(super) fn tell_what_is_at_stake(&mut self, before: &ArrayMap) {
-        let geometry = &self.map.geometry;
+        let geometry = self.map.arrangement.geometry();
         let is_new = |zone: &ZoneId| {
             let first = StripeId(zone.0 * geometry.zone_stripes());
             is_at_stake(geometry, *zone, self.map.missing_at(first))

@@ -44,11 +44,12 @@ impl ArrayShard {
     pub(crate) fn goes_on_without<P: Ports>(&mut self, work: &Work<'_, P>, purpose: &Purpose) -> bool {
         let &Purpose::Read { read, slot, .. } = purpose else { return false };
         let fragment = &self.reads[read].fragment;
-        let place = self.map.geometry.locate(fragment.start);
+        let place = self.map.arrangement.locate(fragment.start);
         let last = StripeId(place.stripe.0 + u64::from(fragment.count) - 1);
         let without = self.missing(last) | self.late | 1 << slot.0;
-        let is_there = plan_read(&self.map.geometry, place.stripe, place.column, without) != ReadPlan::Lost;
-        let goes_on = is_there && self.dirty.is_trusted(self.map.geometry.zone_of(place.stripe));
+        let is_there =
+            plan_read(self.map.arrangement.at(place.stripe), place.stripe, place.column, without) != ReadPlan::Lost;
+        let goes_on = is_there && self.dirty.is_trusted(self.map.arrangement.zone_of(place.stripe));
         if goes_on && let Some(member) = self.map.members[slot.index()] {
             work.devices[member.device.index()].late_reads.increment();
         }
@@ -57,7 +58,7 @@ impl ArrayShard {
 
     /// How a host's read of blocks of one column goes: without members that are late, if that can be.
     pub(super) fn plan_urgent(&self, stripe: StripeId, last: StripeId, column: u8) -> ReadPlan {
-        let geometry = &self.map.geometry;
+        let geometry = self.map.arrangement.at(stripe);
         let missing = self.missing(last);
         // Where parities may not match, and mirrors neither, all ask the same member.
         if self.late & !missing != 0 && self.dirty.is_trusted(geometry.zone_of(stripe)) {

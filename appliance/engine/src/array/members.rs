@@ -109,7 +109,7 @@ impl ArrayShard {
     fn have_checksums_of<P: Ports>(&mut self, work: &mut Work<'_, P>, key: Key<Destage>) -> bool {
         let destage = &self.destages[key];
         let entry = self.stripes.get(destage.stripe);
-        let (id, frozen, geometry) = (entry.id, entry.frozen, &self.map.geometry);
+        let (id, frozen, geometry) = (entry.id, entry.frozen, self.map.arrangement.at(entry.id));
         let columns = (0..geometry.data_slots()).filter(|column| frozen & 1 << column != 0);
         let homes = columns.fold(0, |mask, column| mask | geometry.homes(id, column));
         let is_written =
@@ -153,20 +153,21 @@ impl ArrayShard {
         let before = self.writes.due.len();
         // A member that has gone since the plan was made is skipped; parities or mirrors, if there are any, stand in for it.
         let (map, presence) = (&self.map, &self.presence);
+        let geometry = map.arrangement.at(id);
         let due = &mut self.writes.due;
         let mut write = |slot: Slot, buffer: Option<BufferId>| {
             if let Some((device, at)) = presence.on_member(map, slot, id) {
                 due.push(DueWrite { device, at, slot, buffer, destage: key });
             }
         };
-        for column in (0..map.geometry.data_slots()).filter(|column| frozen & 1 << column != 0) {
+        for column in (0..geometry.data_slots()).filter(|column| frozen & 1 << column != 0) {
             let version = self.stripes.frozen(stripe, column).expect("the mask tells the truth");
             let buffer = version.buffer.as_ref().map(Buffer::id);
-            slots(map.geometry.homes(id, column)).for_each(|home| write(home, buffer));
+            slots(geometry.homes(id, column)).for_each(|home| write(home, buffer));
         }
         for (index, parity) in (0u8..).zip(&destage.parities) {
             if parity.is_some() || destage.zero_parities & 1 << index != 0 {
-                write(map.geometry.parity_member(id, index), parity.as_ref().map(Buffer::id));
+                write(geometry.parity_member(id, index), parity.as_ref().map(Buffer::id));
             }
         }
         let mut unanswered = (self.writes.due.len() - before) as u32;

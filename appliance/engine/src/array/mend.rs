@@ -134,7 +134,8 @@ impl ArrayShard {
         {
             return false;
         }
-        let kept = if self.map.checksums { self.map.geometry.all_members() & !self.missing(stripe) } else { 0 };
+        let kept =
+            if self.map.checksums { self.map.arrangement.at(stripe).all_members() & !self.missing(stripe) } else { 0 };
         if !self.take_checksums(work, Need::Other, stripe, kept) {
             return false;
         }
@@ -167,7 +168,7 @@ impl ArrayShard {
     fn gather<P: Ports>(&mut self, work: &mut Work<'_, P>, key: Key<Mend>) {
         let mend = &self.mends[key];
         let (stripe, slot) = (mend.stripe, mend.slot);
-        let geometry = &self.map.geometry;
+        let geometry = self.map.arrangement.at(stripe);
         let is_data = matches!(geometry.part_of(stripe, slot), Part::Data(_));
         if is_data && geometry.parities() > 0 && !self.dirty.is_trusted(geometry.zone_of(stripe)) {
             // What came of parities that may not match could be anything.

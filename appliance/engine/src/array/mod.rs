@@ -248,7 +248,7 @@ impl ArrayShard {
         let fragments = LOCAL_FRAGMENTS + usize::from(shards - 1) * FRAGMENT_CREDITS;
         let mut live = std::collections::BTreeMap::new();
         for recovered in &part.recovered {
-            let lane = map.lane_of(map.geometry.zone_of(map.geometry.locate(recovered.block).stripe));
+            let lane = map.lane_of(map.arrangement.zone_of_block(recovered.block));
             *live.entry((lane, recovered.sequence)).or_insert(0) += 1;
         }
         let mut lanes: Vec<Option<Lane>> = (0..map.log_layout.lanes()).map(|_| None).collect();
@@ -282,10 +282,10 @@ impl ArrayShard {
             stalled: VecDeque::with_capacity(LOCAL_FRAGMENTS / 2),
             unread: VecDeque::with_capacity(fragments),
             grace: Grace::new(LOCAL_FRAGMENTS),
-            zones: Zones::new(part.initialised, map.geometry.zones()),
+            zones: Zones::new(part.initialised, map.arrangement.zones()),
             dirty: Dirty::new(shard, &map, &part.dirty),
             walker: Walker::new(map.members.len()),
-            presence: Presence::new(map.geometry.zones()),
+            presence: Presence::new(map.arrangement.zones()),
             through: Slab::new(fragments),
             updates: Updates::new(),
             scratch: Vec::with_capacity(scratch_blocks(map.members.len())),
@@ -315,8 +315,8 @@ impl ArrayShard {
             ports.bytes_mut(buffer.id()).copy_from_slice(&*content);
             buffer
         });
-        let place = self.map.geometry.locate(block);
-        let lane = self.map.lane_of(self.map.geometry.zone_of(place.stripe));
+        let place = self.map.arrangement.locate(block);
+        let lane = self.map.lane_of(self.map.arrangement.zone_of(place.stripe));
         let stripe = self.stripes.find_or_add(place.stripe, lane);
         if !core::mem::replace(&mut self.stripes.get_mut(stripe).reserved, true) {
             self.lane(lane).reserve_again();

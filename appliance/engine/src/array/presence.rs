@@ -59,7 +59,7 @@ impl Presence {
     /// The member that holds a stripe by what this shard has rebuilt.
     fn rebuilt(&self, map: &ArrayMap, stripe: StripeId) -> Option<Slot> {
         let slot = self.slot?;
-        let zone = map.geometry.zone_of(stripe);
+        let zone = map.arrangement.zone_of(stripe);
         let is_finished = self.zones[(zone.0 / 64) as usize] & 1 << (zone.0 % 64) != 0;
         let is_behind = self.front.is_some_and(|(at, front)| at == zone && stripe < front);
         (is_finished || is_behind).then_some(slot)

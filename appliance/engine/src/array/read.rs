@@ -168,7 +168,7 @@ impl ArrayShard {
         let fragment = &self.reads[key].fragment;
         let (start, count) = (fragment.start, u32::from(fragment.count));
         let first = fragment.buffers.first().expect("a read brings buffers");
-        let place = self.map.geometry.locate(start);
+        let place = self.map.arrangement.locate(start);
         let available = work.operations.available().saturating_sub(RESERVED_OPERATIONS);
         if available < count as usize {
             return false;
@@ -201,7 +201,7 @@ impl ArrayShard {
         if self.failing_members & 1 << slot.0 != 0 {
             return false;
         }
-        let zone_is_blank = !self.zones.is_initialised(self.map.geometry.zone_of(place.stripe));
+        let zone_is_blank = !self.zones.is_initialised(self.map.arrangement.zone_of(place.stripe));
         if self.map.checksums && !self.is_all_held(key, zone_is_blank) && !self.keep_checksums(work, key, 1 << slot.0) {
             return false;
         }
@@ -249,7 +249,8 @@ impl ArrayShard {
     /// there, since a crash could take it back.
     fn is_being_written(&self, key: Key<Read>) -> bool {
         let Fragment { start, count, .. } = self.reads[key].fragment;
-        run_of(&self.map.geometry, start, u32::from(count)).any(|(stripe, column)| self.stripes.holds(stripe, column))
+        run_of(&self.map.arrangement, start, u32::from(count))
+            .any(|(stripe, column)| self.stripes.holds(stripe, column))
     }
 
     /// Whether a read is of any of these blocks.
@@ -283,7 +284,7 @@ impl ArrayShard {
             return true;
         }
         let read = &self.reads[key];
-        let place = self.map.geometry.locate(read.fragment.start);
+        let place = self.map.arrangement.locate(read.fragment.start);
         let into = read.fragment.buffers.ids(work.ports).collect_buffers();
         let stripe_at = |at: u32| StripeId(place.stripe.0 + u64::from(at));
         // Never more buffers than destages leave: some of those may be waiting for this read.
@@ -333,10 +334,10 @@ impl ArrayShard {
         if read.generation.is_some() {
             return false;
         }
-        let place = self.map.geometry.locate(read.fragment.start);
+        let place = self.map.arrangement.locate(read.fragment.start);
         let count = usize::from(read.fragment.count);
         let into = read.fragment.buffers.ids(work.ports).collect_buffers();
-        let blank = !self.zones.is_initialised(self.map.geometry.zone_of(place.stripe));
+        let blank = !self.zones.is_initialised(self.map.arrangement.zone_of(place.stripe));
         let mut done = 0;
         for (at, &id) in into[..count].iter().enumerate() {
             let stripe = StripeId(place.stripe.0 + at as u64);
@@ -359,7 +360,7 @@ impl ArrayShard {
             return true;
         }
         let read = &self.reads[key];
-        let place = self.map.geometry.locate(read.fragment.start);
+        let place = self.map.arrangement.locate(read.fragment.start);
         let at = (!read.done).trailing_zeros();
         let stripe = StripeId(place.stripe.0 + u64::from(at));
         let mend = match (read.unreadable, self.plan_urgent(stripe, stripe, place.column)) {
@@ -378,7 +379,9 @@ impl ArrayShard {
                 (read.unanswered, read.failed, read.step, read.others) = (1, false, (at, 1), BufferList::EMPTY);
                 return true;
             }
-            (None, ReadPlan::Reconstruct(_) | ReadPlan::Lost) => self.map.geometry.member_of(stripe, place.column),
+            (None, ReadPlan::Reconstruct(_) | ReadPlan::Lost) => {
+                self.map.arrangement.at(stripe).member_of(stripe, place.column)
+            }
         };
         self.start_mend(work, stripe, mend, Wanting::Read(key))
     }
@@ -432,7 +435,7 @@ impl ArrayShard {
     /// stripes that does not wait for this read.
     fn next_run(&self, key: Key<Read>, room: usize) -> (u32, u32) {
         let read = &self.reads[key];
-        let place = self.map.geometry.locate(read.fragment.start);
+        let place = self.map.arrangement.locate(read.fragment.start);
         let moment = read.generation.expect("a read that reconstructs has its moment");
         let first = (!read.done).trailing_zeros();
         let is_ready = |at: &u32| {
@@ -456,10 +459,10 @@ impl ArrayShard {
     /// With more members missing than the level bears, the cache is all there is.
     fn read_held_only<P: Ports>(&mut self, work: &mut Work<'_, P>, key: Key<Read>) -> bool {
         let fragment = &self.reads[key].fragment;
-        let place = self.map.geometry.locate(fragment.start);
+        let place = self.map.arrangement.locate(fragment.start);
         let count = usize::from(fragment.count);
         let ids = fragment.buffers.ids(work.ports).collect_buffers();
-        let blank = !self.zones.is_initialised(self.map.geometry.zone_of(place.stripe));
+        let blank = !self.zones.is_initialised(self.map.arrangement.zone_of(place.stripe));
         let all = (0u64..)
             .zip(&ids[..count])
             .all(|(at, &id)| self.copy_held(work.ports, StripeId(place.stripe.0 + at), place.column, id, blank));
@@ -545,7 +548,7 @@ impl ArrayShard {
         failed: bool,
     ) -> Option<Slot> {
         let read = &mut self.reads[key];
-        let start = self.map.geometry.locate(read.fragment.start).stripe;
+        let start = self.map.arrangement.locate(read.fragment.start).stripe;
         let mut others = core::mem::take(&mut read.others);
         let ids = read.fragment.buffers.ids(work.ports).collect_buffers();
         let mut rows = [[BufferId(0); MAX_MEMBERS as usize]; RECONSTRUCT_BLOCKS as usize];

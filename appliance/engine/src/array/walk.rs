@@ -321,11 +321,11 @@ impl ArrayShard {
             self.walker.found = Found::default();
             if matches!(order.action, Action::Scrub(_)) && !self.dirty.is_trusted(zone) {
                 // What does not match there is nobody's mistake.
-                self.walker.found.counts.skipped_stripes = self.map.geometry.zone_stripes();
+                self.walker.found.counts.skipped_stripes = self.map.arrangement.zone_stripes();
                 self.walked(order);
             } else if self.zones.is_initialised(zone) {
-                let start = StripeId(zone.0 * self.map.geometry.zone_stripes());
-                let end = StripeId(start.0 + self.map.geometry.zone_stripes());
+                let start = StripeId(zone.0 * self.map.arrangement.zone_stripes());
+                let end = StripeId(start.0 + self.map.arrangement.zone_stripes());
                 match order.action {
                     Action::Rebuild(_) => self.presence.advance(zone, start),
                     Action::Scrub(_) | Action::Resync => {}
@@ -410,7 +410,7 @@ impl ArrayShard {
             }
             Action::Scrub(_) | Action::Resync => {
                 self.walker.ranges[at].unreadable = 0;
-                self.map.geometry.all_members() & !missing
+                self.map.arrangement.geometry().all_members() & !missing
             }
         };
         if self.walker.buffers.len() < from.count_ones() as usize * count {

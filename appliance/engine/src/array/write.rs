@@ -26,7 +26,7 @@ pub(crate) struct Through {
 impl ArrayShard {
     /// Takes a write, or zeros, from a router.
     pub(crate) fn write<P: Ports>(&mut self, work: &mut Work<'_, P>, from: ShardId, fragment: Fragment) {
-        let zone = self.map.geometry.zone_of(self.map.geometry.locate(fragment.start).stripe);
+        let zone = self.map.arrangement.zone_of_block(fragment.start);
         let lane = self.map.lane_of(zone);
         if fragment.kind == FragmentKind::Zero && self.is_blank(zone, &fragment) {
             let Fragment { request, since, offset, .. } = fragment;
@@ -128,7 +128,7 @@ impl ArrayShard {
 
     /// The stripes and columns of a fragment's blocks.
     pub(super) fn blocks(&self, fragment: &Fragment) -> impl Iterator<Item = (StripeId, u8)> + use<> {
-        run_of(&self.map.geometry, fragment.start, u32::from(fragment.count))
+        run_of(&self.map.arrangement, fragment.start, u32::from(fragment.count))
     }
 
     pub(super) fn admit<P: Ports>(

@@ -65,7 +65,7 @@ impl ArrayShard {
     }
 
     fn zero_zone<P: Ports>(&mut self, work: &mut Work<'_, P>, place: usize) {
-        let zone_stripes = self.map.geometry.zone_stripes();
+        let zone_stripes = self.map.arrangement.zone_stripes();
         let job = self.zones.jobs[place].as_mut().expect("a job under way");
         if self.failing_members != 0 || self.halted {
             job.step = Step::Parked;
@@ -142,7 +142,7 @@ impl ArrayShard {
             if let Some((_, destage)) = self.destages.at(place)
                 && destage.waits_for_zone()
             {
-                let zone = self.map.geometry.zone_of(self.stripes.get(destage.stripe()).id);
+                let zone = self.map.arrangement.zone_of(self.stripes.get(destage.stripe()).id);
                 self.prepare_zone(work, zone);
             }
         }

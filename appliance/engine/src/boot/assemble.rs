@@ -14,8 +14,8 @@ use base::{Block, ZERO_BLOCK};
 use journal::{LogIdentity, LogLayout, LogSuperblock, slot_of};
 use ports::{DeviceError, SyncDevice};
 use raid::{
-    Assembly, Candidate, DirtyStart, LogCandidate, Metadata, Superblock, Wanted, ZoneBits, slots, start_of_dirty,
-    superblock_block,
+    Arrangement, Assembly, Candidate, DirtyStart, LogCandidate, Metadata, Superblock, Wanted, ZoneBits, slots,
+    start_of_dirty, superblock_block,
 };
 
 use super::BootError;
@@ -261,7 +261,7 @@ fn attempt<D: SyncDevice>(
         name: options.name.clone(),
         uuid: assembly.superblock.array,
         epoch: assembly.epoch(),
-        geometry: assembly.superblock.geometry,
+        arrangement: Arrangement::of(assembly.superblock.geometry),
         members: superblocks
             .iter()
             .zip(&assembly.members)

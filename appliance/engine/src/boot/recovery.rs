@@ -124,11 +124,10 @@ pub(super) fn recover_lane<D: SyncDevice>(
     let lane = scan.lane;
     let mut copies = Copies { devices, copies: map.copies.iter().flatten().copied().collect() };
     let damaged = |error| BootError::Log { array: map.name.clone(), error };
-    let blocks_end = map.geometry.blocks();
-    let stripe_of = |block: ArrayBlock| (block.0 < blocks_end).then(|| map.geometry.locate(block).stripe);
+    let stripe_of = |block: ArrayBlock| map.arrangement.find(block).map(|place| place.stripe);
     let plan = fold(scan, stripe_of).map_err(damaged)?;
     for covered in plan.stripes.values().filter_map(|replay| replay.covered.as_ref()) {
-        if covered.parity.iter().any(|(index, _)| *index >= map.geometry.parities()) {
+        if covered.parity.iter().any(|(index, _)| *index >= map.arrangement.parities()) {
             let what = "it logs a parity that the array's level does not have";
             return Err(damaged(RecoveryError::Inconsistent { lane, sequence: covered.sequence, what }));
         }
@@ -253,14 +252,14 @@ fn replay_stripe<D: SyncDevice>(
             Content::Zeros => Box::new(ZERO_BLOCK),
             Content::Payload(at) => copies.payload(map, lane, at)?,
         };
-        let place = map.geometry.locate(*block);
-        for home in slots(map.geometry.homes(place.stripe, place.column)) {
+        let place = map.arrangement.locate(*block);
+        for home in slots(map.arrangement.at(place.stripe).homes(place.stripe, place.column)) {
             write_member(copies, map, home, stripe, &content)?;
         }
     }
     for &(index, at) in &covered.parity {
         let content = copies.payload(map, lane, at)?;
-        write_member(copies, map, map.geometry.parity_member(stripe, index), stripe, &content)?;
+        write_member(copies, map, map.arrangement.at(stripe).parity_member(stripe, index), stripe, &content)?;
     }
     Ok(())
 }
@@ -291,7 +290,7 @@ fn enter<D: SyncDevice>(
     stripe: StripeId,
     content: &Block,
 ) -> Result<(), DeviceError> {
-    let zone_stripes = map.geometry.zone_stripes();
+    let zone_stripes = map.arrangement.zone_stripes();
     let of = Checksummed { array: map.uuid, slot };
     let place = checksum::block_of(stripe, zone_stripes);
     let at = DeviceBlock(start.0 + place);

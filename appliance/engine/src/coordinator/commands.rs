@@ -36,7 +36,7 @@ impl Coordinated {
         let gone = map.missing() | self.pending.members | members;
         let copies_gone = self.pending.copies | self.pending.detached | copies;
         let stays = |at: usize| map.copies[at].is_some() && copies_gone & 1 << at == 0;
-        map.geometry.bears(gone) && (map.is_bare() || (0..map.copies.len()).any(stays))
+        map.arrangement.geometry().bears(gone) && (map.is_bare() || (0..map.copies.len()).any(stays))
     }
 }
 

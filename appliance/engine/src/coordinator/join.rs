@@ -95,7 +95,7 @@ impl Coordinator {
 
     fn layout_on(&self, id: ArrayId, spare: &Spare) -> Option<MemberLayout> {
         let map = &self.arrays[id.index()].array.map;
-        let geometry = &map.geometry;
+        let geometry = map.arrangement.geometry();
         let layout = MemberLayout::for_device(spare.blocks, geometry.zone_stripes(), map.checksums).ok()?;
         (layout.data.blocks >= geometry.stripes()).then_some(layout)
     }
@@ -186,7 +186,7 @@ impl Coordinator {
             }
             return;
         }
-        let bitmap_blocks = ZoneBits::blocks_for(array.array.map.geometry.zones()) as usize;
+        let bitmap_blocks = ZoneBits::blocks_for(array.array.map.arrangement.zones()) as usize;
         joining.step = match joining.step {
             Step::Clear => Step::Bitmap(0),
             Step::Bitmap(block) => Step::Dirty(block),

@@ -578,7 +578,7 @@ impl Coordinator {
 
 /// What an array with such a map can do.
 pub(crate) fn service(map: &ArrayMap) -> Service {
-    if !map.geometry.bears(map.missing()) {
+    if !map.arrangement.geometry().bears(map.missing()) {
         Service::Failed
     } else if !map.is_bare() && map.copies.iter().all(Option::is_none) {
         match map.on_log_loss {

@@ -92,7 +92,7 @@ impl Proposal {
         superblock.epoch = map.epoch;
         superblock.copy_count = map.copies.len() as u16;
         superblock.mode = map.mode.into();
-        superblock.members = map.geometry.all_members() & !map.missing();
+        superblock.members = map.arrangement.geometry().all_members() & !map.missing();
         superblock.update += 1;
     }
 

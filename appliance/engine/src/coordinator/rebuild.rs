@@ -43,7 +43,7 @@ impl Coordinator {
         let array = &mut self.arrays[id.index()];
         if let Some(rebuild) = array.rebuild.as_mut().filter(|rebuild| rebuild.round.run == run) {
             rebuild.round.missed(from);
-            let stripe = StripeId(zone.0 * array.array.map.geometry.zone_stripes());
+            let stripe = StripeId(zone.0 * array.array.map.arrangement.zone_stripes());
             let slot = rebuild.slot;
             self.tell(Event::RebuildBlocked { array: id, slot, stripe });
         }
@@ -66,7 +66,7 @@ impl Coordinator {
         if array.rebuild.is_none() {
             let Some((slot, position)) = next_to_rebuild(map) else { return false };
             self.next_run += 1;
-            let zone = map.geometry.zone_of(position).0;
+            let zone = map.arrangement.zone_of(position).0;
             let round = Round::new(self.next_run, zone, self.shards, now);
             array.rebuild = Some(Rebuild { slot, round });
             self.tell(Event::RebuildBegan { array: id, slot, position });
@@ -74,7 +74,7 @@ impl Coordinator {
         let given = self.give_to_rebuild(id);
         let array = &mut self.arrays[id.index()];
         let rebuild = array.rebuild.as_ref().expect("begun above");
-        let zones = array.array.map.geometry.zones();
+        let zones = array.array.map.arrangement.zones();
         let is_to_save = rebuild.round.is_to_save(zones, &array.array.rebuild, now);
         if is_to_save && array.is_at_rest() && operations.available() > 0 {
             let member = array.array.map.members[rebuild.slot.index()].expect("a member that is being rebuilt");
@@ -109,8 +109,8 @@ impl Coordinator {
         if let Some(rebuild) = &mut array.rebuild {
             rebuild.round.saves(zones, now);
         }
-        let geometry = &array.array.map.geometry;
-        let position = (zones < geometry.zones()).then_some(StripeId(zones * geometry.zone_stripes()));
+        let arrangement = &array.array.map.arrangement;
+        let position = (zones < arrangement.zones()).then_some(StripeId(zones * arrangement.zone_stripes()));
         array.pending.edit = Some(Edit::Position { slot, position });
     }
 
@@ -127,7 +127,7 @@ impl Coordinator {
     pub(crate) fn rebuild_status(&self, id: ArrayId, now: Time) -> Option<RebuildStatus> {
         let array = &self.arrays[id.index()];
         let rebuild = array.rebuild.as_ref()?;
-        let progress = rebuild.round.progress(&array.array.map.geometry, now);
+        let progress = rebuild.round.progress(array.array.map.arrangement.geometry(), now);
         Some(RebuildStatus {
             slot: rebuild.slot.0,
             done_bytes: progress.done_bytes,

@@ -53,7 +53,7 @@ impl Coordinator {
         resync.done += u64::from(done);
         resync.blocked += u64::from(!done);
         if !done {
-            let stripe = StripeId(zone.0 * array.array.map.geometry.zone_stripes());
+            let stripe = StripeId(zone.0 * array.array.map.arrangement.zone_stripes());
             self.tell(Event::ResyncBlocked { array: id, stripe });
         }
         true
@@ -99,7 +99,7 @@ impl Coordinator {
     pub(crate) fn resync_status(&self, id: ArrayId, now: Time) -> Option<ResyncStatus> {
         let array = &self.arrays[id.index()];
         let resync = array.resync.as_ref()?;
-        let zone_bytes = array.array.map.geometry.zone_stripes() * BLOCK as u64;
+        let zone_bytes = array.array.map.arrangement.zone_stripes() * BLOCK as u64;
         let elapsed_ns = u128::from(now.since(resync.began).0.max(1));
         let done_bytes = resync.done * zone_bytes;
         let bytes_a_second = (u128::from(done_bytes) * 1_000_000_000 / elapsed_ns) as u64;

@@ -86,7 +86,7 @@ impl Round {
     /// The next zone, and its owner, if there is one and the owner takes it.
     pub(super) fn give(&mut self, map: &ArrayMap) -> Option<(ShardId, ZoneId)> {
         let zone = ZoneId(self.next);
-        if self.next >= map.geometry.zones() {
+        if self.next >= map.arrangement.zones() {
             return None;
         }
         let owner = map.owner_of(map.lane_of(zone));

@@ -70,7 +70,7 @@ impl Scrub {
 /// Whether a scrub goes on with an array like this.
 fn may_go_on(map: &ArrayMap) -> bool {
     let is_rebuilding = map.members.iter().flatten().any(|member| member.position.is_some());
-    map.service == Service::ReadWrite && !is_rebuilding && map.geometry.compares(map.missing())
+    map.service == Service::ReadWrite && !is_rebuilding && map.arrangement.geometry().compares(map.missing())
 }
 
 impl Coordinator {
@@ -85,7 +85,7 @@ impl Coordinator {
         }
         match verb {
             ScrubVerb::Start { repair, rate, at } => {
-                if !array.map.geometry.compares(0) {
+                if !array.map.arrangement.geometry().compares(0) {
                     return Err(Refusal::NothingToCompare);
                 }
                 if scrub.under_way().is_some() {
@@ -174,7 +174,7 @@ impl Coordinator {
 
     fn go_on_scrubbing(&mut self, id: ArrayId, now: Time) -> bool {
         let Coordinated { array, scrub, .. } = &mut self.arrays[id.index()];
-        let geometry = &array.map.geometry;
+        let geometry = array.map.arrangement.geometry();
         let Some(record) = scrub.record.as_mut().filter(|record| record.state.is_under_way()) else { return false };
         if scrub.round.is_none() {
             if record.state == ScrubState::Paused {
@@ -249,7 +249,7 @@ impl Coordinator {
     pub(crate) fn scrub_status(&self, id: ArrayId, now: Time) -> Option<ScrubStatus> {
         let Coordinated { array, scrub, .. } = &self.arrays[id.index()];
         let record = scrub.record?;
-        let geometry = &array.map.geometry;
+        let geometry = array.map.arrangement.geometry();
         let mut counts = record.counts;
         counts.add(&scrub.beyond);
         let resting = Round::new(0, geometry.zone_of(StripeId(record.position)).0, 1, now);

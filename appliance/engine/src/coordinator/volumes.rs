@@ -314,7 +314,7 @@ impl Coordinator {
         let (volume, name, what) = match edit {
             Edit::Asked(VolumeVerb::Create { name, blocks, logical, random, export: to, copy_of }) => {
                 let spec = VolumeSpec { name: &name, blocks, logical };
-                let made = next.create_volume(&map.geometry, spec, random, Origin::Runtime).map_err(table)?;
+                let made = next.create_volume(map.arrangement.space(), spec, random, Origin::Runtime).map_err(table)?;
                 let made = made.id;
                 let copied = copy_of.map(|from| self.copy_source(from)).transpose()?;
                 if let Some((from, blocks)) = copied {
@@ -338,7 +338,7 @@ impl Coordinator {
                 (made, name, VolumeWhat::Created { blocks, copied: copied.is_some() })
             }
             Edit::Asked(VolumeVerb::Grow { volume, blocks }) => {
-                next.grow_volume(&map.geometry, volume, blocks).map_err(table)?;
+                next.grow_volume(map.arrangement.space(), volume, blocks).map_err(table)?;
                 (volume, name_of(&next, volume), VolumeWhat::Grown { blocks })
             }
             Edit::Asked(VolumeVerb::Rename { volume, name }) => {
@@ -486,8 +486,8 @@ fn change_exports(subsystems: &mut [Subsystem], volumes: &[Volume], added: Optio
 /// A volume as hosts see it.
 pub fn namespace(map: &ArrayMap, record: &VolumeRecord, volume: VolumeId, nsid: u32) -> Namespace {
     let identity = NamespaceIdentity { eui64: record.eui64.to_be_bytes(), nguid: record.nguid, uuid: record.uuid };
-    let chunk_blocks = map.geometry.chunk_blocks();
-    let stripe_blocks = chunk_blocks * u32::from(map.geometry.data_slots());
+    let chunk_blocks = map.arrangement.chunk_blocks();
+    let stripe_blocks = chunk_blocks * u32::from(map.arrangement.space().data_slots());
     let atomic_blocks = atomic_blocks(chunk_blocks);
     // Without a log a write of several blocks may be cut in two.
     let power_fail_blocks = if map.is_bare() { 1 } else { atomic_blocks };

@@ -18,13 +18,13 @@ impl ArrayShard {
         let is_held = |(stripe, column)| {
             blank || self.stripes.find(stripe).is_some_and(|stripe| self.stripes.readable(stripe, column).is_some())
         };
-        run_of(&self.map.geometry, start, u32::from(count)).all(is_held)
+        run_of(&self.map.arrangement, start, u32::from(count)).all(is_held)
     }
 
     /// Has the checksum blocks of slots (a bit mask) at hand until what is asked of them has been compared, or says that the read
     /// must wait for them. A read lies in one chunk, so there is one of each.
     pub(super) fn keep_checksums<P: Ports>(&mut self, work: &mut Work<'_, P>, key: Key<Read>, of: u32) -> bool {
-        let stripe = self.map.geometry.locate(self.reads[key].fragment.start).stripe;
+        let stripe = self.map.arrangement.locate(self.reads[key].fragment.start).stripe;
         let taken = self.take_checksums(work, Need::Read, stripe, of);
         if taken {
             assert_eq!(self.reads[key].kept, 0, "what was asked before has been compared");
@@ -37,7 +37,7 @@ impl ArrayShard {
         let read = &mut self.reads[key];
         let (start, kept) = (read.fragment.start, core::mem::take(&mut read.kept));
         if kept != 0 {
-            let stripe = self.map.geometry.locate(start).stripe;
+            let stripe = self.map.arrangement.locate(start).stripe;
             self.leave_checksums(stripe, kept);
         }
     }
@@ -52,7 +52,7 @@ impl ArrayShard {
         blocks: u64,
     ) -> Option<(Slot, bool)> {
         let read = &self.reads[key];
-        let first = self.map.geometry.locate(read.fragment.start).stripe;
+        let first = self.map.arrangement.locate(read.fragment.start).stripe;
         let ids = (0u64..).zip(read.fragment.buffers.ids(ports)).filter(|(at, _)| blocks & 1 << at != 0);
         let mut checks = ids.map(|(at, id)| self.check(ports, slot, StripeId(first.0 + at), id));
         checks.find(|check| *check != Check::Right).map(|check| (slot, check == Check::Wrong))

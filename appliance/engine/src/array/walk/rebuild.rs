@@ -47,10 +47,11 @@ impl ArrayShard {
         target: Slot,
         missing: u32,
     ) -> Result<u32, Lost> {
-        let geometry = &self.map.geometry;
-        let rows = (start.0..start.0 + count as u64).step_by(geometry.chunk_blocks() as usize);
-        let last = core::iter::once(start.0 + count as u64 - 1);
-        rows.chain(last).map(StripeId).try_fold(0, |members, stripe| {
+        let end = start.0 + count as u64;
+        let behind = |stripe: StripeId| StripeId(stripe.0 + self.map.arrangement.alike_from(stripe));
+        let rows = core::iter::successors(Some(start), |stripe| Some(behind(*stripe)).filter(|next| next.0 < end));
+        rows.into_iter().try_fold(0, |members, stripe| {
+            let geometry = self.map.arrangement.at(stripe);
             let recipe = recipe(geometry, stripe, geometry.part_of(stripe, target), missing)?;
             Ok(members | recipe.members())
         })
@@ -71,10 +72,10 @@ impl ArrayShard {
             }
         }
         let range = &mut self.walker.ranges[at];
-        let geometry = &self.map.geometry;
         let mut sums = [BufferId(0); MAX_RANGE_STRIPES];
         for (at, sum) in sums[..count].iter_mut().enumerate() {
             let stripe = StripeId(start.0 + at as u64);
+            let geometry = self.map.arrangement.at(stripe);
             let recipe = recipe(geometry, stripe, geometry.part_of(stripe, target), range.missing);
             let recipe = recipe.expect("the range was read by these recipes");
             let mut blocks = [BufferId(0); MAX_MEMBERS as usize];

@@ -49,7 +49,7 @@ impl ArrayShard {
 
     /// What each member ought to hold of a stripe, by slot; empty for those whose word is taken.
     fn resync_recipes(&self, stripe: StripeId, missing: u32) -> [Recipe; MAX_MEMBERS as usize] {
-        let geometry = &self.map.geometry;
+        let geometry = self.map.arrangement.at(stripe);
         let mut recipes = [Recipe::EMPTY; MAX_MEMBERS as usize];
         let mut all_data = true;
         for column in 0..geometry.data_slots() {

@@ -210,7 +210,6 @@ impl ArrayShard {
         let Action::Scrub(repair) = self.walker.walk.as_ref().expect("a walk under way").order.action else {
             unreachable!("only a scrub reviews")
         };
-        let geometry = self.map.geometry;
         if self.map.checksums {
             self.compare_range(work, at, repair);
         }
@@ -220,13 +219,14 @@ impl ArrayShard {
         let skipped = range.review.skipped;
         for block in (0..range.count).filter(|block| skipped & 1 << block == 0) {
             let stripe = range.stripe(block);
+            let geometry = self.map.arrangement.at(stripe);
             let (unreadable, bad) = (range.review.probed[block], range.review.compared[block]);
             let holes = unreadable | bad;
             let mut row: Row<'_> = [None; MAX_MEMBERS as usize];
             for slot in slots(range.from & !holes) {
                 row[slot.index()] = Some(work.ports.bytes(range.block(slot, block)));
             }
-            let mut verdict = judge(&geometry, stripe, &row, scratch);
+            let mut verdict = judge(geometry, stripe, &row, scratch);
             verdict.compared |= bad != 0;
             let review = &mut range.review;
             if review.confirming {
@@ -234,11 +234,11 @@ impl ArrayShard {
                 review.lost[block] = review.rewritten[block] & (holes | verdict.wrong | verdict.doubtful);
                 continue;
             }
-            let mut mask = rewritten(&geometry, stripe, &verdict, range.missing, holes, repair);
+            let mut mask = rewritten(geometry, stripe, &verdict, range.missing, holes, repair);
             verdict.wrong |= bad;
             let gone = range.missing | holes | mask;
             for slot in slots(mask) {
-                let recipe = recipe(&geometry, stripe, geometry.part_of(stripe, slot), gone);
+                let recipe = recipe(geometry, stripe, geometry.part_of(stripe, slot), gone);
                 let recipe = recipe.expect("what is written anew can be had");
                 let content = range.block(slot, block);
                 let entry = |ports: &P| of(&self.map, slot).entry(stripe, ports.bytes(content));
@@ -297,7 +297,8 @@ impl ArrayShard {
         for slot in slots(range.from) {
             row[slot.index()] = Some(work.ports.bytes(range.block(slot, block)));
         }
-        judge(&self.map.geometry, range.stripe(block), &row, scratch).agrees()
+        let stripe = range.stripe(block);
+        judge(self.map.arrangement.at(stripe), stripe, &row, scratch).agrees()
     }
 
     /// Writes what is to be written of a range, neighbours in one operation.
