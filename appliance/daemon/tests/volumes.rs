@@ -193,7 +193,7 @@ fn a_deleted_volume_that_a_crash_left_dirty_is_zeros_for_the_next() {
     let mut all = queue(&mut client, 2, 2);
     assert!((0..free / 4096).step_by(32).all(|lba| full_of(&mut all, lba, 32) == Some(0)));
     let why = refused(&place, &["create", "a0/more", "--size", "1MiB"]);
-    assert!(why.contains("needs 1 MiB more in whole chunk rows, but the array has 0 KiB free"), "{why}");
+    assert!(why.contains("needs 1 MiB more in whole chunks, but the array has 0 KiB free"), "{why}");
     let why = refused(&place, &["create", "a1/more", "--size", "1MiB"]);
     assert!(why.contains("there is no array of the name a1; there are a0"), "{why}");
     let why = refused(&place, &["create", "a0/odd", "--size", "5000B"]);

@@ -122,7 +122,7 @@ pub struct VolumeRecord {
     /// In what units hosts address it. It never changes: what they have stored lies by it.
     #[serde(default, rename = "logical_block_bytes", with = "text::logical", skip_serializing_if = "is_block")]
     pub logical: LogicalBlock,
-    /// Where it lies, in the order of its own blocks. Each extent is whole chunk rows.
+    /// Where it lies, in the order of its own blocks. Each extent is whole chunks.
     pub extents: Vec<ExtentRecord>,
     /// Who made it.
     pub origin: Origin,
@@ -204,13 +204,13 @@ pub enum MetadataError {
     Empty(String),
     /// The operator: the array is too full.
     #[error(
-        "volume \"{name}\" needs {} more in whole chunk rows, but the array has {} free{}",
+        "volume \"{name}\" needs {} more in whole chunks, but the array has {} free{}",
         text::amount(*want), text::amount(*free), text::cleaning(*cleaning)
     )]
     NoSpace {
         /// The volume.
         name: String,
-        /// The blocks that it needs, rounded up to whole chunk rows.
+        /// The blocks that it needs, rounded up to whole chunks.
         want: u64,
         /// Those that there are.
         free: u64,
@@ -326,16 +326,16 @@ impl Metadata {
         best
     }
 
-    /// Whether the volumes lie within the array in whole chunk rows: to be asked once the geometry is known.
+    /// Whether the volumes lie within the array in whole chunks: to be asked once the geometry is known.
     pub fn check(&self, geometry: &Geometry) -> Result<(), MetadataError> {
-        let row = allocate::row_blocks(geometry);
+        let chunk = u64::from(geometry.chunk_blocks());
         for volume in &self.volumes {
             for extent in &volume.extents {
-                let whole = extent.start.is_multiple_of(row) && extent.blocks.is_multiple_of(row);
+                let whole = extent.start.is_multiple_of(chunk) && extent.blocks.is_multiple_of(chunk);
                 if !whole || extent.start.saturating_add(extent.blocks) > geometry.blocks() {
                     let name = &volume.name;
                     return Err(MetadataError::Malformed(format!(
-                        "{} blocks of volume \"{name}\" at block {} are no whole chunk rows of the array",
+                        "{} blocks of volume \"{name}\" at block {} are no whole chunks of the array",
                         extent.blocks, extent.start
                     )));
                 }
@@ -365,7 +365,7 @@ impl Metadata {
         deleted.flat_map(|volume| &volume.extents).map(|extent| extent.blocks).sum()
     }
 
-    /// Makes a volume with all its space, in whole chunk rows so that no two volumes share a chunk.
+    /// Makes a volume with all its space, in whole chunks so that no two volumes share one, and in whole chunk rows if there are.
     /// `random` becomes its identity. The change counts once it is durable; on an error nothing has changed.
     pub fn create_volume(
         &mut self,

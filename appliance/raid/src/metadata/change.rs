@@ -15,20 +15,19 @@ impl Metadata {
         name: &str,
         blocks: u64,
     ) -> Result<Vec<ExtentRecord>, MetadataError> {
-        let gaps = self.room(geometry, name, blocks)?;
-        let want = blocks.next_multiple_of(allocate::row_blocks(geometry));
-        bounded(allocate::first_fit(&gaps, want), name)
+        let (gaps, want) = self.room(geometry, name, blocks)?;
+        bounded(allocate::first_fit(&gaps, want, allocate::row_blocks(geometry)), name)
     }
 
-    /// The gaps, if they hold so many blocks together.
-    fn room(&self, geometry: &Geometry, name: &str, blocks: u64) -> Result<Vec<ExtentRecord>, MetadataError> {
+    /// The gaps, if they hold so many blocks together, and how much is to be taken of them: whole chunk rows, or all there is.
+    fn room(&self, geometry: &Geometry, name: &str, blocks: u64) -> Result<(Vec<ExtentRecord>, u64), MetadataError> {
         let gaps = allocate::gaps(self.extents(), geometry);
         let free = gaps.iter().map(|gap| gap.blocks).sum();
-        let want = blocks.checked_next_multiple_of(allocate::row_blocks(geometry)).unwrap_or(u64::MAX);
+        let want = blocks.checked_next_multiple_of(geometry.chunk_blocks().into()).unwrap_or(u64::MAX);
         if want > free {
             return Err(MetadataError::NoSpace { name: name.into(), want, free, cleaning: self.cleaning_blocks() });
         }
-        Ok(gaps)
+        Ok((gaps, blocks.next_multiple_of(allocate::row_blocks(geometry)).min(free)))
     }
 
     /// Makes a volume larger: what comes behind its end reads as zeros. Where it lies until now it stays.
@@ -41,8 +40,7 @@ impl Metadata {
         let held: u64 = volume.extents.iter().map(|extent| extent.blocks).sum();
         let mut extents = volume.extents.clone();
         if blocks > held {
-            let mut gaps = self.room(geometry, &volume.name, blocks - held)?;
-            let mut want = (blocks - held).next_multiple_of(allocate::row_blocks(geometry));
+            let (mut gaps, mut want) = self.room(geometry, &volume.name, blocks - held)?;
             // What lies right behind it comes first: then it stays in one piece.
             let last = extents.last_mut().expect("a volume has extents");
             let behind = last.start + last.blocks;
@@ -50,11 +48,12 @@ impl Metadata {
                 let taken = gap.blocks.min(want);
                 last.blocks += taken;
                 (gap.start, gap.blocks) = (gap.start + taken, gap.blocks - taken);
-                want -= taken;
+                // No other piece only to fill a row.
+                want = if taken >= blocks - held { 0 } else { want - taken };
             }
             gaps.retain(|gap| gap.blocks > 0);
             if want > 0 {
-                extents.extend(allocate::first_fit(&gaps, want));
+                extents.extend(allocate::first_fit(&gaps, want, allocate::row_blocks(geometry)));
             }
         }
         let extents = bounded(extents, &volume.name)?;
@@ -199,14 +198,37 @@ mod tests {
         let has = MetadataError::NotLarger { name: "v1".into(), has: 97 };
         assert_eq!(metadata.grow_volume(&geometry(), 1, 97), Err(has));
         let before = metadata.clone();
-        let error = metadata.grow_volume(&geometry(), 2, 186 * 48 + 1).expect_err("one row too many");
+        let error = metadata.grow_volume(&geometry(), 2, 186 * 48 + 1).expect_err("one block too many");
         assert!(
-            error.to_string().contains("needs 34.8 MiB more in whole chunk rows, but the array has 34.6 MiB free"),
+            error.to_string().contains("needs 34.7 MiB more in whole chunks, but the array has 34.6 MiB free"),
             "{error}"
         );
         assert_eq!((metadata.check(&geometry()), &metadata), (Ok(()), &before));
         assert_eq!(metadata.grow_volume(&geometry(), 2, 186 * 48), Ok(()));
         assert_eq!(metadata.free_blocks(&geometry()), 0);
+    }
+
+    #[test]
+    fn an_array_that_got_a_further_member_keeps_its_volumes_and_hands_out_all_it_has() {
+        let mut metadata = with(&[48, 96]);
+        let grown = Geometry::new(Level::Raid5, 5, 16, 3 * 1024).expect("a geometry");
+        assert_eq!((metadata.check(&grown), metadata.free_blocks(&grown)), (Ok(()), 192 * 64 - 144));
+        let places = |metadata: &Metadata, id: u32| {
+            let volume = metadata.by_id(id).expect("it is there");
+            volume.extents.iter().map(|extent| (extent.start, extent.blocks)).collect::<Vec<_>>()
+        };
+        // 144 lies within the third row of 64: what is new begins with the fourth, and takes whole rows.
+        let spec = |name, blocks| VolumeSpec::new(name, blocks);
+        metadata.create_volume(&grown, spec("v3", 65), [3, 3 << 32], Origin::Runtime).expect("room");
+        assert_eq!(places(&metadata, 3), [(192, 128)]);
+        // What grows goes on right behind itself.
+        assert_eq!(metadata.grow_volume(&grown, 2, 97), Ok(()));
+        assert_eq!(places(&metadata, 2), [(48, 96 + 48)]);
+        // And the last chunk can be had.
+        let free = metadata.free_blocks(&grown);
+        metadata.create_volume(&grown, spec("v4", free), [4, 4 << 32], Origin::Runtime).expect("all of it");
+        assert_eq!((metadata.free_blocks(&grown), metadata.check(&grown)), (0, Ok(())));
+        assert!(matches!(metadata.check(&geometry()), Err(MetadataError::Malformed(_))), "it needs the larger array");
     }
 
     #[test]
@@ -267,39 +289,50 @@ mod tests {
 
     #[test]
     fn no_block_is_anybody_elses_however_volumes_come_grow_and_go() {
-        let (mut metadata, mut owners, geometry) = (Metadata::default(), vec![None; 192], geometry());
+        let (mut metadata, mut owners, mut geometry) = (Metadata::default(), vec![None; 192 * 3], geometry());
         let mut seed = 3u64;
-        for step in 0..600u64 {
+        for step in 0..1200u64 {
+            if step == 600 || step == 900 {
+                // The array gets a further member: rows of 64 blocks, and of 80.
+                geometry = Geometry::new(Level::Raid5, geometry.members() + 1, 16, 3 * 1024).expect("a geometry");
+                owners.resize((geometry.blocks() / 16) as usize, None);
+                assert_eq!(metadata.check(&geometry), Ok(()), "what it had is still right");
+            }
+            let free = owners.iter().filter(|owner| owner.is_none()).count() as u64 * 16;
+            assert_eq!(metadata.free_blocks(&geometry), free, "step {step}");
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let (dice, size) = (seed >> 60, (seed >> 40) % 900 + 1);
             let ids: Vec<u32> = metadata.volumes.iter().map(|volume| volume.id).collect();
             let id = ids.get((seed >> 33) as usize % ids.len().max(1)).copied().unwrap_or(0);
             match dice {
-                0..4 => drop(
-                    metadata
-                        .create_volume(
-                            &geometry,
-                            VolumeSpec::new(&format!("v{step}"), size),
-                            [seed, step],
-                            Origin::Runtime,
-                        )
-                        .cloned(),
-                ),
+                0..4 => {
+                    let name = format!("v{step}");
+                    let spec = VolumeSpec::new(&name, size);
+                    match metadata.create_volume(&geometry, spec, [seed, step], Origin::Runtime).cloned() {
+                        Ok(volume) => {
+                            let [first, ..] = volume.extents[..] else { panic!("a volume has extents") };
+                            let in_one = first.blocks >= volume.blocks && first.blocks < free;
+                            assert!(!in_one || step >= 600 || first.start % 48 == 0, "step {step}");
+                        }
+                        Err(MetadataError::Scattered(_)) => {}
+                        Err(error) => assert!(size.next_multiple_of(16) > free, "step {step}: {error}"),
+                    }
+                }
                 4..9 => drop(metadata.grow_volume(&geometry, id, size)),
                 9..12 => drop(metadata.delete_volume(id)),
                 _ => drop(metadata.cleaned(id)),
             }
-            let mut now = vec![None; 192];
+            let mut now = vec![None; owners.len()];
             for volume in &metadata.volumes {
-                let rows =
-                    volume.extents.iter().flat_map(|extent| extent.start / 48..(extent.start + extent.blocks) / 48);
-                for row in rows {
-                    assert_eq!(now[row as usize].replace(volume.id), None, "row {row} at step {step}");
+                let chunks =
+                    volume.extents.iter().flat_map(|extent| extent.start / 16..(extent.start + extent.blocks) / 16);
+                for chunk in chunks {
+                    assert_eq!(now[chunk as usize].replace(volume.id), None, "chunk {chunk} at step {step}");
                 }
             }
-            for (row, (before, after)) in owners.iter().zip(&now).enumerate() {
+            for (chunk, (before, after)) in owners.iter().zip(&now).enumerate() {
                 // From one to another only through nobody.
-                assert!(before.is_none() || after.is_none() || before == after, "row {row} at step {step}");
+                assert!(before.is_none() || after.is_none() || before == after, "chunk {chunk} at step {step}");
             }
             owners = now;
             assert_eq!((metadata.check(&geometry), metadata.check_records()), (Ok(()), Ok(())));

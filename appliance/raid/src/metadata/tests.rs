@@ -188,7 +188,7 @@ fn volumes_are_whole_chunk_rows_side_by_side() {
     assert_eq!(metadata.find("gamma"), None);
     let rest = add(&mut metadata, "rest", 9216 - 192).expect("exactly the rest");
     assert_eq!((rest.id, metadata.free_blocks(&geometry())), (3, 0));
-    let full = MetadataError::NoSpace { name: "one".into(), want: 48, free: 0, cleaning: 0 };
+    let full = MetadataError::NoSpace { name: "one".into(), want: 16, free: 0, cleaning: 0 };
     assert_eq!(add(&mut metadata, "one", 1), Err(full));
     let huge = MetadataError::NoSpace { name: "huge".into(), want: u64::MAX, free: 0, cleaning: 0 };
     assert_eq!(add(&mut metadata, "huge", u64::MAX), Err(huge));
@@ -297,7 +297,7 @@ fn identities_come_of_the_uuid_and_are_never_zero() {
 
 #[test]
 fn extents_that_do_not_fit_the_array_are_noticed() {
-    for (start, blocks) in [(1, 48), (0, 49), (9216, 48), (9216 - 48, 96), (u64::MAX - 15, 48)] {
+    for (start, blocks) in [(1, 48), (8, 48), (0, 49), (9216, 48), (9216 - 48, 96), (u64::MAX - 15, 48)] {
         let mut metadata = example();
         metadata.volumes.truncate(1);
         metadata.volumes[0].extents = vec![ExtentRecord { start, blocks }];
