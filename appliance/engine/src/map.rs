@@ -130,6 +130,8 @@ pub struct ArrayMap {
     pub epoch: u64,
     /// Where blocks lie.
     pub arrangement: Arrangement,
+    /// Counts changes of where blocks lie; each record says at which it was logged.
+    pub geometry_epoch: u32,
     /// The members by slot; none where one is missing or excluded.
     pub members: Vec<Option<Member>>,
     /// Whether checksums of all blocks are kept.

@@ -107,13 +107,18 @@ impl Cover {
     }
 }
 
-/// Folds the records of a lane, oldest first. `stripe_of` gives the stripe of a block, or nothing if the array has no
-/// such block.
-pub fn fold(scan: &LaneScan, stripe_of: impl Fn(ArrayBlock) -> Option<StripeId>) -> Result<ReplayPlan, RecoveryError> {
+/// Folds the records of a lane, oldest first. `stripe_of` gives the stripe that a block lay in at a geometry epoch, or nothing if
+/// the array had no such block then. Records of a geometry epoch above the one in force are *void*: they say where blocks were
+/// about to be moved, and before the epoch came into force nothing relied on them, nor did they say anything else.
+pub fn fold(
+    scan: &LaneScan,
+    in_force: u32,
+    stripe_of: impl Fn(u32, ArrayBlock) -> Option<StripeId>,
+) -> Result<ReplayPlan, RecoveryError> {
     let mut stripes: BTreeMap<StripeId, Stripe> = BTreeMap::new();
     let mut plan = ReplayPlan::default();
     let fail = |sequence, what| RecoveryError::Inconsistent { lane: scan.lane, sequence, what };
-    for record in &scan.records {
+    for record in scan.records.iter().filter(|record| record.header.geometry_epoch <= in_force) {
         apply(&mut stripes, record, &stripe_of).map_err(|what| fail(record.header.sequence, what))?;
     }
     for (id, stripe) in stripes {
@@ -140,9 +145,10 @@ pub fn fold(scan: &LaneScan, stripe_of: impl Fn(ArrayBlock) -> Option<StripeId>)
 fn apply(
     stripes: &mut BTreeMap<StripeId, Stripe>,
     record: &ScannedRecord,
-    stripe_of: &impl Fn(ArrayBlock) -> Option<StripeId>,
+    stripe_of: &impl Fn(u32, ArrayBlock) -> Option<StripeId>,
 ) -> Result<(), &'static str> {
     let sequence = record.header.sequence;
+    let stripe_of = |block| stripe_of(record.header.geometry_epoch, block);
     let outside = "it names a block that the array does not have";
     let mut covers: BTreeMap<StripeId, Cover> = BTreeMap::new();
     // At most MAX_RECORD_BLOCKS payloads, so the position stays within the record.
@@ -243,22 +249,29 @@ mod tests {
     use crate::{Anchor, EndOfLog};
     use base::ids::LaneId;
 
-    /// Stripes of four blocks; the array has a thousand blocks.
-    fn stripe_of(block: ArrayBlock) -> Option<StripeId> {
-        (block.0 < 1000).then_some(StripeId(block.0 / 4))
+    /// Stripes of four blocks; the array has a thousand blocks. From epoch 1 on blocks below 20 lie in stripes of five.
+    fn stripe_of(geometry_epoch: u32, block: ArrayBlock) -> Option<StripeId> {
+        let columns = if geometry_epoch > 0 && block.0 < 20 { 5 } else { 4 };
+        (block.0 < 1000).then_some(StripeId(block.0 / columns))
     }
 
     /// A lane whose records, from sequence 10 on, say this.
     fn scan(records: &[&[Entry]]) -> LaneScan {
+        let records: Vec<(u32, &[Entry])> = records.iter().map(|entries| (0, *entries)).collect();
+        scan_of(&records)
+    }
+
+    /// The same with the geometry epoch of each record.
+    fn scan_of(records: &[(u32, &[Entry])]) -> LaneScan {
         let mut position = 100;
         let mut scanned = Vec::new();
-        for (sequence, entries) in (10..).zip(records) {
+        for (sequence, (geometry_epoch, entries)) in (10..).zip(records) {
             let length_blocks = 1 + entries.iter().filter(|entry| entry.has_payload()).count() as u32;
             let header = RecordHeader {
                 kind: RecordKind::Transaction,
                 lane: LaneId(0),
                 incarnation: 1,
-                geometry_epoch: 0,
+                geometry_epoch: *geometry_epoch,
                 array_epoch: 0,
                 sequence,
                 position,
@@ -310,13 +323,13 @@ mod tests {
     }
 
     fn refused(records: &[&[Entry]]) -> bool {
-        matches!(fold(&scan(records), stripe_of), Err(RecoveryError::Inconsistent { .. }))
+        matches!(fold(&scan(records), 0, stripe_of), Err(RecoveryError::Inconsistent { .. }))
     }
 
     #[test]
     fn the_newest_version_is_dirty_and_zeros_are_versions() {
         let zeros = Entry::Zeros { block: ArrayBlock(3), count: 2 };
-        let plan = fold(&scan(&[&[data(3), data(8)], &[], &[zeros, data(4)]]), stripe_of).expect("consistent");
+        let plan = fold(&scan(&[&[data(3), data(8)], &[], &[zeros, data(4)]]), 0, stripe_of).expect("consistent");
         assert_eq!(plan.stripes.len(), 3);
         let zero = Version { sequence: 12, content: Content::Zeros };
         assert_eq!(plan.stripes[&StripeId(0)].dirty, BTreeMap::from([(ArrayBlock(3), zero)]));
@@ -327,7 +340,7 @@ mod tests {
 
     #[test]
     fn parity_brings_exactly_the_versions_it_covers() {
-        let plan = fold(&scan(&[&[data(0)], &[data(0)], &[covers(0, 2), parity(0), data(1)]]), stripe_of);
+        let plan = fold(&scan(&[&[data(0)], &[data(0)], &[covers(0, 2), parity(0), data(1)]]), 0, stripe_of);
         let stripe = &plan.expect("consistent").stripes[&StripeId(0)];
         let covered = stripe.covered.as_ref().expect("covered");
         assert_eq!(covered.versions, [(ArrayBlock(0), version(10, 101, 0))]);
@@ -339,7 +352,7 @@ mod tests {
 
     #[test]
     fn parity_may_cover_data_of_its_own_record() {
-        let plan = fold(&scan(&[&[data(0), parity(0), covers(0, 0)]]), stripe_of).expect("consistent");
+        let plan = fold(&scan(&[&[data(0), parity(0), covers(0, 0)]]), 0, stripe_of).expect("consistent");
         let stripe = &plan.stripes[&StripeId(0)];
         assert_eq!(stripe.covered.as_ref().expect("covered").versions, [(ArrayBlock(0), version(10, 101, 0))]);
     }
@@ -347,10 +360,10 @@ mod tests {
     #[test]
     fn destaged_forgets_what_is_at_or_below_and_nothing_newer() {
         let plan =
-            fold(&scan(&[&[data(0)], &[data(1)], &[data(0)], &[destaged(0, 2)]]), stripe_of).expect("consistent");
+            fold(&scan(&[&[data(0)], &[data(1)], &[data(0)], &[destaged(0, 2)]]), 0, stripe_of).expect("consistent");
         let dirty = BTreeMap::from([(ArrayBlock(0), version(12, 105, 0))]);
         assert_eq!(plan.stripes[&StripeId(0)], StripeReplay { covered: None, dirty });
-        let plan = fold(&scan(&[&[data(0)], &[covers(0, 1), parity(0)], &[destaged(0, 2)]]), stripe_of);
+        let plan = fold(&scan(&[&[data(0)], &[covers(0, 1), parity(0)], &[destaged(0, 2)]]), 0, stripe_of);
         assert_eq!(plan, Ok(ReplayPlan::default()));
         assert_eq!(ReplayPlan::default().oldest_sequence(), None);
     }
@@ -358,7 +371,7 @@ mod tests {
     #[test]
     fn what_is_covered_but_released_needs_a_destaged_record_to_follow() {
         assert!(refused(&[&[covers(0, 5), parity(0)]]));
-        let plan = fold(&scan(&[&[covers(0, 5), parity(0)], &[destaged(0, 6)]]), stripe_of);
+        let plan = fold(&scan(&[&[covers(0, 5), parity(0)], &[destaged(0, 6)]]), 0, stripe_of);
         assert_eq!(plan, Ok(ReplayPlan::default()));
     }
 
@@ -378,8 +391,33 @@ mod tests {
     #[test]
     fn newer_parity_may_take_over_what_older_parity_began() {
         let again = [covers(1, 1), covers(0, 3), parity(0)];
-        let plan = fold(&scan(&[&[data(0)], &[covers(0, 1), parity(0)], &[data(1)], &again]), stripe_of);
+        let plan = fold(&scan(&[&[data(0)], &[covers(0, 1), parity(0)], &[data(1)], &again]), 0, stripe_of);
         let stripes = plan.expect("consistent").stripes;
         assert_eq!(stripes[&StripeId(0)].covered.as_ref().map(|covered| covered.versions.len()), Some(2));
+    }
+
+    #[test]
+    fn blocks_lie_where_they_lay_when_they_were_logged_and_what_was_about_to_be_moved_does_not_count() {
+        // Blocks 4 and 8 of stripes 1 and 2 are destaged where they lie, and move to stripes 0 and 1.
+        let records: [(u32, &[Entry]); 6] = [
+            (0, &[data(4), data(9)]),
+            (0, &[data(8), data(40)]),
+            (0, &[destaged(1, 2), destaged(2, 1)]),
+            (1, &[data(4), data(8), Entry::Zeros { block: ArrayBlock(9), count: 1 }]),
+            (0, &[data(41)]),
+            (1, &[destaged(0, 2)]),
+        ];
+        let dirty = |records: &[(u32, &[Entry])], in_force| {
+            let plan = fold(&scan_of(records), in_force, stripe_of).expect("consistent");
+            let of = |(id, replay): (&StripeId, &StripeReplay)| {
+                (id.0, replay.dirty.iter().map(|(block, version)| (block.0, version.sequence)).collect::<Vec<_>>())
+            };
+            plan.stripes.iter().map(of).collect::<Vec<_>>()
+        };
+        let elsewhere = (10, vec![(40, 11), (41, 14)]);
+        assert_eq!(dirty(&records[..5], 0), core::slice::from_ref(&elsewhere));
+        let moved = (1, vec![(8, 13), (9, 13)]);
+        assert_eq!(dirty(&records[..5], 1), [(0, vec![(4, 13)]), moved.clone(), elsewhere.clone()]);
+        assert_eq!(dirty(&records, 1), [moved, elsewhere]);
     }
 }

@@ -161,7 +161,7 @@ proptest! {
                 _ => model.step(member),
             }
         }
-        let plan = fold(&model.scan(), |block| (block.0 < COLUMNS as u64).then_some(STRIPE)).expect("consistent");
+        let plan = fold(&model.scan(), 0, |_, block| (block.0 < COLUMNS as u64).then_some(STRIPE)).expect("consistent");
         let stripe = plan.stripes.get(&STRIPE).cloned().unwrap_or_default();
         for column in 0..COLUMNS {
             let dirty = stripe.dirty.get(&ArrayBlock(column as u64)).map(|version| version.sequence);

@@ -107,7 +107,7 @@ impl ArrayShard {
             kind,
             lane: id,
             incarnation: self.map.incarnation,
-            geometry_epoch: 0,
+            geometry_epoch: self.map.geometry_epoch,
             array_epoch: self.map.epoch,
             sequence,
             position,

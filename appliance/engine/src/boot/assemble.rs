@@ -262,6 +262,7 @@ fn attempt<D: SyncDevice>(
         uuid: assembly.superblock.array,
         epoch: assembly.epoch(),
         arrangement: Arrangement::of(assembly.superblock.geometry),
+        geometry_epoch: assembly.superblock.geometry_epoch,
         members: superblocks
             .iter()
             .zip(&assembly.members)

@@ -124,8 +124,12 @@ pub(super) fn recover_lane<D: SyncDevice>(
     let lane = scan.lane;
     let mut copies = Copies { devices, copies: map.copies.iter().flatten().copied().collect() };
     let damaged = |error| BootError::Log { array: map.name.clone(), error };
-    let stripe_of = |block: ArrayBlock| map.arrangement.find(block).map(|place| place.stripe);
-    let plan = fold(scan, stripe_of).map_err(damaged)?;
+    if let Some(record) = scan.records.iter().find(|record| record.header.geometry_epoch != map.geometry_epoch) {
+        let what = "it was logged when the array's blocks lay elsewhere than the members say";
+        return Err(damaged(RecoveryError::Inconsistent { lane, sequence: record.header.sequence, what }));
+    }
+    let stripe_of = |_, block: ArrayBlock| map.arrangement.find(block).map(|place| place.stripe);
+    let plan = fold(scan, map.geometry_epoch, stripe_of).map_err(damaged)?;
     for covered in plan.stripes.values().filter_map(|replay| replay.covered.as_ref()) {
         if covered.parity.iter().any(|(index, _)| *index >= map.arrangement.parities()) {
             let what = "it logs a parity that the array's level does not have";
@@ -341,7 +345,7 @@ fn open<D: SyncDevice>(
             kind,
             lane,
             incarnation: map.incarnation,
-            geometry_epoch: 0,
+            geometry_epoch: map.geometry_epoch,
             array_epoch: map.epoch,
             sequence,
             position: placement.position,
