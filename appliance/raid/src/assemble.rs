@@ -26,7 +26,7 @@ use thiserror::Error;
 
 use crate::geometry::slots;
 use crate::level::Level;
-use crate::superblock::{MAX_EPOCH, State, Superblock};
+use crate::superblock::{LogFate, MAX_EPOCH, State, Superblock};
 use truth::{Truth, truth};
 
 /// A device with a member superblock.
@@ -246,6 +246,7 @@ impl Assembly {
                 superblock.members.clone_from(&truth.members);
                 superblock.copies.clone_from(&truth.copies);
                 superblock.scrub = truth.scrub;
+                superblock.log_fate = truth.log_fate;
                 superblock.update += 1;
             }
             superblock
@@ -350,8 +351,9 @@ fn refuse_left_behind(
         let alone = slots(log.members & geometry.all_members()).map(|slot| slot.0).collect();
         return Err(AssembleError::LeftBehind { array: superblock.name.clone(), device: log.device, alone });
     }
-    // An array that never had a log has no other witnesses than its members.
-    let nobody_would_know = newly_missing_copies != 0 || superblock.copies.is_empty();
+    // An array that has no log has no other witnesses than its members; and a log that was lost was told nothing since.
+    let has_witnesses = !superblock.copies.is_empty() && superblock.log_fate == LogFate::Kept;
+    let nobody_would_know = newly_missing_copies != 0 || !has_witnesses;
     if nobody_would_know && geometry.bears(!newly_missing) {
         let numbers = |mask| slots(mask).map(|slot| slot.0).collect();
         return Err(AssembleError::Undecided {
@@ -523,7 +525,8 @@ fn copies(
         };
         copies.push(usable);
     }
-    if !superblock.copies.is_empty() && copies.iter().all(Option::is_none) {
+    let needs_log = !superblock.copies.is_empty() && superblock.log_fate != LogFate::GivenUp;
+    if needs_log && copies.iter().all(Option::is_none) {
         let active = superblock.copies.iter().enumerate().filter(|(_, copy)| copy.state == State::Active);
         let needed: Vec<String> = active.map(|(at, copy)| format!("log copy {at} ({})", copy.uuid)).collect();
         let needed = if needed.is_empty() { "one that was not excluded".to_owned() } else { needed.join(" or ") };

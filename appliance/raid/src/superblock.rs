@@ -34,8 +34,16 @@ pub const FEATURE_WITHOUT_LOG: u64 = 2;
 /// region for them.
 pub const FEATURE_CHECKSUMS: u64 = 4;
 
+/// An incompatible feature: the last copy of the log was lost while the array was served, so that bits of dirty zones count
+/// beside what a copy says that comes back. See [`LogFate::Lost`].
+pub const FEATURE_LOG_LOST: u64 = 8;
+
+/// An incompatible feature: the log was given up, and what copies of it say is old. See [`LogFate::GivenUp`].
+pub const FEATURE_LOG_GIVEN_UP: u64 = 16;
+
 /// Incompatible features that this program knows.
-pub const KNOWN_INCOMPATIBLE: u64 = FEATURE_REBUILDING | FEATURE_WITHOUT_LOG | FEATURE_CHECKSUMS;
+pub const KNOWN_INCOMPATIBLE: u64 =
+    FEATURE_REBUILDING | FEATURE_WITHOUT_LOG | FEATURE_CHECKSUMS | FEATURE_LOG_LOST | FEATURE_LOG_GIVEN_UP;
 
 /// Highest epoch and update that are believed: nobody ever counted so far, and there is room to count on.
 pub const MAX_EPOCH: u64 = journal::MAX_COUNT;
@@ -92,6 +100,19 @@ pub enum State {
     },
 }
 
+/// What became of an array's log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFate {
+    /// Nothing: if the array has a log, that alone says what the members lack.
+    #[default]
+    Kept,
+    /// Its last copy was lost while the array was served. What only memory held went to the members without it, and nothing was
+    /// acknowledged since: a copy that comes back is believed, but parities match only in zones whose bit is not set.
+    Lost,
+    /// After that the members had everything, and writes were acknowledged that no copy knows of. None is ever read again.
+    GivenUp,
+}
+
 /// A member as all superblocks list it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemberEntry {
@@ -128,6 +149,8 @@ pub struct Tables {
     pub copies: Vec<CopyEntry>,
     /// The last scrub, if there was one.
     pub scrub: Option<ScrubRecord>,
+    /// What became of the log.
+    pub log_fate: LogFate,
 }
 
 impl Tables {
@@ -200,6 +223,8 @@ pub struct Superblock {
     pub copies: Vec<CopyEntry>,
     /// The last scrub, if there was one.
     pub scrub: Option<ScrubRecord>,
+    /// What became of the log.
+    pub log_fate: LogFate,
     /// Where things lie on this member.
     pub layout: MemberLayout,
     /// Regions of kinds that this program does not know, kept as they are.
@@ -263,7 +288,17 @@ impl Superblock {
         let rebuilding = if self.members.iter().any(is_rebuilding) { FEATURE_REBUILDING } else { 0 };
         let without_log = if self.is_without_log() { FEATURE_WITHOUT_LOG } else { 0 };
         let checksums = if self.layout.checksums.is_some() { FEATURE_CHECKSUMS } else { 0 };
-        rebuilding | without_log | checksums
+        let fate = match self.log_fate {
+            LogFate::Kept => 0,
+            LogFate::Lost => FEATURE_LOG_LOST,
+            LogFate::GivenUp => FEATURE_LOG_GIVEN_UP,
+        };
+        rebuilding | without_log | checksums | fate
+    }
+
+    /// Whether bits of dirty zones count: an array with a log does without them, unless that was lost meanwhile.
+    pub fn counts_dirty(&self) -> bool {
+        self.is_without_log() || self.log_fate == LogFate::Lost
     }
 
     /// Whether the array is written without a log: no copy of one is active.
@@ -273,7 +308,12 @@ impl Superblock {
 
     /// Who takes part, as this superblock says.
     pub fn tables(&self) -> Tables {
-        Tables { members: self.members.clone(), copies: self.copies.clone(), scrub: self.scrub }
+        Tables {
+            members: self.members.clone(),
+            copies: self.copies.clone(),
+            scrub: self.scrub,
+            log_fate: self.log_fate,
+        }
     }
 
     /// Raises the epoch and says from then on what the tables say; the next update is due.
@@ -282,6 +322,7 @@ impl Superblock {
         self.members.clone_from(&tables.members);
         self.copies.clone_from(&tables.copies);
         self.scrub = tables.scrub;
+        self.log_fate = tables.log_fate;
         self.epoch = epoch;
         self.update += 1;
     }
@@ -417,6 +458,12 @@ impl Superblock {
             0 => None,
             _ => ScrubRecord::decode(&block[SCRUB_AT..SCRUB_AT + SCRUB_BYTES], stripes, geometry.zone_stripes())?,
         };
+        let log_fate = match incompatible & (FEATURE_LOG_LOST | FEATURE_LOG_GIVEN_UP) {
+            0 => LogFate::Kept,
+            FEATURE_LOG_LOST => LogFate::Lost,
+            FEATURE_LOG_GIVEN_UP => LogFate::GivenUp,
+            _ => return Err(SuperblockError::Malformed("its log was both lost and given up")),
+        };
         let superblock = Self {
             compatible: compatible & !FEATURE_SCRUB,
             array,
@@ -430,6 +477,7 @@ impl Superblock {
             members,
             copies,
             scrub,
+            log_fate,
             layout,
             later_regions,
             controller_ids,
@@ -440,8 +488,12 @@ impl Superblock {
                 "it does not announce a rebuild, checksums, or that it has no log, as it should",
             ));
         }
-        if superblock.is_without_log() && superblock.layout.dirty.is_none() {
+        if superblock.counts_dirty() && superblock.layout.dirty.is_none() {
             return Err(SuperblockError::Malformed("it has no log and no bits of dirty zones"));
+        }
+        let is_given_up = superblock.log_fate == LogFate::GivenUp;
+        if is_given_up && (superblock.copies.is_empty() || !superblock.is_without_log()) {
+            return Err(SuperblockError::Malformed("the log that it gave up is not there, or in use"));
         }
         Ok(superblock)
     }

@@ -8,8 +8,8 @@ use base::{Block, ZERO_BLOCK};
 use journal::{LogIdentity, LogLayout, LogMode, LogSuperblock, format_lane, slot_of};
 use ports::{DeviceError, SyncDevice};
 use raid::{
-    CopyEntry, Geometry, Level, MemberEntry, MemberLayout, Metadata, Origin, State, Superblock, VolumeSpec, ZoneBits,
-    superblock_block,
+    CopyEntry, Geometry, Level, LogFate, MemberEntry, MemberLayout, Metadata, Origin, State, Superblock, VolumeSpec,
+    ZoneBits, superblock_block,
 };
 
 use super::BootError;
@@ -121,6 +121,7 @@ pub fn create_array<D: SyncDevice>(
             members: member_uuids.iter().map(|&uuid| MemberEntry { uuid, state: active }).collect(),
             copies: copy_uuids.iter().map(|&uuid| CopyEntry::active(uuid)).collect(),
             scrub: None,
+            log_fate: LogFate::Kept,
             layout: plan.layouts[at],
             controller_ids: (1, u16::MAX),
             fencing_epoch: 0,

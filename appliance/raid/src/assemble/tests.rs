@@ -1,6 +1,7 @@
 //! Every small world; the worlds that interrupted starts leave behind are in `histories`.
 
 mod copies;
+mod fates;
 mod histories;
 mod places;
 

@@ -18,9 +18,13 @@
 //! its own superblock is durable, and a position only when all below it is, so that either is true wherever it is found. But
 //! a member that is being rebuilt by its own word says nothing of these: it may have been the only one to hear of it, and
 //! nobody has missed it since.
+//!
+//! What became of the log is likewise what the highest epoch says. That it was given up is only proposed when the members have
+//! everything that was acknowledged, and nothing is acknowledged without it before all of them say so; so it is true wherever
+//! it is found, as long as nobody went on with the log since, who then has a higher epoch.
 
 use super::{AssembleError, Candidate};
-use crate::superblock::{MemberEntry, State, Superblock};
+use crate::superblock::{LogFate, MemberEntry, State, Superblock};
 
 /// What counts.
 pub(super) struct Truth<'a> {
@@ -168,7 +172,8 @@ fn unite(ours: &mut State, theirs: State) {
 fn is_too_few(superblock: &Superblock) -> bool {
     let missing = (0..32).zip(&superblock.members).filter(|(_, member)| member.state != State::Active);
     let missing = missing.fold(0, |mask, (slot, _): (u32, _)| mask | 1 << slot);
-    let lacks_log = !superblock.copies.is_empty() && superblock.is_without_log();
+    let needs_log = !superblock.copies.is_empty() && superblock.log_fate != LogFate::GivenUp;
+    let lacks_log = needs_log && superblock.is_without_log();
     !superblock.geometry.bears(missing) || lacks_log
 }
 

@@ -23,6 +23,7 @@ pub(crate) fn example() -> Superblock {
         members: (0..3).map(member).collect(),
         copies: (0..2).map(copy).collect(),
         scrub: None,
+        log_fate: LogFate::Kept,
         layout,
         later_regions: Vec::new(),
         controller_ids: (1, 0x7fff),
@@ -170,7 +171,7 @@ fn a_rebuild_is_announced_to_programs_that_would_not_understand_it_and_only_then
     };
     assert!(matches!(forge(&whole, INCOMPATIBLE_AT, 0), Err(SuperblockError::Malformed(_))));
     assert!(matches!(forge(&encoded(&example()), INCOMPATIBLE_AT, 1), Err(SuperblockError::Malformed(_))));
-    assert_eq!(forge(&whole, INCOMPATIBLE_AT, 9), Err(SuperblockError::Incompatible(8)));
+    assert_eq!(forge(&whole, INCOMPATIBLE_AT, 33), Err(SuperblockError::Incompatible(32)));
     let position_at = MEMBERS_AT + 2 * MEMBER_BYTES + 24;
     assert!(matches!(forge(&whole, position_at, 1), Err(SuperblockError::Malformed(_))), "no whole zone");
     assert!(matches!(forge(&whole, position_at + 5, 1), Err(SuperblockError::Malformed(_))), "beyond the end");
@@ -199,6 +200,44 @@ fn that_there_is_no_log_is_announced_and_goes_with_bits_of_dirty_zones() {
     let dirty = lost.layout.metadata;
     lost.layout.dirty = Some(dirty);
     assert!(matches!(Superblock::decode(&encoded(&lost)), Err(SuperblockError::Layout(_))), "over another region");
+}
+
+fn log_lost() -> Superblock {
+    Superblock { layout: without_log().layout, log_fate: LogFate::Lost, ..example() }
+}
+
+fn log_given_up() -> Superblock {
+    let mut superblock = log_lost();
+    let mut tables = superblock.tables();
+    tables.log_fate = LogFate::GivenUp;
+    tables.exclude(8, 0, 0b11);
+    superblock.renew(8, &tables);
+    superblock
+}
+
+#[test]
+fn what_became_of_the_log_is_announced_and_goes_with_the_copies() {
+    const INCOMPATIBLE_AT: usize = 24;
+    for (superblock, features) in [(log_lost(), 8), (log_given_up(), 2 | 16)] {
+        let whole = encoded(&superblock);
+        assert_eq!((whole[INCOMPATIBLE_AT], superblock.counts_dirty()), (features, true));
+        assert_eq!(Superblock::decode(&whole), Ok(superblock.clone()));
+        assert_eq!(superblock.tables().log_fate, superblock.log_fate);
+        // None of these is what the copies say.
+        for other in [8 | 16, 2 | 8 | 16, if features == 8 { 16 } else { 2 | 8 | 16 }] {
+            let mut forged = whole;
+            forged[INCOMPATIBLE_AT] = other;
+            let crc = crc_of(&forged);
+            forged[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
+            assert!(matches!(Superblock::decode(&forged), Err(SuperblockError::Malformed(_))), "{other}");
+        }
+        let older = Superblock { layout: example().layout, ..superblock };
+        assert!(matches!(Superblock::decode(&encoded(&older)), Err(SuperblockError::Malformed(_))), "no bits");
+    }
+    let never_had_one = Superblock { log_fate: LogFate::GivenUp, ..without_log() };
+    assert!(matches!(Superblock::decode(&encoded(&never_had_one)), Err(SuperblockError::Malformed(_))));
+    let in_use = Superblock { log_fate: LogFate::GivenUp, ..log_lost() };
+    assert!(matches!(Superblock::decode(&encoded(&in_use)), Err(SuperblockError::Malformed(_))));
 }
 
 fn with_checksums() -> Superblock {
@@ -251,10 +290,12 @@ fn the_bytes_are_golden() {
         include_str!("../../golden/superblock-without-log.hex"),
         include_str!("../../golden/superblock-scrubbed.hex"),
         include_str!("../../golden/superblock-checksums.hex"),
+        include_str!("../../golden/superblock-log-lost.hex"),
+        include_str!("../../golden/superblock-log-given-up.hex"),
     ];
-    for (superblock, golden) in
-        [example(), rebuilding(), without_log(), scrubbed(), with_checksums()].iter().zip(goldens)
-    {
+    let superblocks =
+        [example(), rebuilding(), without_log(), scrubbed(), with_checksums(), log_lost(), log_given_up()];
+    for (superblock, golden) in superblocks.iter().zip(goldens) {
         let hex: String = encoded(superblock)
             .chunks(32)
             .enumerate()
