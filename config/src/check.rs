@@ -282,6 +282,20 @@ mod tests {
     }
 
     #[test]
+    fn an_array_with_checksums_is_never_written_without_its_log() {
+        let log = DEMO.find("    log:").unwrap();
+        for (more, is_refused) in [("    checksums: on\n", true), ("", false)] {
+            let text = format!("{}{more}    on_log_loss: write-through-exposed\n{}", &DEMO[..log], &DEMO[log..]);
+            let problems = match parse(&text, "demo.yaml") {
+                Ok(loaded) => loaded.warnings,
+                Err(problems) => problems,
+            };
+            let hit = |p: &Problem| p.path == "arrays[0].on_log_loss" && p.message.contains("checksums need a log");
+            assert_eq!(problems.iter().any(hit), is_refused, "{problems:#?}");
+        }
+    }
+
+    #[test]
     fn an_array_without_a_log_is_warned_of_and_has_none_to_lose() {
         let start = DEMO.find("    log:").unwrap();
         let end = start + DEMO[start..].find('\n').unwrap();

@@ -337,6 +337,8 @@ pub enum OnLogLoss {
     ReadOnly,
     /// Nothing is served any more: reads and writes are refused as not ready.
     Stop,
+    /// Writes go on without a log, exposed to the write hole; while members are missing as `read-only`. Not with checksums.
+    WriteThroughExposed,
 }
 
 /// When logged data goes to the members.

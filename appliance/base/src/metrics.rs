@@ -283,6 +283,8 @@ pub struct ArrayMetrics {
     pub log_copies_missing: Gauge,
     /// 1 while writes are refused, else 0. Of several shards the highest counts.
     pub read_only: Gauge,
+    /// 1 while the array goes on without its log, which is lost, else 0. Of several shards the highest counts.
+    pub exposed: Gauge,
 }
 
 /// What scrubs did and found.

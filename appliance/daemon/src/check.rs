@@ -193,6 +193,7 @@ fn array_summary(array: &Array, config: &Config, budget: &Budget) -> String {
         let loss = match array.on_log_loss {
             OnLogLoss::ReadOnly => "reads go on and writes are refused",
             OnLogLoss::Stop => "nothing is served any more",
+            OnLogLoss::WriteThroughExposed => "writes go on without one, unless members are missing",
         };
         let _ =
             writeln!(out, "    log: {mode} on {}, {} lanes; once all of it is lost, {loss}", list(&copies), log.lanes);

@@ -113,7 +113,8 @@ pub struct ArrayStatus {
     pub uuid: String,
     /// `raid0`, `raid1`, `raid4`, `raid5`, `raid6` or `raid10`.
     pub level: String,
-    /// `optimal`; `degraded` while a member or log copy takes no part or a member is being rebuilt; `read-only` or `failed`.
+    /// `optimal`; `degraded` while a member or log copy takes no part or a member is being rebuilt; `exposed`, perhaps degraded
+    /// too, without a log that was lost; `draining` on the way to that; `read-only` or `failed`.
     pub state: String,
     /// How often something was excluded, and more.
     pub epoch: u64,

@@ -340,6 +340,11 @@ pub enum Event {
         /// What the array can do from now on.
         service: Service,
     },
+    /// An array whose log is lost goes on without one.
+    Exposed {
+        /// Whose.
+        array: ArrayId,
+    },
     /// Without a log: so many zones, which a crash left dirty, are made to match from here on.
     ResyncBegan {
         /// Whose.

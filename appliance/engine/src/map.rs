@@ -42,6 +42,8 @@ pub enum OnLogLoss {
     ReadOnly,
     /// Nothing is served.
     Stop,
+    /// Writes go on without a log, exposed to the write hole: unless members are missing, in which case they are refused.
+    WriteThroughExposed,
 }
 
 impl LogMode {
@@ -77,6 +79,9 @@ impl From<LogMode> for journal::LogMode {
 pub enum Service {
     /// Reads and writes.
     ReadWrite,
+    /// No copy of the log is left, and the array is about to go on without: what only memory holds goes to the members first.
+    /// Reads go on, writes wait.
+    Draining,
     /// No copy of the log is left: reads go on, also of what only memory holds; writes are refused.
     ReadOnly,
     /// No copy of the log is left, and for that case the operator wants nothing to be served.
@@ -90,6 +95,7 @@ impl Service {
     pub const fn name(self) -> &'static str {
         match self {
             Self::ReadWrite => "read-write",
+            Self::Draining => "draining",
             Self::ReadOnly => "read-only",
             Self::Stopped => "stopped",
             Self::Failed => "failed",
@@ -99,7 +105,7 @@ impl Service {
     /// How a write is refused, if it is.
     pub const fn refuses_writes(self) -> Option<IoError> {
         match self {
-            Self::ReadWrite => None,
+            Self::ReadWrite | Self::Draining => None,
             Self::ReadOnly | Self::Failed => Some(IoError::ReadOnly),
             Self::Stopped => Some(IoError::Stopped),
         }
@@ -144,6 +150,8 @@ pub struct ArrayMap {
     pub copies: Vec<Option<DeviceId>>,
     /// Places of the log that have no copy and miss none, as a bit mask.
     pub free_copies: u32,
+    /// Whether the log was given up when its last copy was lost: what its copies say is old, and writes go on without one.
+    pub exposed: bool,
     /// A device that is about to be a copy. It comes and goes without an epoch of its own, since nothing relies on it.
     pub newcomer: Option<Newcomer>,
     /// The incarnation of this start.
@@ -166,7 +174,12 @@ impl ArrayMap {
 
     /// Whether it is written without a log: bits of dirty zones stand in for one.
     pub fn is_bare(&self) -> bool {
-        self.copies.is_empty()
+        self.copies.is_empty() || self.exposed
+    }
+
+    /// Whether stripes go to the members past the log: there is none, or it is lost.
+    pub fn is_unlogged(&self) -> bool {
+        self.is_bare() || self.service == Service::Draining
     }
 
     /// Whether anything is kept beside the data that a crash could leave behind: parities or mirrors.

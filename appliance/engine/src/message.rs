@@ -159,6 +159,11 @@ pub enum Message {
         /// Whose.
         array: ArrayId,
     },
+    /// To the coordinator, with the log lost: the members have everything of this shard's that was acknowledged.
+    Drained {
+        /// Whose.
+        array: ArrayId,
+    },
     /// To the coordinator: a zone has been zeroed and flushed on all members.
     ZoneZeroed {
         /// Whose zone.

@@ -16,7 +16,7 @@ use crate::fence::Fences;
 use crate::front::{Front, FrontSetup, VolumeIo};
 use crate::io::{IoDone, IoRequest};
 use crate::limits::{COMPLETIONS_A_TURN, MAX_ABORTS, MAX_OPERATIONS, MESSAGES_A_TURN};
-use crate::map::{Service, VolumeMap, VolumeTables};
+use crate::map::{VolumeMap, VolumeTables};
 use crate::message::{FragmentDone, Message};
 use crate::operations::{Ended, Operations};
 use crate::router::Router;
@@ -208,6 +208,7 @@ impl Shard {
             | Message::ZonesAtStake { .. }
             | Message::ZoneWalked { .. }
             | Message::ZoneBlocked { .. }
+            | Message::Drained { .. }
             | Message::Command(_)
             | Message::VolumesTaken { .. }
             | Message::LanesClosed => {
@@ -468,6 +469,7 @@ impl Shard {
                 slow_members: array.slow_members(),
                 mode: map.mode,
                 missing_copies: map.missing_copies().collect(),
+                exposed: map.exposed,
                 lanes: array.lane_status(),
                 usage: array.usage(),
             }
@@ -512,7 +514,8 @@ impl Shard {
             }
             metrics.degraded.set(u64::from(missing > 0));
             metrics.log_copies_missing.set(map.missing_copies().count() as u64);
-            metrics.read_only.set(u64::from(map.service != Service::ReadWrite));
+            metrics.read_only.set(u64::from(map.service.refuses_writes().is_some()));
+            metrics.exposed.set(u64::from(map.exposed));
         }
     }
 }

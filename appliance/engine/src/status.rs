@@ -52,7 +52,7 @@ pub struct ArrayStatus {
     pub name: String,
     /// The epoch.
     pub epoch: u64,
-    /// `read-write`, `read-only`, `stopped` or `failed`.
+    /// `read-write`, `draining`, `read-only`, `stopped` or `failed`.
     pub service: &'static str,
     /// The devices of the members by slot; none where one takes no part.
     #[serde(skip)]
@@ -82,6 +82,8 @@ pub struct ArrayStatus {
     pub mode: LogMode,
     /// Log copies that take no part.
     pub missing_copies: Vec<u8>,
+    /// Whether its log is lost, and it goes on without one.
+    pub exposed: bool,
     /// The shard's lanes of the log.
     pub lanes: Vec<LaneStatus>,
     /// How full it is.

@@ -7,7 +7,7 @@ use base::{Block, ZERO_BLOCK};
 use journal::{
     EndOfLog, LaneScan, LogLayout, LogReader, LogSuperblock, ReadFault, SuperblockError as LogError, scan_lane,
 };
-use raid::{Geometry, State, Superblock, SuperblockError, ZoneBits, recipe, superblock_block};
+use raid::{Geometry, LogFate, State, Superblock, SuperblockError, ZoneBits, recipe, superblock_block};
 
 use crate::checks::checksums_match;
 use crate::failure::Failure;
@@ -164,6 +164,9 @@ impl LogReader for RawCopy<'_> {
 /// # Errors
 /// The copy and the lane that do not.
 pub fn log_is_clean(scenario: &Scenario, rack: &Rack) -> Result<(), Failure> {
+    if is_given_up(scenario, rack)? {
+        return Ok(());
+    }
     let mut copies = Vec::new();
     for device in log_devices(scenario).filter(|&device| rack.works(device)) {
         let slot = |slot| rack.peek(device, LogLayout::superblock_block(slot));
@@ -189,6 +192,13 @@ pub fn log_is_clean(scenario: &Scenario, rack: &Rack) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Whether the array goes on without its log.
+fn is_given_up(scenario: &Scenario, rack: &Rack) -> Result<bool, Failure> {
+    let members = members_in_force(scenario, rack)?;
+    let newest = members.iter().max_by_key(|(_, superblock)| superblock.epoch);
+    Ok(newest.is_some_and(|(_, superblock)| superblock.log_fate == LogFate::GivenUp))
 }
 
 /// Whether a lane rests at an empty record, and what lies behind it is only what an earlier crash tore: it verifies nowhere, and

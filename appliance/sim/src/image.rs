@@ -20,6 +20,7 @@ use base::ids::{DeviceBlock, DeviceId, Lba, VolumeId};
 use base::sector::Margins;
 use base::{BLOCK, Block, ZERO_BLOCK};
 use engine::io::{IoKind, IoRequest};
+use engine::map::OnLogLoss;
 use ports::{BufferList, Buffers};
 
 use crate::failure::Failure;
@@ -131,7 +132,15 @@ impl Image {
     /// # Errors
     /// What is not as it was left.
     pub fn open<S: Subject>(&self) -> Result<(), Failure> {
-        let mut scenario = script(0, cases()[0], 0);
+        self.open_with::<S>(OnLogLoss::ReadOnly)
+    }
+
+    /// The same by another policy.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn open_with<S: Subject>(&self, on_log_loss: OnLogLoss) -> Result<(), Failure> {
+        let mut scenario = Scenario { on_log_loss, ..script(0, cases()[0], 0) };
         let [members, copies, shards, chunk] = self.shape;
         (scenario.members, scenario.log_copies, scenario.shards) = (members as u8, copies as u8, shards);
         (scenario.chunk_blocks, scenario.probe_losses) = (u32::from(chunk), false);
@@ -222,12 +231,14 @@ mod tests {
     use crate::production::Production;
 
     /// Every image that is kept, with its name.
-    const GOLDEN: [(&str, &str); 5] = [
+    const GOLDEN: [(&str, &str); 7] = [
         ("a clean stop", include_str!("../golden/v1-raid5-clean-stop.txt")),
         ("a power cut", include_str!("../golden/v1-raid5-power-cut.txt")),
         ("a power cut, one log copy", include_str!("../golden/v1-raid5-one-log-copy-power-cut.txt")),
         ("a power cut, with checksums", include_str!("../golden/v1-raid5-checksums-power-cut.txt")),
         ("a power cut, without a log", include_str!("../golden/v1-raid5-without-log-power-cut.txt")),
+        ("a power cut, its log lost", include_str!("../golden/v1-raid5-log-lost-power-cut.txt")),
+        ("a power cut, exposed", include_str!("../golden/v1-raid5-exposed-power-cut.txt")),
     ];
 
     fn golden() -> impl Iterator<Item = (&'static str, Image)> {
@@ -239,6 +250,23 @@ mod tests {
         for (name, image) in golden() {
             assert!(image.expected.len() >= 10, "{name}");
             image.open::<Production>().unwrap_or_else(|failure| panic!("{name}: {failure}"));
+        }
+    }
+
+    #[test]
+    fn a_policy_that_an_array_of_an_earlier_version_cannot_keep_is_refused() {
+        for (name, image) in golden() {
+            let opened = image.open_with::<Production>(OnLogLoss::WriteThroughExposed);
+            let refused = opened.err().map(|failure| failure.to_string());
+            let why = match name {
+                "a power cut, with checksums" => Some("its checksums need the log"),
+                "a power cut, without a log" | "a power cut, its log lost" | "a power cut, exposed" => None,
+                _ => Some("made by an earlier version have no place"),
+            };
+            match (why, &refused) {
+                (Some(why), Some(refused)) => assert!(refused.contains(why), "{name}: {refused}"),
+                (why, refused) => assert_eq!((why, refused.as_deref()), (None, None), "{name}"),
+            }
         }
     }
 

@@ -198,6 +198,7 @@ mod tests {
             scrub: None,
             copies: copies.iter().copied().map(Some).collect(),
             newcomer: None,
+            exposed: false,
             write_through: false,
         };
         let (mut lost, mut asked) = (0, 0);
@@ -243,6 +244,7 @@ mod tests {
             scrub: None,
             copies: vec![Some(DeviceId(3))],
             newcomer: Some(DeviceId(4)),
+            exposed: false,
             write_through: false,
         };
         assert_eq!(keeper.lose(&health, &[DeviceId(3), DeviceId(4)]), None);

@@ -29,6 +29,8 @@ pub struct Health {
     pub copies: Vec<Option<DeviceId>>,
     /// The device that is becoming a copy.
     pub newcomer: Option<DeviceId>,
+    /// Whether its log is lost, and it goes on without one.
+    pub exposed: bool,
     /// Whether writes are acknowledged from the members.
     pub write_through: bool,
     /// Whether there are zones whose parities or mirrors may not match since a crash.
@@ -371,6 +373,7 @@ mod tests {
             writable: true,
             copies: Vec::new(),
             newcomer: None,
+            exposed: false,
             write_through: false,
             resyncing: false,
             scrub: None,
@@ -427,6 +430,7 @@ mod tests {
             writable: true,
             copies: Vec::new(),
             newcomer: None,
+            exposed: false,
             write_through: false,
             resyncing: false,
             scrub: Some(scrub(state)),
@@ -467,6 +471,7 @@ mod tests {
                     writable: true,
                     copies: Vec::new(),
                     newcomer: None,
+                    exposed: false,
                     write_through: false,
                     resyncing: false,
                     scrub: None,

@@ -197,6 +197,7 @@ impl Subject for Production {
             writable: array.service == "read-write",
             copies: array.copies.clone(),
             newcomer: array.attach.map(|attach| attach.device),
+            exposed: array.exposed,
             write_through: array.mode == engine::map::LogMode::WriteThrough,
             resyncing: shards.iter().any(|shard| shard.shard.status(Time(0)).arrays[0].usage.unsynced_zones > 0),
             scrub: array.scrub,

@@ -4,6 +4,7 @@
 
 mod bare;
 mod blocks;
+mod exposure;
 mod hanging;
 mod levels;
 mod log_life;
@@ -25,6 +26,7 @@ use crate::killing::KillOptions;
 use crate::log_keeper::Keeping;
 use crate::rack::DeviceOptions;
 use crate::random::Random;
+pub use exposure::Exposure;
 
 /// A run of logical blocks that the workload uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,6 +118,8 @@ pub struct Scenario {
     pub hangs: bool,
     /// What becomes of the array when the last log copy is lost.
     pub on_log_loss: OnLogLoss,
+    /// What of the log is lost, and when, if all of it is.
+    pub exposure: Option<Exposure>,
     /// Whether checksums of all blocks are kept.
     pub checksums: bool,
     /// Whether the members are known to hold zeros when the array is made.
@@ -244,6 +248,7 @@ impl Scenario {
             drive_timeouts: (Span::from_secs(3), Span::from_secs(45)),
             hangs: false,
             on_log_loss: OnLogLoss::ReadOnly,
+            exposure: None,
             checksums: false,
             members_are_zero: random.once_in(2),
             spares: 0,
@@ -329,8 +334,11 @@ impl Scenario {
         if bare::SEEDS.contains(&(seed % bare::SEEDS_OF)) {
             scenario.go_bare(&mut Random::named(seed, "bare"));
         }
+        if exposure::is_meant(seed) && !scenario.is_bare() {
+            scenario.lose_the_log(&mut Random::named(seed, "exposure"));
+        }
         scenario.keep_witnesses();
-        if hanging::is_meant(seed) {
+        if hanging::is_meant(seed) && scenario.exposure.is_none() {
             scenario.let_members_hang(&mut Random::named(seed, "hanging"));
         }
         scenario.workload.write_through = scenario.write_through;
@@ -533,7 +541,7 @@ impl Scenario {
             slow_once_in: self.slow_members_once_in,
             used: !self.members_are_zero,
             hiccup_once_in: self.hiccups_once_in,
-            whole_blocks: self.is_bare(),
+            whole_blocks: self.is_bare() || self.exposure.is_some(),
             holds_log: false,
         };
         let log = DeviceOptions {

@@ -16,7 +16,7 @@ use crate::failure::Failure;
 use crate::fault::{Fault, PlannedFault};
 use crate::log_keeper::Keeping;
 use crate::random::Random;
-use crate::scenario::{SLOW_ONCE_IN, Scenario, Window, WorkloadOptions, ZONE_STRIPES};
+use crate::scenario::{Exposure, SLOW_ONCE_IN, Scenario, Window, WorkloadOptions, ZONE_STRIPES};
 use crate::subject::Subject;
 use crate::world::World;
 
@@ -44,6 +44,8 @@ pub enum Damage {
     Rebuilding,
     /// The log has one copy, and a device becomes another.
     Attaching,
+    /// All copies of the log are lost half way, and the array goes on without; with the next power-on they are back.
+    LogLost,
 }
 
 /// What the script runs on.
@@ -75,6 +77,7 @@ impl fmt::Display for Case {
             Damage::CopyLostInCrash => "a log copy lost in the crash",
             Damage::Rebuilding => "a member being rebuilt",
             Damage::Attaching => "a device becoming a log copy",
+            Damage::LogLost => "the log lost",
         };
         let mode = if self.write_through { "write-through" } else { "write-back" };
         let cache = if self.volatile_cache { "volatile caches" } else { "no caches" };
@@ -143,6 +146,12 @@ pub fn cases() -> Vec<Case> {
     for (write_through, (level, damage)) in (0u8..).map(|at| at % 2 == 0).zip(kept) {
         cases.push(Case { level, damage, log_copies: 1, write_through, volatile_cache: true, checksums: true });
     }
+    for (level, log_copies) in [(Level::Raid5, 1), (Level::Raid5, 2), (Level::Raid6, 1), (Level::Raid10, 2)] {
+        for write_through in [false, true] {
+            let (damage, volatile_cache) = (Damage::LogLost, true);
+            cases.push(Case { level, damage, log_copies, write_through, volatile_cache, checksums: false });
+        }
+    }
     cases
 }
 
@@ -189,6 +198,7 @@ pub fn script(number: usize, case: Case, requests: u64) -> Scenario {
         drive_timeouts: (Span::from_secs(3), Span::from_secs(45)),
         hangs: false,
         on_log_loss: OnLogLoss::ReadOnly,
+        exposure: None,
         checksums: case.checksums,
         members_are_zero: !number.is_multiple_of(3),
         spares: u8::from(case.damage == Damage::Rebuilding),
@@ -229,7 +239,15 @@ pub fn script(number: usize, case: Case, requests: u64) -> Scenario {
         hiccups_once_in: 0,
         max_read_errors: u32::MAX,
     };
-    if scenario.is_bare() {
+    if case.damage == Damage::LogLost {
+        scenario.on_log_loss = OnLogLoss::WriteThroughExposed;
+        // In one instant, and again if it comes back; in every second case one after the other.
+        let lost = |answers: u64| (0..).zip(scenario.log_devices()).map(move |(at, copy)| (answers + at, copy));
+        let half = requests / 2;
+        let copies = lost(half).chain(lost(requests)).map(|(answers, copy)| (answers - answers % 2, copy)).collect();
+        scenario.exposure = Some(Exposure { copies, member: None });
+    }
+    if scenario.is_bare() || scenario.exposure.is_some() {
         (scenario.probe_losses, scenario.heals, scenario.workload.atomic_blocks) = (false, true, 1);
     }
     let columns = scenario.columns();
@@ -244,7 +262,8 @@ pub fn script(number: usize, case: Case, requests: u64) -> Scenario {
         | Damage::MemberLostInCrash
         | Damage::TwoLostInCrash
         | Damage::CopyLostInCrash
-        | Damage::Attaching => 0,
+        | Damage::Attaching
+        | Damage::LogLost => 0,
     };
     for _ in 0..missing {
         let device = one_more(&scenario, &scenario.degraded, number as u64);
@@ -320,7 +339,12 @@ fn run_cut<S: Subject>(world: &World, cut: Cut) -> Result<(), Failure> {
     // What is lost in the crash is lost first: after the cut nothing moves.
     let lose = |device| Fault::Lost { device, returns: false };
     let members = match cases()[cut.case].damage {
-        Damage::Healthy | Damage::Degraded | Damage::TwiceDegraded | Damage::Rebuilding | Damage::Attaching => 0,
+        Damage::Healthy
+        | Damage::Degraded
+        | Damage::TwiceDegraded
+        | Damage::Rebuilding
+        | Damage::Attaching
+        | Damage::LogLost => 0,
         Damage::MemberLostInCrash | Damage::DegradedAndLostInCrash => 1,
         Damage::TwoLostInCrash => 2,
         Damage::CopyLostInCrash => {
@@ -352,7 +376,7 @@ mod tests {
     #[test]
     fn the_cases_cover_every_combination_once() {
         let cases = cases();
-        assert_eq!(cases.len(), 36 + 12 + 8 + 4 + 6 + 5);
+        assert_eq!(cases.len(), 36 + 12 + 8 + 4 + 6 + 5 + 8);
         for (index, case) in cases.iter().enumerate() {
             assert!(!cases[..index].contains(case));
         }

@@ -2,6 +2,7 @@
 //! drain, stop cleanly, look at the devices, start once more and verify again. Decides when things happen, all by the seed;
 //! what is right is the oracles' to say.
 
+mod exposing;
 mod log_keeping;
 pub mod mangle;
 mod operating;
@@ -80,6 +81,8 @@ pub struct World {
     /// Whether members hold something else than was written to them.
     spoiled: bool,
     log_keeper: Option<LogKeeper>,
+    /// Requests that were answered.
+    answers: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,6 +148,7 @@ impl World {
             operator,
             spoiled: false,
             log_keeper,
+            answers: 0,
         })
     }
 
@@ -172,6 +176,7 @@ impl World {
             operator: None,
             spoiled: self.spoiled,
             log_keeper: self.log_keeper.clone(),
+            answers: self.answers,
         }
     }
 
@@ -342,6 +347,7 @@ impl World {
                 return Ok(Served::Finished);
             }
             self.operate(machine)?;
+            self.lose_the_log(machine);
             if !self.rack.borrow().powered() {
                 return Ok(Served::Cut);
             }
@@ -367,6 +373,7 @@ impl World {
             }
             while let Some(done) = machine.done() {
                 self.rack.borrow_mut().trace.note("answer", &[done.token, u64::from(done.result.is_ok())]);
+                self.answers += 1;
                 match &mut self.carver {
                     Some(carver) if done.token >= carver::TOKENS => carver.done(&mut machine.ports.pool, done)?,
                     _ => self.workload.done(&mut machine.ports.pool, done)?,

@@ -113,6 +113,12 @@ impl<'a> Checker<'a, '_, '_> {
             }
             return;
         };
+        if let Some(policy) = array.get("on_log_loss").filter(|_| array.text_of("checksums") == Some("on"))
+            && array.text_of("on_log_loss") == Some("write-through-exposed")
+        {
+            let message = "checksums need a log: the array cannot be written without one once it is lost";
+            self.error(policy, &format!("{path}.on_log_loss"), message, "read-only or stop, or checksums: off");
+        }
         let lanes = log.number_of::<u16>("lanes").unwrap_or(default_lanes()).clamp(*LANES.start(), *LANES.end());
         let reactors = self.reactor_count();
         if u64::from(lanes) < reactors {

@@ -142,6 +142,8 @@ families! {
         "Log copies that take no part in the array.";
     ARRAY_READ_ONLY, "array_read_only", Gauge, None, ["array"],
         "1 while the array refuses writes, else 0.";
+    ARRAY_EXPOSED, "array_exposed", Gauge, None, ["array"],
+        "1 while the array, whose log is lost, is written without one, else 0.";
     CONNECTIONS, "connections", Gauge, None, ["reactor"],
         "Host connections open now.";
     CONNECTIONS_ACCEPTED, "connections_accepted_total", Counter, None, ["reactor"],

@@ -180,6 +180,7 @@ impl Metrics {
         each(&SCRUB_UNREPAIRED, &sum(|a| a.scrub.unrepaired_blocks.get(), count));
         each(&ARRAY_LOG_COPIES_MISSING, &highest(|a| &a.log_copies_missing));
         each(&ARRAY_READ_ONLY, &highest(|a| &a.read_only));
+        each(&ARRAY_EXPOSED, &highest(|a| &a.exposed));
     }
 
     fn shard_samples(&self, visit: &mut impl FnMut(&'static Family, &[&str], Value)) {

@@ -45,6 +45,7 @@ pub(super) fn boot(
             on_log_loss: match array.on_log_loss {
                 schema::OnLogLoss::ReadOnly => OnLogLoss::ReadOnly,
                 schema::OnLogLoss::Stop => OnLogLoss::Stop,
+                schema::OnLogLoss::WriteThroughExposed => OnLogLoss::WriteThroughExposed,
             },
             volumes: volumes(array),
             cache_blocks,
@@ -265,7 +266,7 @@ fn report(array: &schema::Array, booted: &BootedArray, devices: &Devices, events
     }
     for device in array.log.iter().flat_map(|log| &log.devices) {
         let id = devices.by_name.get(&device.to_string()).copied().flatten();
-        if id.is_some_and(|id| !booted.map.copies.contains(&Some(id))) {
+        if id.is_some_and(|id| !booted.map.copies.contains(&Some(id))) && !booted.map.exposed {
             let device = device.to_string();
             tracing::warn!(array = name, "the log's device {device} takes no part: brindle log attach {name} {device}");
         }
@@ -274,7 +275,14 @@ fn report(array: &schema::Array, booted: &BootedArray, devices: &Devices, events
         tracing::warn!(array = name, is, declared, "the array keeps the {what} that it was made with");
     }
     let (lanes, report) = (&booted.report.lanes, &booted.report);
-    if booted.map.is_bare() {
+    if booted.map.exposed {
+        tracing::warn!(
+            array = name,
+            dirty_zones = report.dirty_zones,
+            forced_zones = report.forced_zones,
+            "exposed: its log was lost and given up, and it is written without one"
+        );
+    } else if booted.map.is_bare() {
         let (zones, forced) = (report.dirty_zones, report.forced_zones);
         tracing::info!(array = name, dirty_zones = zones, forced_zones = forced, "started without a log");
     } else if lanes.clean {
@@ -318,7 +326,7 @@ fn report(array: &schema::Array, booted: &BootedArray, devices: &Devices, events
         };
         tracing::warn!(array = name, "degraded: members {slots:?} take no part; {next}");
     }
-    for at in booted.map.missing_copies() {
+    for at in booted.map.missing_copies().filter(|_| !booted.map.exposed) {
         tracing::warn!(array = name, "log copy {at} takes no part; the loss of the last copy would lose data");
     }
 }
@@ -333,6 +341,12 @@ fn found(booted: &BootedArray, devices: &Devices) -> Vec<Told> {
             report.forced_zones
         );
         Told::new("array.forced", Severity::Error, text).with("zones", report.forced_zones)
+    } else if booted.map.exposed {
+        let text = format!(
+            "exposed: its log was lost and given up, and it is written without one; {} zones are to be resynced",
+            report.dirty_zones
+        );
+        Told::new("array.exposed", Severity::Error, text).with("dirty_zones", report.dirty_zones)
     } else if report.dirty_zones > 0 {
         let text = format!("not stopped cleanly: {} zones are to be resynced", report.dirty_zones);
         Told::new("array.started", Severity::Notice, text).with("dirty_zones", report.dirty_zones)
@@ -379,7 +393,7 @@ fn made_otherwise(array: &schema::Array, booted: &BootedArray) -> Vec<(&'static 
         ("chunk in bytes", chunk_bytes, array.chunk.bytes()),
         ("checksums", map.checksums.into(), (array.checksums == schema::Checksums::On).into()),
     ];
-    if let Some(log) = log {
+    if let Some(log) = log.filter(|_| !map.exposed) {
         all.push(("number of lanes", u64::from(map.log_layout.lanes()), u64::from(log.lanes)));
     }
     all.retain(|(_, is, declared)| is != declared);

@@ -26,7 +26,7 @@ pub(super) fn call(reporter: &Reporter, params: Value) -> Result<Value, String> 
     let newest = parts.iter().map(|(_, part)| part).max_by_key(|part| part.epoch);
     let newest = newest.ok_or("the reactors are too busy to say how they are: try again")?;
     let map = &fixed.maps[at];
-    if newest.copies.is_empty() {
+    if newest.copies.is_empty() || newest.exposed {
         return Err(format!("array {array} has no log"));
     }
     let drive = |id: DeviceId| {

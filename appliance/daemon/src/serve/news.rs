@@ -103,10 +103,19 @@ fn told(names: &Names, event: Event) -> Vec<Told> {
         Event::LogLost { array, service } => {
             let text = match service {
                 Service::Stopped => "the last copy of the log is lost: nothing is served any more (on_log_loss: stop)",
+                Service::Draining => {
+                    "the last copy of the log is lost: what only memory holds goes to the members, then writes go on without a log \
+                     (on_log_loss: write-through-exposed)"
+                }
                 _ => "the last copy of the log is lost: reads go on, writes are refused",
             };
             let told = Told::new("log.lost", Severity::Error, text).of_array(&arrays[array.index()]);
             vec![told.with("service", service.name())]
+        }
+        Event::Exposed { array } => {
+            let text = "writes go on without a log: a crash while a member is missing may cost data, and former copies of the log \
+                        are read no more";
+            vec![Told::new("array.exposed", Severity::Error, text).of_array(&arrays[array.index()])]
         }
         Event::ScrubBegan { .. } | Event::ScrubFound { .. } | Event::ScrubEnded { .. } => {
             scrub_news::told(arrays, &event).into_iter().collect()

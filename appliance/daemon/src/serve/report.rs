@@ -138,7 +138,10 @@ impl Reporter {
         let is_rebuilding = newest.is_some_and(|part| !part.rebuilding_members.is_empty());
         let missing_copies = newest.map_or_else(Vec::new, |part| part.missing_copies.clone());
         let copies = newest.map_or(&map.copies, |part| &part.copies).iter();
+        let exposed = newest.is_some_and(|part| part.exposed);
         let state = match service {
+            "read-write" if exposed && missing_members.is_empty() && !is_rebuilding => "exposed",
+            "read-write" if exposed => "degraded, exposed",
             "read-write" if missing_members.is_empty() && missing_copies.is_empty() && !is_rebuilding => {
                 if parts.iter().any(|part| part.usage.unsynced_zones > 0) { "resyncing" } else { "optimal" }
             }
@@ -170,7 +173,7 @@ impl Reporter {
                 seconds_left: resync.seconds_left,
             }),
             slow_members: slow_members.into_iter().collect(),
-            log: (!map.is_bare()).then(|| LogStatus {
+            log: (!map.copies.is_empty() && !exposed).then(|| LogStatus {
                 mode: newest.map_or(map.mode, |part| part.mode).name().to_owned(),
                 copies: copies.flatten().count() as u8 + missing_copies.len() as u8,
                 missing_copies,

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{consent, socket_of};
 use crate::cli::{DriveCommand, Server};
 use crate::control_client::{call, status};
-use crate::status::DeviceStatus;
+use crate::status::{ArrayStatus, DeviceStatus};
 
 /// Does what is asked; what to print.
 pub fn run(command: &DriveCommand) -> Result<String, Box<dyn Error>> {
@@ -22,6 +22,7 @@ pub fn run(command: &DriveCommand) -> Result<String, Box<dyn Error>> {
                 role(&drive),
                 drive.state
             );
+            let plan = plan + last_copy(&socket, &drive)?;
             consent::ask(&plan, *consent)?;
             let result: Value = call(&socket, "drive.fail", &json!({ "name": name }))?;
             Ok(said(server, &result, format!("drive {name} is used no longer")))
@@ -66,6 +67,22 @@ pub(super) fn find(socket: &Path, name: &str) -> Result<DeviceStatus, Box<dyn Er
     let known: Vec<_> = drives.iter().map(|drive| drive.name.clone()).collect();
     let found = drives.into_iter().find(|drive| drive.name == name);
     Ok(found.ok_or_else(|| format!("there is no drive of the name {name}; there are {}", known.join(", ")))?)
+}
+
+/// What is to be said of a drive that is the last copy of a log.
+fn last_copy(socket: &Path, drive: &DeviceStatus) -> Result<String, Box<dyn Error>> {
+    let arrays = status(socket)?.arrays;
+    let is_its =
+        |array: &&ArrayStatus| drive.role.strip_prefix(&array.name).is_some_and(|role| role.starts_with(" log "));
+    let stay = arrays.iter().find(is_its).and_then(|array| array.log.as_ref().map(|log| (array, log)));
+    let last = stay.filter(|(_, log)| usize::from(log.copies) == log.missing_copies.len() + 1);
+    Ok(last.map_or_else(String::new, |(array, _)| {
+        format!(
+            " It is the last copy of the log of array {}, which would go on without one if its on_log_loss allows that, exposed \
+             to the write hole, and cannot get a log again yet.",
+            array.name
+        )
+    }))
 }
 
 pub(super) fn role(drive: &DeviceStatus) -> &str {

@@ -17,7 +17,7 @@ use super::stripes::VersionRef;
 use super::{ArrayShard, Purpose, Work};
 use crate::io::IoError;
 use crate::limits::{MAX_DESTAGES, MAX_FRAGMENT_BLOCKS, RECORDS_IN_FLIGHT};
-use crate::map::LogMode;
+use crate::map::{LogMode, Service};
 use crate::message::FragmentDone;
 
 /// Operations that a record with its pad takes, or an anchor, with as many copies as there can be and one that becomes one.
@@ -47,7 +47,7 @@ impl ArrayShard {
 
     /// Sends what is due of every lane, and moves anchors.
     pub(crate) fn commit<P: Ports>(&mut self, work: &mut Work<'_, P>) {
-        if self.map.is_bare() {
+        if self.map.is_unlogged() {
             return;
         }
         // A note that waits for company keeps its destage's place: not while others want one.
@@ -393,10 +393,15 @@ impl ArrayShard {
         if !self.reads.is_empty() || !self.updates.is_empty() || !self.walker.is_idle() {
             return;
         }
+        if self.map.service == Service::Draining {
+            return;
+        }
+        // With a log, too: that may have come back.
+        if !self.leave_clean(work) {
+            return;
+        }
         if self.map.is_bare() {
-            if self.leave_clean(work) {
-                self.lanes.iter_mut().flatten().for_each(|lane| lane.closing = Closing::Closed);
-            }
+            self.lanes.iter_mut().flatten().for_each(|lane| lane.closing = Closing::Closed);
             return;
         }
         for index in 0..self.lanes.len() {

@@ -13,7 +13,7 @@
 //! Without a log nothing is logged: before the members are written, a bit must be durable on all of them that says that the
 //! zone may be left so that not everything matches ([`super::dirty`]); and with the flush the destage has ended. Whoever
 //! writes is told then, so that what is acknowledged is as durable as with a log. The price is a flush of the members for each
-//! batch of writes, and, where a zone has rested, a write of the bit.
+//! batch of writes, and, where a zone has rested, a write of the bit. So it is with a log that is lost ([`super::exposure`]).
 //!
 //! When a member fails on the way the destage parks until the coordinator has made its exclusion durable. If old content was
 //! being read, it is planned anew; if new content was being written, the present members have or get all of theirs, parity
@@ -174,6 +174,7 @@ impl ArrayShard {
         let size = self.map.log_layout.lane_blocks();
         let taken = size - lane.room().min(size);
         let pressed = self.stopping
+            || self.map.is_unlogged()
             || !self.acknowledges_from_log()
             // What was promised in write-through is kept after a change of the mode.
             || !self.through.is_empty()
@@ -197,11 +198,12 @@ impl ArrayShard {
     pub(super) fn start_destage<P: Ports>(&mut self, work: &mut Work<'_, P>, stripe: StripeRef) -> bool {
         let entry = self.stripes.get(stripe);
         let lane = self.lanes[entry.lane.index()].as_mut().expect("only the owner has its stripes");
-        let bare = self.map.is_bare();
+        let (bare, unlogged) = (self.map.is_bare(), self.map.is_unlogged());
         assert!((entry.reserved || bare) && entry.destage.is_none(), "a dirty stripe has log space set aside");
-        // What comes into the log behind the freeze needs space of its own for being destaged later.
+        // What comes into the log behind the freeze needs space of its own for being destaged later. Nothing comes any more if
+        // it is lost: then the destage leaves its own behind.
         let more_comes = entry.logging > 0;
-        if more_comes && !lane.reserve() {
+        if more_comes && !unlogged && !lane.reserve() {
             return false;
         }
         self.stripes.unlist(&mut lane.dirty, stripe);
@@ -220,7 +222,7 @@ impl ArrayShard {
             unreadable: 0,
             retry_at: Time::NEVER,
             grace: self.grace.point(),
-            reserved: if bare { 0 } else { self.map.destage_log_blocks() },
+            reserved: if bare || unlogged && more_comes { 0 } else { self.map.destage_log_blocks() },
         };
         let Ok(key) = self.destages.insert(destage) else { unreachable!("room was looked for") };
         self.stripes.get_mut(stripe).destage = Some(key);
@@ -370,7 +372,7 @@ impl ArrayShard {
             self.destages[key].parities[usize::from(index)] = Some(sum.end(work.ports));
         }
         self.keep_old(work, key);
-        if self.map.is_bare() {
+        if self.map.is_unlogged() {
             self.destages[key].phase = Phase::Noting;
             self.go_on_noted(key);
         } else if plan.log_parity {

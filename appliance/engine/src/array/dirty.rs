@@ -1,4 +1,4 @@
-//! Zones that a crash could leave dirty: of an array without a log, those that are being written. Before a stripe of a zone
+//! Zones that a crash could leave dirty: of an array without a log, or one whose log is lost, those that are being written. Before a stripe of a zone
 //! goes to the members the zone is *noted*: its bit is durable on all of them, which the coordinator sees to. The bit is
 //! cleared, with many others, when the zone has rested for one to two periods and the members were flushed since; so a zone
 //! that is written all the time pays once. A clean stop clears all.
@@ -77,7 +77,8 @@ pub(crate) struct Dirty {
 
 impl Dirty {
     pub(crate) fn new(shard: ShardId, map: &ArrayMap, dirty: &[u64]) -> Self {
-        let zones = if map.is_bare() { map.arrangement.zones() } else { 0 };
+        // Also with a log: it may be lost.
+        let zones = map.arrangement.zones();
         let mut own = Self {
             noted: Bits::new(zones),
             asked: Bits::new(zones),
@@ -124,7 +125,7 @@ impl Dirty {
 impl ArrayShard {
     /// A stripe of a zone is about to be written.
     pub(super) fn note_zone(&mut self, zone: ZoneId) {
-        if !self.map.is_bare() {
+        if !self.map.is_unlogged() {
             return;
         }
         let dirty = &mut self.dirty;

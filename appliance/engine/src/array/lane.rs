@@ -333,6 +333,19 @@ impl Lane {
         self.spare_groups.push(group);
     }
 
+    /// The log is given up: takes out the records that are not durable, with what they carry, and the open transaction.
+    pub(crate) fn give_up_log(&mut self) -> (Vec<Record>, Box<Group>) {
+        let LaneStart { space, anchor, .. } = LaneStart::without_log(self.id);
+        assert!(self.anchor_write.is_none(), "operations at a copy end with its exclusion");
+        let records = self.records.drain(..).filter(|record| !record.durable).collect();
+        (self.space, self.anchor) = (space, anchor);
+        (self.in_flight, self.reserve, self.catch_up, self.anchor_wanted) = (0, 0, None, false);
+        if self.closing != Closing::Closed {
+            self.closing = Closing::No;
+        }
+        (records, self.take_open())
+    }
+
     /// The record of a sequence.
     pub(crate) fn record_mut(&mut self, sequence: u64) -> &mut Record {
         let first = self.records.front().expect("the log holds a record").sequence;

@@ -278,7 +278,7 @@ impl ArrayShard {
             while let Some(through) = self.stripes.take_waiter(stripe) {
                 self.on_members(through);
             }
-            if self.map.is_bare() {
+            if self.map.is_unlogged() {
                 self.end_destage(work, key);
                 continue;
             }

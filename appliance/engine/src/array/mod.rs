@@ -13,6 +13,7 @@
 //! | [`read`] | reads from cache and members, degraded reads |
 //! | [`mend`] | blocks that a member cannot read, or gives back wrong |
 //! | [`checksums`] | checksum blocks of the members that are at hand |
+//! | [`exposure`] | going on without a log that is lost |
 //! | [`late`] | members that do not answer in time |
 //! | [`health`] | what is found out about the members |
 //! | [`peers`] | how long members take compared with their peers |
@@ -39,6 +40,7 @@ pub(crate) mod commit;
 pub(crate) mod destage;
 pub(crate) mod detained;
 pub(crate) mod dirty;
+pub(crate) mod exposure;
 pub(crate) mod grace;
 pub(crate) mod health;
 pub(crate) mod lane;
@@ -71,7 +73,7 @@ use ports::{Buffer, DeviceError, Ports};
 
 use crate::drives::DriveSettings;
 use crate::limits::{FRAGMENT_CREDITS, LOCAL_FRAGMENTS, MAX_DESTAGES, MAX_MENDS, UPDATE_BLOCKS};
-use crate::map::{ArrayMap, LogMode, Newcomer, Service};
+use crate::map::{ArrayMap, LogMode, Newcomer};
 use crate::message::{Fragment, FragmentDone, FragmentKind, Message};
 use crate::operations::Operations;
 use crate::router::Dropped;
@@ -80,6 +82,7 @@ pub use checksums::set_aside_blocks as checksum_set_aside_blocks;
 use destage::Destage;
 use detained::Detained;
 use dirty::Dirty;
+use exposure::Exposure;
 use grace::Grace;
 use health::Health;
 pub use health::MemberErrors;
@@ -178,6 +181,7 @@ pub(crate) struct ArrayShard {
     grace: Grace,
     zones: Zones,
     dirty: Dirty,
+    exposure: Exposure,
     walker: Walker,
     presence: Presence,
     through: Slab<Through>,
@@ -284,6 +288,7 @@ impl ArrayShard {
             grace: Grace::new(LOCAL_FRAGMENTS),
             zones: Zones::new(part.initialised, map.arrangement.zones()),
             dirty: Dirty::new(shard, &map, &part.dirty),
+            exposure: Exposure::new(fragments),
             walker: Walker::new(map.members.len()),
             presence: Presence::new(map.arrangement.zones()),
             through: Slab::new(fragments),
@@ -301,7 +306,7 @@ impl ArrayShard {
             reports: VecDeque::with_capacity(256),
             settings: part.settings,
             stopping: false,
-            halted: map.service != Service::ReadWrite,
+            halted: map.service.refuses_writes().is_some(),
             recovered: part.recovered,
             map,
         }
@@ -440,6 +445,7 @@ impl ArrayShard {
             }
             self.commit(work);
             self.report_newcomer();
+            self.report_drained();
             self.rest();
         }
         self.write_checksums(work);
@@ -484,19 +490,18 @@ impl ArrayShard {
         self.failing_members &= !self.map.absent();
         self.failing_copies &= self.map.log_devices().fold(0, |mask, (copy, _)| mask | 1 << copy);
         self.newcomer_changed();
-        if self.map.service != Service::ReadWrite && !self.halted {
-            self.halt(work);
-        }
+        self.halt_if_refused(work);
         self.walk_members_changed(work);
         self.copies_changed(work);
         self.members_changed(work);
+        self.exposure_changed(work, &before);
     }
 
-    /// Nothing is written from now on: whoever waits for it is told.
-    fn halt<P: Ports>(&mut self, work: &mut Work<'_, P>) {
+    /// If nothing is written from now on, whoever waits for it is told.
+    fn halt_if_refused<P: Ports>(&mut self, work: &mut Work<'_, P>) {
+        let Some(error) = self.map.service.refuses_writes().filter(|_| !self.halted) else { return };
         self.halted = true;
         self.walker.cancel();
-        let error = self.map.service.refuses_writes().expect("who can write is not halted");
         for lane in self.lanes.iter_mut().flatten() {
             let groups = lane.records.iter_mut().filter_map(|record| record.group.as_mut());
             for group in groups.chain(core::iter::once(&mut lane.open)) {
@@ -510,6 +515,7 @@ impl ArrayShard {
             let through = self.through.remove(key).expect("it was there just now");
             self.answers.push_back((through.told.from, through.told.failed(error)));
         }
+        self.refuse_owed(error);
         self.admit_waiting(work);
     }
 

@@ -8,6 +8,7 @@ use journal::payload_crc;
 use ports::{Buffer, BufferList, Ports};
 
 use super::commit::run_of;
+use super::exposure::OWED;
 use super::lane::{Acknowledgement, Item};
 use super::{ArrayShard, Work};
 use crate::io::IoError;
@@ -78,7 +79,7 @@ impl ArrayShard {
 
     /// Whether the next of a lane may be admitted, or begin as an update.
     fn may_take(&self, id: LaneId, fragment: &Fragment) -> bool {
-        if fragment.kind != FragmentKind::Compare && self.map.service != Service::ReadWrite {
+        if fragment.kind != FragmentKind::Compare && self.map.service.refuses_writes().is_some() {
             return true;
         }
         if fragment.is_update() {
@@ -91,7 +92,7 @@ impl ArrayShard {
     }
 
     fn take<P: Ports>(&mut self, work: &mut Work<'_, P>, id: LaneId, from: ShardId, fragment: Fragment) {
-        let refused = fragment.kind != FragmentKind::Compare && self.map.service != Service::ReadWrite;
+        let refused = fragment.kind != FragmentKind::Compare && self.map.service.refuses_writes().is_some();
         if fragment.is_update() && !refused {
             self.begin_update(work, id, from, fragment);
         } else {
@@ -101,7 +102,7 @@ impl ArrayShard {
 
     pub(super) fn may_admit(&self, id: LaneId, fragment: &Fragment) -> bool {
         if self.map.service != Service::ReadWrite {
-            return true;
+            return self.map.service.refuses_writes().is_some();
         }
         let lane = self.lanes[id.index()].as_ref().expect("the owner asks");
         let count = usize::from(fragment.count);
@@ -186,6 +187,10 @@ impl ArrayShard {
 
     /// Blocks of a write-through fragment are on the members: it is acknowledged with the last of them.
     pub(crate) fn on_members(&mut self, through: u64) {
+        if through == OWED {
+            self.owed_on_members();
+            return;
+        }
         let key = base::slab::Key::from_bits(through);
         // A halted array has told everyone already.
         let Some(entry) = self.through.get_mut(key) else { return };

@@ -14,7 +14,7 @@ use base::{Block, ZERO_BLOCK};
 use journal::{LogIdentity, LogLayout, LogSuperblock, slot_of};
 use ports::{DeviceError, SyncDevice};
 use raid::{
-    Arrangement, Assembly, Candidate, DirtyStart, LogCandidate, Metadata, Superblock, Wanted, ZoneBits, slots,
+    Arrangement, Assembly, Candidate, DirtyStart, LogCandidate, LogFate, Metadata, Superblock, Wanted, ZoneBits, slots,
     start_of_dirty, superblock_block,
 };
 
@@ -243,6 +243,11 @@ fn attempt<D: SyncDevice>(
         assembly.copies.iter().map(|device| device.and_then(log_of)).collect();
     check_logs(&assembly, &log_superblocks)?;
     let forced_zones = look_at_dirty(&mut regions.dirty, &assembly, options)?;
+    check_policy(&assembly, options)?;
+    if assembly.superblock.log_fate == LogFate::Lost && regions.dirty.count() == 0 {
+        // The log came back, and all that went to the members without it matches.
+        (assembly.superblock.log_fate, assembly.renew) = (LogFate::Kept, true);
+    }
     let scans = match log_superblocks.iter().flatten().next() {
         Some(log) => scan_lanes(devices, &assembly.copies, &log.layout, &log.identity)
             .map_err(|error| BootError::Log { array: options.name.clone(), error })?,
@@ -282,6 +287,7 @@ fn attempt<D: SyncDevice>(
         log_layout: layout,
         copies: assembly.copies.clone(),
         free_copies: free_copies(&assembly.superblock),
+        exposed: assembly.superblock.log_fate == LogFate::GivenUp,
         newcomer: None,
         incarnation,
         mode,
@@ -398,6 +404,25 @@ fn look_at_dirty(dirty: &mut ZoneBits, assembly: &Assembly, options: &AssembleOp
             mebibytes: (zones * geometry.zone_stripes() * base::BLOCK as u64) >> 20,
         }),
     }
+}
+
+/// Refuses a policy that the array cannot follow.
+fn check_policy(assembly: &Assembly, options: &AssembleOptions) -> Result<(), BootError> {
+    if options.on_log_loss != OnLogLoss::WriteThroughExposed {
+        return Ok(());
+    }
+    let mut layouts = assembly.members.iter().flatten().map(|member| &member.superblock.layout);
+    let why = if assembly.superblock.layout.checksums.is_some() {
+        "its checksums need the log"
+    } else if layouts.any(|layout| layout.dirty.is_none()) {
+        "members that were made by an earlier version have no place to say which zones are dirty"
+    } else {
+        return Ok(());
+    };
+    let what = format!(
+        "on_log_loss: write-through-exposed cannot be kept: {why}. Set read-only or stop, or make the array anew"
+    );
+    Err(BootError::Impossible { array: options.name.clone(), what })
 }
 
 fn add(sum: &mut LaneReport, lane: &LaneReport) {

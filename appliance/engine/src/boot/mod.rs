@@ -64,9 +64,9 @@ pub enum BootError {
         /// Which lane.
         lane: LaneId,
     },
-    /// The devices, and the operator: a crash and a loss together, without a log.
+    /// The devices, and the operator: a crash and a loss together, without a log or after its loss.
     #[error(
-        "array {array} has no log, was not stopped cleanly, and members {missing:?} are missing or not rebuilt yet. In {zones} zones \
+        "array {array} has no log, or lost it while it was served, was not stopped cleanly, and members {missing:?} are missing or not rebuilt yet. In {zones} zones \
          ({mebibytes} MiB of each member) parities may not match the data, and what those members held there would come from them. \
          Nothing was changed. Attach the members, or start with --force to take what the parities say for the truth"
     )]

@@ -58,7 +58,7 @@ impl Regions {
             regions.read_bitmap_block(devices, assembly, block)?;
             regions.read_dirty_block(devices, assembly, block)?;
         }
-        if !assembly.superblock.is_without_log() {
+        if !assembly.superblock.counts_dirty() {
             // What a log protects is not dirty, whatever became of the bits.
             regions.dirty.clear_all();
         }

@@ -121,6 +121,9 @@ impl Coordinator {
         if map.service != Service::ReadWrite {
             return Err(Refusal::Down);
         }
+        if map.is_bare() {
+            return Err(Refusal::NoLog);
+        }
         if array.attaching.is_some() {
             return Err(Refusal::Busy);
         }

@@ -7,7 +7,7 @@ use super::proposal::Edit;
 use super::{Change, Coordinated, Coordinator, Spare};
 use crate::command::{Answer, Command, Event, Refusal, Verb};
 use crate::limits::{MAX_COMMANDS, MAX_NEWS, MAX_SPARES};
-use crate::map::Service;
+use crate::map::{OnLogLoss, Service};
 use crate::message::Message;
 use ports::Ports;
 
@@ -37,6 +37,13 @@ impl Coordinated {
         let copies_gone = self.pending.copies | self.pending.detached | copies;
         let stays = |at: usize| map.copies[at].is_some() && copies_gone & 1 << at == 0;
         map.arrangement.geometry().bears(gone) && (map.is_bare() || (0..map.copies.len()).any(stays))
+    }
+
+    /// Whether it goes on without any copy of its log, if that is lost now.
+    fn goes_on_without_log(&self) -> bool {
+        let map = &self.array.map;
+        let is_whole = map.missing() == 0 && self.pending.members == 0;
+        map.on_log_loss == OnLogLoss::WriteThroughExposed && map.service == Service::ReadWrite && is_whole
     }
 }
 
@@ -77,7 +84,7 @@ impl Coordinator {
         if !in_use {
             return Err(Refusal::NotInUse);
         }
-        if !array.can_do_without(members, copies) {
+        if !array.can_do_without(members, copies) && (members != 0 || !array.goes_on_without_log()) {
             return Err(Refusal::Needed);
         }
         if array.waiting.len() >= MAX_COMMANDS {

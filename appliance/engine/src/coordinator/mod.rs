@@ -18,6 +18,7 @@
 //! | `join` | a drive on its way to a place that has no member |
 //! | `attach` | a device on its way to be a copy of the log |
 //! | `mode` | when writes are acknowledged |
+//! | `exposure` | an array that goes on when its log is lost |
 //! | `round` | zones that are handed out, and come back done |
 //! | `rebuild` | a round for a drive that has a place |
 //! | `scrub` | a round that compares everything |
@@ -28,6 +29,7 @@
 mod attach;
 mod bitmap;
 mod commands;
+mod exposure;
 mod health;
 mod join;
 mod mode;
@@ -56,7 +58,7 @@ use crate::command::Event;
 use crate::drives::DriveSettings;
 use crate::jobs::Jobs;
 use crate::limits::MAX_NEWS;
-use crate::map::{ArrayMap, OnLogLoss, Service, VolumeMap, VolumeTables};
+use crate::map::{ArrayMap, Service, VolumeMap, VolumeTables};
 use crate::message::Message;
 use crate::operations::Operations;
 use crate::status::JobStatus;
@@ -67,6 +69,7 @@ pub use join::Spare;
 use join::{JOIN_BLOCKS, Joining};
 use mode::Switching;
 use persist::{Proposed, Target, take_back, unpack};
+pub(crate) use proposal::service;
 use proposal::{Edit, Proposal};
 use rebuild::Rebuild;
 use resync::Resync;
@@ -170,6 +173,8 @@ struct Coordinated {
     attaching: Option<Attaching>,
     /// A change of the mode.
     switching: Option<Switching>,
+    /// Shards that have drained since the log was lost.
+    drained: u16,
     rebuild: Option<Rebuild>,
     resync: Option<Resync>,
     /// Whether rebuilds are to wait.
@@ -219,7 +224,7 @@ impl Coordinator {
             scrub: Scrub::new(tables(&array).scrub),
             tables: tables(&array),
             members: array.map.members.iter().map(|_| MemberRecord::new()).collect(),
-            resync: Resync::of(array.dirty.iter().filter(|_| array.map.is_bare()), setup.shards),
+            resync: Resync::of(array.dirty.iter(), setup.shards),
             array,
             change: Change::None,
             unanswered: 0,
@@ -235,6 +240,7 @@ impl Coordinator {
             drive_failed: false,
             attaching: None,
             switching: None,
+            drained: 0,
             rebuild: None,
             paused: false,
         });
@@ -324,6 +330,7 @@ impl Coordinator {
             }
             Message::CopyCaughtUp { array, run } => self.caught_up(array, run),
             Message::ModeTaken { array } => self.mode_taken(array),
+            Message::Drained { array } => self.arrays[array.index()].drained += 1,
             Message::MemberErrors { array, slot, errors } => {
                 self.arrays[array.index()].members[slot.index()].hear(errors);
             }
@@ -367,8 +374,12 @@ impl Coordinator {
     /// Once all shards have come to rest, and what they said last is durable, all end.
     fn end_if_all_is_written(&mut self) {
         let is_noted = |array: &Coordinated| array.pending_dirty.is_empty() && !matches!(array.change, Change::Noting);
-        let is_down = |array: &Coordinated| array.array.map.service != Service::ReadWrite;
-        if self.closed == self.shards && self.arrays.iter().all(|array| is_noted(array) || is_down(array)) {
+        let is_written = |array: &Coordinated| match array.array.map.service {
+            Service::ReadWrite => is_noted(array),
+            Service::Draining => false,
+            Service::ReadOnly | Service::Stopped | Service::Failed => true,
+        };
+        if self.closed == self.shards && self.arrays.iter().all(is_written) {
             self.closed = 0;
             self.end_volumes();
             self.tell_all(|| Message::End);
@@ -450,7 +461,7 @@ impl Coordinator {
                     self.record_zones(ports, operations, id);
                     worked = true;
                 } else if !array.pending_dirty.is_empty()
-                    && array.array.map.service == Service::ReadWrite
+                    && matches!(array.array.map.service, Service::ReadWrite | Service::Draining)
                     && operations.available() > places
                     && self.spare.len() >= places
                 {
@@ -462,6 +473,7 @@ impl Coordinator {
             }
             worked |= self.go_on_attaching(ports, operations, id);
             worked |= self.go_on_switching(id);
+            worked |= self.go_on_exposing(id);
             worked |= self.resync(id, ports.now());
             worked |= self.rebuild(ports, operations, id);
             worked |= self.scrub(ports, id);
@@ -506,7 +518,7 @@ impl Coordinator {
         let refused = proposal.edit.take_if(|edit| match edit {
             Edit::Join(join) => members & 1 << join.slot.0 != 0,
             Edit::Attach(attach) => copies & 1 << attach.newcomer.copy != 0,
-            Edit::Position { .. } | Edit::Scrub(_) | Edit::Mode(_) => false,
+            Edit::Position { .. } | Edit::Scrub(_) | Edit::Mode(_) | Edit::Expose => false,
         });
         proposal.again |= refused.is_some();
         array.pending.take_up(proposal);
@@ -521,7 +533,7 @@ impl Coordinator {
                 array.array.log_superblocks[usize::from(attach.newcomer.copy)] = None;
                 array.array.log_superblocks.truncate(array.array.map.copies.len());
             }
-            Some(Edit::Position { .. } | Edit::Scrub(_) | Edit::Mode(_)) | None => {}
+            Some(Edit::Position { .. } | Edit::Scrub(_) | Edit::Mode(_) | Edit::Expose) | None => {}
         }
     }
 
@@ -556,6 +568,7 @@ impl Coordinator {
         }
         if log_is_lost {
             self.tell(Event::LogLost { array: id, service: map.service });
+            self.log_lost(id);
         }
         match edit {
             Some(Edit::Join(join)) => {
@@ -569,23 +582,10 @@ impl Coordinator {
             }
             Some(Edit::Scrub(record)) => self.scrub_saved(id, scrub_before, record),
             Some(Edit::Mode(mode)) => self.mode_published(id, mode),
+            Some(Edit::Expose) => self.exposed(id),
             Some(Edit::Position { .. } | Edit::Attach(_)) | None => {}
         }
         self.newcomer_published(id);
         self.excluded(id);
-    }
-}
-
-/// What an array with such a map can do.
-pub(crate) fn service(map: &ArrayMap) -> Service {
-    if !map.arrangement.geometry().bears(map.missing()) {
-        Service::Failed
-    } else if !map.is_bare() && map.copies.iter().all(Option::is_none) {
-        match map.on_log_loss {
-            OnLogLoss::ReadOnly => Service::ReadOnly,
-            OnLogLoss::Stop => Service::Stopped,
-        }
-    } else {
-        Service::ReadWrite
     }
 }

@@ -30,7 +30,7 @@ impl Coordinator {
     pub(super) fn set_mode(&mut self, id: ArrayId, mode: LogMode, ticket: u64) -> Result<(), Refusal> {
         let array = &mut self.arrays[id.index()];
         let map = &array.array.map;
-        if map.copies.is_empty() {
+        if map.is_bare() {
             return Err(Refusal::NoLog);
         }
         if map.service != Service::ReadWrite {

@@ -35,14 +35,14 @@ pub(super) struct Proposed {
 
 impl Coordinator {
     /// Writes what is pending to all who take part in it. A loss that leaves nothing to acknowledge is in force at once and
-    /// not recorded: the devices may come back whole.
+    /// not recorded: the devices may come back whole. So may the log's copies while the array drains ([`super::exposure`]).
     pub(super) fn propose<P: Ports>(&mut self, ports: &mut P, operations: &mut Operations<Purpose>, id: ArrayId) {
         let array = &mut self.arrays[id.index()];
         let mut proposal = core::mem::take(&mut array.pending);
         array.epoch += 1;
         let epoch = array.epoch;
-        let tables = proposal.tables(&array.tables, epoch);
         let map = ports.seal("array map", proposal.map(&array.array.map, epoch));
+        let tables = proposal.tables(&array.tables, &map);
         if map.service != Service::ReadWrite {
             if core::mem::take(&mut proposal.detached) != 0 {
                 array.pending = proposal;
@@ -59,10 +59,13 @@ impl Coordinator {
                     array.pending = proposal;
                     self.mode_refused(id, Refusal::Down);
                 }
-                Some(Edit::Position { .. } | Edit::Attach(_)) => array.pending = proposal,
+                Some(Edit::Position { .. } | Edit::Attach(_) | Edit::Expose) => array.pending = proposal,
                 Some(Edit::Scrub(_)) => {
                     array.pending = proposal;
                     self.scrub_not_saved(id);
+                }
+                None if map.service == Service::Draining => {
+                    self.write_superblocks(ports, operations, id, Proposed { proposal, tables, map })
                 }
                 None => self.publish(id, Proposed { proposal, tables, map }),
             }
@@ -76,9 +79,22 @@ impl Coordinator {
             array.array.log_superblocks.resize(count, None);
             array.array.log_superblocks[place] = Some(attach.superblock.clone());
         }
+        self.write_superblocks(ports, operations, id, Proposed { proposal, tables, map });
+    }
+
+    /// Writes the superblocks of everybody who takes part.
+    fn write_superblocks<P: Ports>(
+        &mut self,
+        ports: &mut P,
+        operations: &mut Operations<Purpose>,
+        id: ArrayId,
+        proposed: Proposed,
+    ) {
+        let array = &mut self.arrays[id.index()];
+        let Proposed { proposal, tables, map } = &proposed;
         for (slot, superblock) in (0u8..).map(Slot).zip(&mut array.array.superblocks) {
             let (Some(member), Some(superblock)) = (map.members[slot.index()], superblock) else { continue };
-            superblock.renew(epoch, &tables);
+            superblock.renew(map.epoch, tables);
             let buffer = self.spare.pop().expect("enough were counted");
             superblock.encode(ports.bytes_mut(buffer.id()));
             let place = (member.device, raid::superblock_block(superblock.update));
@@ -88,7 +104,7 @@ impl Coordinator {
         }
         for (copy, superblock) in (0u8..).zip(&mut array.array.log_superblocks) {
             let (Some(device), Some(superblock)) = (map.copies[usize::from(copy)], superblock) else { continue };
-            proposal.log(superblock, &map);
+            proposal.log(superblock, map);
             let buffer = self.spare.pop().expect("enough were counted");
             superblock.encode(ports.bytes_mut(buffer.id()));
             let place = (device, LogLayout::superblock_block(slot_of(superblock.update)));
@@ -96,7 +112,7 @@ impl Coordinator {
             array.unanswered += 1;
             array.buffers.push(buffer);
         }
-        array.change = Change::Proposing(Box::new(Proposed { proposal, tables, map }));
+        array.change = Change::Proposing(Box::new(proposed));
     }
 }
 

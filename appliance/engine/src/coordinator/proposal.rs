@@ -10,12 +10,11 @@
 
 use base::ids::{Slot, StripeId};
 use journal::LogSuperblock;
-use raid::{ScrubRecord, State, Tables};
+use raid::{LogFate, ScrubRecord, State, Tables};
 
 use super::attach::Attach;
 use super::join::{Join, entry};
-use super::service;
-use crate::map::{ArrayMap, LogMode, Service};
+use crate::map::{ArrayMap, LogMode, OnLogLoss, Service};
 
 /// Something that is to be said otherwise, beside who is left out.
 #[derive(Clone, Debug)]
@@ -30,6 +29,8 @@ pub(super) enum Edit {
     Scrub(Option<ScrubRecord>),
     /// Writes are acknowledged otherwise.
     Mode(LogMode),
+    /// The log, of which no copy is left, is given up.
+    Expose,
 }
 
 /// A change of what an array's superblocks say.
@@ -63,9 +64,9 @@ impl Proposal {
         self.again |= earlier.again;
     }
 
-    /// What all member superblocks are to say of members and copies.
-    pub(super) fn tables(&self, in_force: &Tables, epoch: u64) -> Tables {
-        let mut tables = in_force.clone();
+    /// What all member superblocks are to say of members and copies, for an array whose map will be this.
+    pub(super) fn tables(&self, in_force: &Tables, map: &ArrayMap) -> Tables {
+        let (mut tables, epoch) = (in_force.clone(), map.epoch);
         match &self.edit {
             Some(Edit::Join(join)) => tables.members[join.slot.index()] = entry(join.uuid),
             Some(Edit::Position { slot, position }) => {
@@ -74,10 +75,17 @@ impl Proposal {
             }
             Some(Edit::Attach(attach)) => tables.add_copy(attach.newcomer.copy, attach.uuid),
             Some(Edit::Scrub(record)) => tables.scrub = *record,
+            Some(Edit::Expose) => {
+                tables.log_fate = LogFate::GivenUp;
+                tables.exclude(epoch, 0, u32::MAX);
+            }
             Some(Edit::Mode(_)) | None => {}
         }
         tables.free(epoch, self.leaving());
-        tables.exclude(epoch, self.members, self.copies);
+        // As long as it drains a copy that comes back is believed.
+        let draining = map.service == Service::Draining;
+        tables.log_fate = if draining { LogFate::Lost } else { tables.log_fate };
+        tables.exclude(epoch, self.members, if draining { 0 } else { self.copies });
         tables
     }
 
@@ -114,6 +122,7 @@ impl Proposal {
                 map.newcomer = None;
             }
             Some(Edit::Mode(mode)) => map.mode = *mode,
+            Some(Edit::Expose) => (map.exposed, map.mode) = (true, LogMode::WriteThrough),
             Some(Edit::Scrub(_)) | None => {}
         }
         map.free_copies |= self.leaving();
@@ -128,5 +137,24 @@ impl Proposal {
         map.service = service(&map);
         map.newcomer.take_if(|_| map.service != Service::ReadWrite);
         map
+    }
+}
+
+/// What an array with such a map can do.
+pub(crate) fn service(map: &ArrayMap) -> Service {
+    if !map.arrangement.geometry().bears(map.missing()) {
+        Service::Failed
+    } else if !map.is_bare() && map.copies.iter().all(Option::is_none) {
+        match map.on_log_loss {
+            OnLogLoss::ReadOnly => Service::ReadOnly,
+            OnLogLoss::Stop => Service::Stopped,
+            // Who began to drain goes on with that, whatever else is lost.
+            OnLogLoss::WriteThroughExposed if map.missing() == 0 || map.service == Service::Draining => {
+                Service::Draining
+            }
+            OnLogLoss::WriteThroughExposed => Service::ReadOnly,
+        }
+    } else {
+        Service::ReadWrite
     }
 }

@@ -30,7 +30,7 @@ use crate::array::Purpose;
 use crate::command::{Event, Export, Refusal, VolumeVerb, VolumeWhat};
 use crate::jobs::{JobEnd, Task};
 use crate::limits::{MAX_COMMANDS, MAX_COPIES, MAX_VOLUMES, atomic_blocks};
-use crate::map::{ArrayMap, Service, Volume, VolumeTables, extents_of};
+use crate::map::{ArrayMap, OnLogLoss, Service, Volume, VolumeTables, extents_of};
 use crate::message::Message;
 use crate::operations::Operations;
 use crate::router::Router;
@@ -489,8 +489,9 @@ pub fn namespace(map: &ArrayMap, record: &VolumeRecord, volume: VolumeId, nsid: 
     let chunk_blocks = map.arrangement.chunk_blocks();
     let stripe_blocks = chunk_blocks * u32::from(map.arrangement.space().data_slots());
     let atomic_blocks = atomic_blocks(chunk_blocks);
-    // Without a log a write of several blocks may be cut in two.
-    let power_fail_blocks = if map.is_bare() { 1 } else { atomic_blocks };
+    // Without a log a write of several blocks may be cut in two, and hosts do not hear of it when the log is lost.
+    let may_be_bare = map.is_bare() || map.on_log_loss == OnLogLoss::WriteThroughExposed;
+    let power_fail_blocks = if may_be_bare { 1 } else { atomic_blocks };
     Namespace {
         nsid,
         volume,

@@ -27,7 +27,8 @@ impl Hub {
                     written += u128::from(of(VolumeOp::Write).bytes.get());
                 }
                 if let Some(array) = array.and_then(|array| shard.arrays.get(array)) {
-                    smart.critical_warning |= if array.degraded.get() > 0 { WARNING_RELIABILITY } else { 0 };
+                    let at_risk = array.degraded.get() > 0 || array.exposed.get() > 0;
+                    smart.critical_warning |= if at_risk { WARNING_RELIABILITY } else { 0 };
                     smart.critical_warning |= if array.read_only.get() > 0 { WARNING_READ_ONLY } else { 0 };
                 }
             }
