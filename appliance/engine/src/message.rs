@@ -163,6 +163,8 @@ pub enum Message {
     Drained {
         /// Whose.
         array: ArrayId,
+        /// They do not, and cannot: it must be destaged with old content that cannot be had.
+        blocked: bool,
     },
     /// To the coordinator: a zone has been zeroed and flushed on all members.
     ZoneZeroed {

@@ -19,7 +19,7 @@ use crate::scenario::{LOG_OVERHEAD_BLOCKS, MEMBER_OVERHEAD_BLOCKS, Scenario, ZON
 const WITHIN_EFFECTS: u64 = 1500;
 
 /// Where things lie on the members of a scenario's array.
-fn places(scenario: &Scenario) -> (Geometry, MemberLayout) {
+pub(crate) fn places(scenario: &Scenario) -> (Geometry, MemberLayout) {
     let stripes = scenario.zones * ZONE_STRIPES;
     let layout = MemberLayout::for_device(MEMBER_OVERHEAD_BLOCKS + stripes, ZONE_STRIPES, scenario.checksums);
     (scenario.geometry(), layout.expect("a scenario's members have room"))

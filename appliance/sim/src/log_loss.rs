@@ -229,6 +229,33 @@ fn an_array_that_lacks_a_member_when_its_log_is_lost_is_not_exposed() {
 }
 
 #[test]
+fn what_cannot_be_destaged_keeps_its_array_from_being_exposed() {
+    let mut scenario = with_one_copy(OnLogLoss::WriteThroughExposed).scenario;
+    (scenario.members, scenario.chunk_blocks, scenario.shards, scenario.lanes) = (5, 1, 1, 1);
+    (scenario.destage_age, scenario.members_are_zero) = (base::time::Span::from_millis(1), true);
+    let mut bench = Bench::new(scenario);
+    bench.start().expect("it starts");
+    for lba in 0..4 {
+        assert_eq!(bench.ask(IoKind::Write, lba, 0x11), Ok(0x11));
+    }
+    (0..SOON).for_each(|_| _ = bench.machine().step());
+    let (geometry, layout) = crate::ailing::places(&bench.scenario);
+    for column in [0, 1] {
+        let slot = geometry.member_of(base::ids::StripeId(0), column);
+        let block = base::ids::DeviceBlock(layout.data.start);
+        bench.rack.borrow_mut().spoil(DeviceId(slot.0.into()), block);
+    }
+    assert_eq!(bench.ask(IoKind::Write, 0, 0x22), Ok(0x22), "it is in the log");
+    lose_the_log_for_now(&mut bench);
+    assert_eq!(bench.ask(IoKind::Write, 40, 0x33), Err(IoError::ReadOnly));
+    assert!(!is_exposed(&mut bench));
+    assert_eq!((bench.ask(IoKind::Read, 0, 0), bench.ask(IoKind::Read, 3, 0)), (Ok(0x22), Ok(0x11)));
+    bench.power_cycle(&[]);
+    bench.start().expect("the log is there again");
+    assert_eq!((bench.ask(IoKind::Read, 0, 0), bench.ask(IoKind::Write, 40, 0x33)), (Ok(0x22), Ok(0x33)));
+}
+
+#[test]
 fn what_was_on_its_way_into_the_log_is_acknowledged_once_the_members_have_it() {
     for write_through in [false, true] {
         let mut bench = with_one_copy_in(OnLogLoss::WriteThroughExposed, write_through);

@@ -76,20 +76,24 @@ impl ArrayShard {
         }
     }
 
-    /// Tells the coordinator, once, that the members have all that the log held.
+    /// Tells the coordinator, once, that the members have all that the log held, or that they cannot have it.
     pub(super) fn report_drained(&mut self) {
-        let is_clean = |array: &Self| {
-            array.destages.is_empty() && array.lanes.iter().flatten().all(|lane| lane.dirty.oldest().is_none())
-        };
-        if self.map.service == Service::Draining && !self.exposure.told && is_clean(self) {
+        if self.map.service != Service::Draining || self.exposure.told {
+            return;
+        }
+        let blocked = self.destages.iter().any(|(_, destage)| destage.is_given_up());
+        if blocked || self.destages.is_empty() && self.stripes.are_all_logging() {
             self.exposure.told = true;
-            self.reports.push_back(Message::Drained { array: self.map.id });
+            self.reports.push_back(Message::Drained { array: self.map.id, blocked });
         }
     }
 
     /// The log is given up: what was on its way into it goes to the members.
     fn go_on_without_log<P: Ports>(&mut self, work: &mut Work<'_, P>) {
-        assert!(self.destages.is_empty(), "the log is given up when nothing is dirty");
+        assert!(
+            self.destages.is_empty() && self.stripes.are_all_logging(),
+            "the log is given up when nothing is dirty"
+        );
         for index in 0..self.lanes.len() {
             let Some(lane) = self.lanes[index].as_mut() else { continue };
             let id = lane.id;

@@ -315,6 +315,11 @@ impl Stripes {
         None
     }
 
+    /// Whether all that is held is on its way into the log, and nothing there yet.
+    pub(crate) fn are_all_logging(&self) -> bool {
+        self.versions.iter().flatten().all(|version| version.state == VersionState::Logging)
+    }
+
     /// What a read of a column gets: the durable version, else the frozen one.
     pub(crate) fn readable(&self, stripe: StripeRef, column: u8) -> Option<&Version> {
         let entry = self.get(stripe);

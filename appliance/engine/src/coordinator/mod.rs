@@ -173,8 +173,8 @@ struct Coordinated {
     attaching: Option<Attaching>,
     /// A change of the mode.
     switching: Option<Switching>,
-    /// Shards that have drained since the log was lost.
-    drained: u16,
+    /// Shards that have drained since the log was lost, and whether one cannot.
+    drained: (u16, bool),
     rebuild: Option<Rebuild>,
     resync: Option<Resync>,
     /// Whether rebuilds are to wait.
@@ -240,7 +240,7 @@ impl Coordinator {
             drive_failed: false,
             attaching: None,
             switching: None,
-            drained: 0,
+            drained: (0, false),
             rebuild: None,
             paused: false,
         });
@@ -330,7 +330,7 @@ impl Coordinator {
             }
             Message::CopyCaughtUp { array, run } => self.caught_up(array, run),
             Message::ModeTaken { array } => self.mode_taken(array),
-            Message::Drained { array } => self.arrays[array.index()].drained += 1,
+            Message::Drained { array, blocked } => self.drained(array, blocked),
             Message::MemberErrors { array, slot, errors } => {
                 self.arrays[array.index()].members[slot.index()].hear(errors);
             }
@@ -518,7 +518,7 @@ impl Coordinator {
         let refused = proposal.edit.take_if(|edit| match edit {
             Edit::Join(join) => members & 1 << join.slot.0 != 0,
             Edit::Attach(attach) => copies & 1 << attach.newcomer.copy != 0,
-            Edit::Position { .. } | Edit::Scrub(_) | Edit::Mode(_) | Edit::Expose => false,
+            Edit::Position { .. } | Edit::Scrub(_) | Edit::Mode(_) | Edit::Expose | Edit::Halt => false,
         });
         proposal.again |= refused.is_some();
         array.pending.take_up(proposal);
@@ -533,7 +533,7 @@ impl Coordinator {
                 array.array.log_superblocks[usize::from(attach.newcomer.copy)] = None;
                 array.array.log_superblocks.truncate(array.array.map.copies.len());
             }
-            Some(Edit::Position { .. } | Edit::Scrub(_) | Edit::Mode(_) | Edit::Expose) | None => {}
+            Some(Edit::Position { .. } | Edit::Scrub(_) | Edit::Mode(_) | Edit::Expose | Edit::Halt) | None => {}
         }
     }
 
@@ -583,6 +583,7 @@ impl Coordinator {
             Some(Edit::Scrub(record)) => self.scrub_saved(id, scrub_before, record),
             Some(Edit::Mode(mode)) => self.mode_published(id, mode),
             Some(Edit::Expose) => self.exposed(id),
+            Some(Edit::Halt) => self.tell(Event::LogLost { array: id, service: map.service }),
             Some(Edit::Position { .. } | Edit::Attach(_)) | None => {}
         }
         self.newcomer_published(id);

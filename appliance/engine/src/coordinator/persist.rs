@@ -60,6 +60,10 @@ impl Coordinator {
                     self.mode_refused(id, Refusal::Down);
                 }
                 Some(Edit::Position { .. } | Edit::Attach(_) | Edit::Expose) => array.pending = proposal,
+                edit @ Some(Edit::Halt) => {
+                    proposal.edit = edit;
+                    self.publish(id, Proposed { proposal, tables, map });
+                }
                 Some(Edit::Scrub(_)) => {
                     array.pending = proposal;
                     self.scrub_not_saved(id);

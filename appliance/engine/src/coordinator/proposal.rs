@@ -31,6 +31,8 @@ pub(super) enum Edit {
     Mode(LogMode),
     /// The log, of which no copy is left, is given up.
     Expose,
+    /// It is not, since what it held cannot go to the members: nothing is written any more.
+    Halt,
 }
 
 /// A change of what an array's superblocks say.
@@ -79,7 +81,7 @@ impl Proposal {
                 tables.log_fate = LogFate::GivenUp;
                 tables.exclude(epoch, 0, u32::MAX);
             }
-            Some(Edit::Mode(_)) | None => {}
+            Some(Edit::Mode(_) | Edit::Halt) | None => {}
         }
         tables.free(epoch, self.leaving());
         // As long as it drains a copy that comes back is believed.
@@ -123,6 +125,7 @@ impl Proposal {
             }
             Some(Edit::Mode(mode)) => map.mode = *mode,
             Some(Edit::Expose) => (map.exposed, map.mode) = (true, LogMode::WriteThrough),
+            Some(Edit::Halt) => map.on_log_loss = OnLogLoss::ReadOnly,
             Some(Edit::Scrub(_)) | None => {}
         }
         map.free_copies |= self.leaving();
