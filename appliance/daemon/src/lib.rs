@@ -32,6 +32,7 @@ pub mod control;
 pub mod control_client;
 pub mod control_socket;
 pub mod demo;
+pub mod device_status;
 pub mod events;
 pub mod exposition;
 pub mod log_status;

@@ -7,6 +7,7 @@ use raid::ScrubCounts;
 use serde::{Deserialize, Serialize};
 
 use crate::connections::{self, ConnectionStatus};
+use crate::device_status::DeviceStatus;
 use crate::memory_status::{MemoryStatus, SandboxStatus};
 
 /// The whole appliance.
@@ -64,46 +65,6 @@ pub struct ReactorStatus {
     pub requests: u64,
 }
 
-/// A device.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct DeviceStatus {
-    /// Its name.
-    pub name: String,
-    /// `file`, `block` or `ram`.
-    pub kind: String,
-    /// Where it is; empty for memory.
-    pub path: String,
-    /// Its size.
-    pub bytes: u64,
-    /// What it is for, such as `a0 member 1`.
-    pub role: String,
-    /// `active`, `rebuilding`, `spare`, `excluded` (it takes no part), `missing` (nothing is at its path) or `unused` (no array
-    /// names it).
-    pub state: String,
-    /// Whether it is much slower than the other members of its array.
-    #[serde(default)]
-    pub slow: bool,
-    /// What went wrong with it since the start of the process.
-    #[serde(default)]
-    pub errors: DeviceErrors,
-}
-
-/// What went wrong with a device since the start of the process.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DeviceErrors {
-    /// Requests that were tried again after an error that might pass.
-    pub retries: u64,
-    /// Blocks that could not be read.
-    pub unreadable_blocks: u64,
-    /// Blocks that it gave back otherwise than they were written, as their checksums say.
-    #[serde(default)]
-    pub wrong_blocks: u64,
-    /// Such blocks that were put together from the other members, written again and read back.
-    pub corrected_blocks: u64,
-    /// Such blocks that it did not take back.
-    pub uncorrected_blocks: u64,
-}
-
 /// An array.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ArrayStatus {
@@ -136,6 +97,9 @@ pub struct ArrayStatus {
     /// Slots whose members are much slower than the others.
     #[serde(default)]
     pub slow_members: Vec<u8>,
+    /// Slots whose members have kept a host's read waiting: others are asked until they have answered everything.
+    #[serde(default)]
+    pub late_members: Vec<u8>,
     /// Its log, if it has one.
     pub log: Option<LogStatus>,
 }
@@ -327,21 +291,6 @@ impl fmt::Display for Status {
     }
 }
 
-impl fmt::Display for DeviceErrors {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { retries, unreadable_blocks, wrong_blocks, corrected_blocks, uncorrected_blocks } = *self;
-        let counts = [
-            (unreadable_blocks, "unreadable"),
-            (wrong_blocks, "wrong"),
-            (corrected_blocks, "corrected"),
-            (uncorrected_blocks, "not corrected"),
-            (retries, "tried again"),
-        ];
-        let said: Vec<_> = counts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
-        f.write_str(&said.join(", "))
-    }
-}
-
 impl Status {
     fn reactors(&self) -> String {
         let rows = self.reactors.iter().map(|r| {
@@ -352,10 +301,10 @@ impl Status {
     }
 
     fn devices(&self) -> String {
-        let rows = self.devices.iter().map(|d| {
-            let state = if d.slow { format!("{}, slow", d.state) } else { d.state.clone() };
-            row([&d.name, &d.kind, &size(d.bytes), &d.role, &state, &d.errors, &d.path])
-        });
+        let rows = self
+            .devices
+            .iter()
+            .map(|d| row([&d.name, &d.kind, &size(d.bytes), &d.role, &d.state_in_words(), &d.errors, &d.path]));
         table("Devices", &["name", "kind", "size", "role", "state", "errors", "path"], rows)
     }
 
@@ -515,16 +464,7 @@ pub(crate) mod tests {
             uptime_seconds: 3725.5,
             ready: true,
             reactors: vec![ReactorStatus { core: 3, busy_ratio: 0.25, turns: 1000, ..Default::default() }],
-            devices: vec![DeviceStatus {
-                name: "d0".into(),
-                kind: "file".into(),
-                path: "brindle-demo/d0.img".into(),
-                bytes: 256 << 20,
-                role: "a0 member 0".into(),
-                state: "active".into(),
-                slow: true,
-                errors: DeviceErrors { unreadable_blocks: 3, corrected_blocks: 2, ..Default::default() },
-            }],
+            devices: vec![crate::device_status::tests::example()],
             arrays: vec![ArrayStatus {
                 name: "a0".into(),
                 level: "raid5".into(),

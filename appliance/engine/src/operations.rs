@@ -97,6 +97,19 @@ pub(crate) struct Ended<T> {
     pub(crate) result: Result<(), DeviceError>,
 }
 
+/// What a device has taken and not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Owed {
+    /// Operations.
+    pub(crate) operations: u32,
+    /// Those of them that nobody waits for any more.
+    pub(crate) given_up: u32,
+    /// How long it has had the oldest.
+    pub(crate) oldest: Span,
+    /// Whether it was said that this is too long.
+    pub(crate) is_overdue: bool,
+}
+
 /// The table of one shard.
 #[derive(Debug)]
 pub(crate) struct Operations<T> {
@@ -175,6 +188,25 @@ impl<T> Operations<T> {
     /// Whether a device has not answered what was given up.
     pub(crate) fn owes(&self, device: DeviceId) -> bool {
         self.watches.get(device.index()).is_some_and(|watch| watch.given_up > 0)
+    }
+
+    /// What each device that was ever watched owes now, if it owes anything: for `status`.
+    pub(crate) fn owed(&self, now: Time) -> impl Iterator<Item = (DeviceId, Owed)> {
+        let owed = move |(at, watch): (usize, &Watch)| {
+            let oldest = self.oldest(watch);
+            let mut operations = watch.given_up;
+            for list in watch.lists {
+                let mut index = list.oldest;
+                while index != NONE {
+                    operations += 1;
+                    index = self.places[index as usize].younger;
+                }
+            }
+            let Watch { given_up, told, .. } = *watch;
+            let owed = Owed { operations, given_up, oldest: now.since(oldest.min(now)), is_overdue: told };
+            (operations > 0).then_some((DeviceId(at as u16), owed))
+        };
+        self.watches.iter().enumerate().filter_map(owed)
     }
 
     /// Operations that may be started now.

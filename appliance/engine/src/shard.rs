@@ -20,7 +20,7 @@ use crate::map::{VolumeMap, VolumeTables};
 use crate::message::{FragmentDone, Message};
 use crate::operations::{Ended, Operations};
 use crate::router::Router;
-use crate::status::{ArrayStatus, ShardStatus};
+use crate::status::{ArrayStatus, OwingStatus, ShardStatus};
 
 /// What a shard is made of.
 #[derive(Debug)]
@@ -467,6 +467,7 @@ impl Shard {
                 spares: self.coordinator.as_ref().map_or_else(Vec::new, |coordinator| coordinator.spares(map.id)),
                 missing_members: absent(map.members.iter().map(Option::is_some).collect()),
                 slow_members: array.slow_members(),
+                late_members: array.late_members(),
                 mode: map.mode,
                 missing_copies: map.missing_copies().collect(),
                 exposed: map.exposed,
@@ -481,6 +482,7 @@ impl Shard {
             connections: self.front.as_ref().map_or_else(Vec::new, |front| front.connections(now)),
             jobs: self.coordinator.as_ref().map_or_else(Vec::new, Coordinator::job_status),
             ended: self.front.as_ref().map_or_else(Vec::new, |front| front.ended(now)),
+            owing: self.operations.owed(now).map(OwingStatus::from).collect(),
         }
     }
 

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::array::Usage;
 use crate::map::LogMode;
+use crate::operations::Owed;
 
 /// A shard's answer.
 #[derive(Clone, Debug, Serialize)]
@@ -24,6 +25,31 @@ pub struct ShardStatus {
     pub ended: Vec<ConnectionStatus>,
     /// Long work on volumes.
     pub jobs: Vec<JobStatus>,
+    /// Devices that owe it answers.
+    pub owing: Vec<OwingStatus>,
+}
+
+/// A device that owes a shard answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct OwingStatus {
+    /// The device.
+    #[serde(skip)]
+    pub device: DeviceId,
+    /// Requests that it has not answered.
+    pub requests: u32,
+    /// Those of them that nobody waits for any more.
+    pub given_up: u32,
+    /// How long it has had the oldest.
+    pub oldest_ms: u64,
+    /// Whether that is longer than it may take.
+    pub overdue: bool,
+}
+
+impl From<(DeviceId, Owed)> for OwingStatus {
+    fn from((device, owed): (DeviceId, Owed)) -> Self {
+        let Owed { operations: requests, given_up, oldest, is_overdue: overdue } = owed;
+        Self { device, requests, given_up, oldest_ms: oldest.0 / 1_000_000, overdue }
+    }
 }
 
 /// Long work on a volume.
@@ -77,6 +103,8 @@ pub struct ArrayStatus {
     pub missing_members: Vec<u8>,
     /// Slots whose members are much slower than the others.
     pub slow_members: Vec<u8>,
+    /// Slots whose members have not answered a host's read in time: others are asked until they have answered everything.
+    pub late_members: Vec<u8>,
     /// When writes are acknowledged.
     #[serde(skip)]
     pub mode: LogMode,

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use base::BLOCK;
-use base::ids::ShardId;
+use base::ids::{DeviceId, ShardId};
 use base::metrics::{Counter, DeviceMetrics, Metrics};
 use base::snapshot::Snapshot;
 use engine::boot::RecoveryReport;
@@ -19,11 +19,15 @@ use super::fixed::Placed;
 use super::shards::Shards;
 use super::volumes;
 use crate::connections::ConnectionStatus;
+use crate::device_status::{DeviceErrors, DeviceStatus, DeviceWaits};
 use crate::events::Events;
 use crate::status::{
-    ArrayStatus, AttachStatus, DeviceErrors, DeviceStatus, ListenerStatus, LogStatus, ReactorStatus, RebuildStatus,
-    ResyncStatus, ScrubStatus, Status,
+    ArrayStatus, AttachStatus, ListenerStatus, LogStatus, ReactorStatus, RebuildStatus, ResyncStatus, ScrubStatus,
+    Status,
 };
+
+/// Seconds for which a device may owe an answer before anybody hears of it.
+const WAITS_WORTH_TELLING_S: f64 = 1.0;
 
 /// What does not change while serving.
 pub(super) struct Fixed {
@@ -130,7 +134,10 @@ impl Reporter {
         let parts: Vec<_> = shards.iter().filter_map(|said| said.arrays.get(index)).collect();
         let newest = parts.iter().max_by_key(|part| part.epoch);
         let service = newest.map_or("unknown", |part| part.service);
-        let slow_members: BTreeSet<u8> = parts.iter().flat_map(|part| part.slow_members.iter().copied()).collect();
+        let slots_of = |slots: fn(&engine::status::ArrayStatus) -> &Vec<u8>| -> Vec<u8> {
+            let all: BTreeSet<u8> = parts.iter().flat_map(|part| slots(part).iter().copied()).collect();
+            all.into_iter().collect()
+        };
         let missing_members = newest.map_or_else(Vec::new, |part| part.missing_members.clone());
         let blocks = |count: fn(&engine::array::Usage) -> u64| {
             parts.iter().map(|part| count(&part.usage)).sum::<u64>() * BLOCK as u64
@@ -172,7 +179,8 @@ impl Reporter {
                 bytes_per_second: resync.bytes_a_second,
                 seconds_left: resync.seconds_left,
             }),
-            slow_members: slow_members.into_iter().collect(),
+            slow_members: slots_of(|part| &part.slow_members),
+            late_members: slots_of(|part| &part.late_members),
             log: (!map.copies.is_empty() && !exposed).then(|| LogStatus {
                 mode: newest.map_or(map.mode, |part| part.mode).name().to_owned(),
                 copies: copies.flatten().count() as u8 + missing_copies.len() as u8,
@@ -217,10 +225,13 @@ impl Reporter {
                     id.iter().flat_map(|id| self.metrics.shards().iter().map(|shard| &shard.devices[id.index()]));
                 shards.map(|device| counter(device).get()).sum()
             };
-            let is_slow = |used: &Use| match used.kind {
-                UseKind::Member { slot, .. } => arrays[used.array].slow_members.contains(&slot),
-                UseKind::Copy { .. } | UseKind::Spare => false,
+            let is_among = |slots: fn(&ArrayStatus) -> &Vec<u8>| {
+                used.is_some_and(|used| match used.kind {
+                    UseKind::Member { slot, .. } => slots(&arrays[used.array]).contains(&slot),
+                    UseKind::Copy { .. } | UseKind::Spare => false,
+                })
             };
+            let (waits, hangs) = owed(*id, shards);
             DeviceStatus {
                 errors: DeviceErrors {
                     retries: sum(|device| &device.retries),
@@ -229,7 +240,10 @@ impl Reporter {
                     corrected_blocks: sum(|device| &device.corrected_blocks),
                     uncorrected_blocks: sum(|device| &device.uncorrected_blocks),
                 },
-                slow: used.is_some_and(is_slow),
+                slow: is_among(|array| &array.slow_members),
+                late: is_among(|array| &array.late_members),
+                hangs,
+                waits,
                 name: described.name.clone(),
                 kind: described.kind.to_owned(),
                 path: described.path.clone(),
@@ -240,6 +254,18 @@ impl Reporter {
         };
         self.fixed.devices.iter().map(device).collect()
     }
+}
+
+/// What a device owes all shards together, if any of it is worth telling; and whether it hangs.
+fn owed(id: Option<DeviceId>, shards: &[ShardStatus]) -> (Option<DeviceWaits>, bool) {
+    let (mut waits, mut hangs) = (DeviceWaits::default(), false);
+    for owing in shards.iter().flat_map(|said| &said.owing).filter(|owing| Some(owing.device) == id) {
+        waits.requests += u64::from(owing.requests);
+        waits.given_up += u64::from(owing.given_up);
+        waits.oldest_seconds = waits.oldest_seconds.max(owing.oldest_ms as f64 / 1000.0);
+        hangs |= owing.overdue || owing.given_up > 0;
+    }
+    ((waits.oldest_seconds >= WAITS_WORTH_TELLING_S).then_some(waits), hangs)
 }
 
 /// Long work on volumes, by whichever shard does it.

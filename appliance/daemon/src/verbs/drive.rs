@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use super::{consent, socket_of};
 use crate::cli::{DriveCommand, Server};
 use crate::control_client::{call, status};
-use crate::status::{ArrayStatus, DeviceStatus};
+use crate::device_status::DeviceStatus;
+use crate::status::ArrayStatus;
 
 /// Does what is asked; what to print.
 pub fn run(command: &DriveCommand) -> Result<String, Box<dyn Error>> {

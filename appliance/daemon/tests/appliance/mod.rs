@@ -229,6 +229,10 @@ impl Server {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
+    pub(crate) fn process(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The next line of its log.
     pub(crate) fn line(&mut self) -> String {
         let mut line = String::new();

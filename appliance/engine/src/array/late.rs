@@ -75,6 +75,11 @@ impl ArrayShard {
         self.late |= 1 << slot.0;
     }
 
+    /// Slots whose members are late.
+    pub(crate) fn late_members(&self) -> Vec<u8> {
+        slots(self.late & !self.map.missing()).map(|slot| slot.0).collect()
+    }
+
     /// Members that have answered everything are late no longer.
     pub(crate) fn forgive_late<P: Ports>(&mut self, work: &Work<'_, P>) {
         for slot in slots(self.late) {

@@ -7,10 +7,11 @@ use std::collections::VecDeque;
 use base::ids::{ArrayId, DeviceId, ShardId, Slot};
 use base::time::{Span, Time};
 
-use super::{Coordinated, Coordinator};
+use super::{Change, Coordinated, Coordinator};
 use crate::array::MemberErrors;
 use crate::command::Event;
 use crate::drives::SlowPolicy;
+use crate::map::ArrayMap;
 
 /// What counts as lately.
 const HOUR: Span = Span::from_secs(3600);
@@ -65,7 +66,9 @@ impl MemberRecord {
 impl Coordinated {
     /// Whether a member is out or on its way.
     fn is_leaving(&self, slot: Slot) -> bool {
-        self.array.map.members[slot.index()].is_none() || self.pending.members & 1 << slot.0 != 0
+        let is_out = |map: &ArrayMap| map.members[slot.index()].is_none();
+        let is_proposed = matches!(&self.change, Change::Proposing(proposed) if is_out(&proposed.map));
+        is_out(&self.array.map) || is_proposed || self.pending.members & 1 << slot.0 != 0
     }
 }
 

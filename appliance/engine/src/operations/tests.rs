@@ -131,6 +131,31 @@ fn an_urgent_read_is_late_before_its_device_is_overdue_and_counts_until_it_is_an
 }
 
 #[test]
+fn what_devices_owe_is_told_by_device_until_it_is_answered() {
+    let (mut operations, mut devices) = (Operations::new(4), Taking(10));
+    let owed = |operations: &Operations<&str>, now| -> Vec<_> {
+        let owed = operations.owed(Time(now));
+        owed.map(|(device, owed)| (device, owed.operations, owed.given_up, owed.oldest.0, owed.is_overdue)).collect()
+    };
+    operations.watch(MEMBER, Span(100));
+    operations.set_time(Time(10));
+    write(&mut operations, &mut devices, MEMBER, "1");
+    write(&mut operations, &mut devices, LOG, "22");
+    operations.set_time(Time(30));
+    write(&mut operations, &mut devices, MEMBER, "333");
+    assert_eq!(owed(&operations, 40), [(MEMBER, 2, 0, 30, false)], "nobody watches the other");
+    operations.set_time(Time(110));
+    operations.overdue_is_told(MEMBER);
+    assert_eq!(operations.give_up(MEMBER), Some("1"));
+    operations.unwatch(MEMBER);
+    assert_eq!(owed(&operations, 120), [(MEMBER, 2, 1, 110, false)], "also when it is out");
+    for tag in 0..3 {
+        answer(&mut operations, tag);
+    }
+    assert_eq!(owed(&operations, 130), []);
+}
+
+#[test]
 fn a_device_whose_queue_is_full_does_not_hold_up_the_others() {
     /// Takes nothing of one device.
     struct Full(DeviceId, Vec<DeviceId>);
