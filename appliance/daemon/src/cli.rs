@@ -98,6 +98,12 @@ pub enum DriveCommand {
         #[command(flatten)]
         server: Server,
     },
+    /// Look now for declared drives that have appeared, or are gone; else that is done every two seconds.
+    Rescan {
+        /// Whom to ask.
+        #[command(flatten)]
+        server: Server,
+    },
     /// Use a drive no longer: its array goes on without it, degraded.
     Fail {
         /// The drive, as the configuration calls it.

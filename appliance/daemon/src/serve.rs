@@ -19,6 +19,7 @@ mod methods;
 mod new_files;
 mod news;
 mod report;
+pub(crate) mod rescan;
 mod sandbox;
 mod scrub_news;
 mod scrubs;
@@ -112,7 +113,7 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
     for note in &devices.notes {
         tracing::warn!("{note}");
     }
-    let names = token.keep("metric names", &names(&config, &devices))?;
+    let names = token.keep("metric names", &names(&config))?;
     let metrics = Arc::new(Metrics::new(names.share(), shards));
     let late = Arc::new(Late::default());
     let socket = options.control.clone().or_else(|| config.control.as_ref().map(|control| control.socket.clone()));
@@ -182,12 +183,14 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
         events: events.clone(),
         metrics: Arc::clone(&metrics),
         confinement,
+        drives: Mutex::new(rescan::Drives::new(&config)),
         killing: Mutex::new(()),
     };
     if late.0.set(Running { reporter, stats }).is_err() {
         unreachable!("it is set once");
     }
     let _ways = ways::watch(&config, &late);
+    let _drives = rescan::watch(&late).map_err(ServeError::Thread)?;
     runtime.accept(listeners)?;
     late.1.ready.store(true, Ordering::Release);
     sealing::note();
@@ -331,7 +334,7 @@ fn cores(config: &Config) -> Result<Vec<usize>, ServeError> {
     Ok(cores)
 }
 
-fn names(config: &Config, devices: &Devices) -> Names {
+fn names(config: &Config) -> Names {
     let mut volumes = Vec::new();
     for array in &config.arrays {
         for volume in &array.volumes {
@@ -341,7 +344,7 @@ fn names(config: &Config, devices: &Devices) -> Names {
     Names {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         volumes,
-        devices: devices.set.iter().map(|device| device.name().to_owned()).collect(),
+        devices: config.devices.iter().map(|device| device.name().to_string()).collect(),
         arrays: config.arrays.iter().map(|array| array.name.to_string()).collect(),
     }
 }

@@ -49,6 +49,11 @@ pub enum Verb {
         /// The drive.
         spare: Spare,
     },
+    /// Keep a drive as a spare no longer, and say whether any array uses it: one that none does may be closed.
+    Release {
+        /// The drive.
+        device: DeviceId,
+    },
     /// Let the rebuild of a member wait, or go on.
     PauseRebuild {
         /// Whose.

@@ -6,16 +6,15 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use base::BLOCK;
-use base::ids::DeviceId;
 use base::time::Span;
 use ports::{DeviceError, DeviceOp};
 
 use crate::blocking_sys::{self, Direction, ZeroMode};
 use crate::device_error::{DeviceOpenError, device_error};
+use crate::device_set::Identity;
 use crate::event_sys::wait_readable;
 use crate::holder;
 use crate::map_sys::{AlignedBlock, BlockPointer};
@@ -122,6 +121,7 @@ impl Medium {
 pub struct OpenDevice {
     name: String,
     medium: Medium,
+    identity: Option<Identity>,
     cache: Option<VolatileCache>,
     blocks: u64,
     direct: bool,
@@ -144,7 +144,8 @@ impl OpenDevice {
                     blocks,
                     source,
                 })?;
-                return Ok(Self { name, medium: Medium::Ram(disk), cache, blocks, direct: false, notes: Vec::new() });
+                let (medium, notes) = (Medium::Ram(disk), Vec::new());
+                return Ok(Self { name, medium, identity: None, cache, blocks, direct: false, notes });
             }
             DeviceKind::File(path) => (path, false),
             DeviceKind::Block(_) if cache.is_some() => return Err(DeviceOpenError::CacheNotEmulated { name }),
@@ -167,13 +168,19 @@ impl OpenDevice {
         };
         // A file that has all its space was given it so that writing never fails for want of it.
         let zeroing = if block || is_sparse(&file, bytes) { ZeroMode::Unmap } else { ZeroMode::Range };
+        let identity = file.metadata().ok().map(|metadata| Identity::of(&metadata));
         let medium = Medium::File(file, AtomicU8::new(zeroing as u8));
-        Ok(Self { name, medium, cache, blocks: bytes / BLOCK as u64, direct, notes })
+        Ok(Self { name, medium, identity, cache, blocks: bytes / BLOCK as u64, direct, notes })
     }
 
     /// What the operator calls it.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Which file or block device it is; none for memory.
+    pub fn identity(&self) -> Option<Identity> {
+        self.identity
     }
 
     /// Blocks it has.
@@ -214,45 +221,6 @@ impl OpenDevice {
             (DeviceOp::WriteZeroes(count), None) => medium.zero(start, count.into()),
             (DeviceOp::WriteZeroes(count), Some(cache)) => cache.zero(medium, start, count.into()),
         }
-    }
-}
-
-/// All devices of a process; their places are their [`DeviceId`]s.
-pub struct DeviceSet {
-    devices: Vec<OpenDevice>,
-}
-
-impl DeviceSet {
-    /// A set of open devices.
-    ///
-    /// # Panics
-    /// If there are more than [`MAX_DEVICES`].
-    pub fn new(devices: Vec<OpenDevice>) -> Arc<Self> {
-        assert!(devices.len() <= MAX_DEVICES, "{} devices are more than {MAX_DEVICES}", devices.len());
-        Arc::new(Self { devices })
-    }
-
-    /// The device of an id.
-    ///
-    /// # Panics
-    /// If there is none.
-    pub fn device(&self, id: DeviceId) -> &OpenDevice {
-        &self.devices[id.index()]
-    }
-
-    /// All devices in the order of their ids.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = &OpenDevice> {
-        self.devices.iter()
-    }
-
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.devices.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.devices.is_empty()
     }
 }
 

@@ -16,6 +16,7 @@
 //! | `threads`, `blocking_sys` | requests on helper threads, calls that wait |
 //! | `ram`, `volatile` | a device in memory, an emulated volatile cache |
 //! | [`device_error`] | how devices fail, at opening and at a request |
+//! | `device_set` | the places of devices, which come and go |
 //! | `holder` | who holds a device |
 //! | [`sock_diag`] | the kernel's table of connections, and their destruction |
 //! | [`routes`] | whether a connection still has its way |
@@ -62,6 +63,7 @@ pub mod confine;
 pub mod cores;
 pub mod device;
 pub mod device_error;
+mod device_set;
 mod event_sys;
 mod gate;
 mod holder;
@@ -89,8 +91,9 @@ mod uring_sys;
 mod volatile;
 
 pub use cores::{CoreError, available_cores, check_cores, choose_cores, default_cores};
-pub use device::{Allocation, DeviceKind, DeviceSet, DeviceSpec, OpenDevice, create_file};
+pub use device::{Allocation, DeviceKind, DeviceSpec, OpenDevice, create_file};
 pub use device_error::DeviceOpenError;
+pub use device_set::{DeviceSet, Identity};
 pub use listener::{ListenError, Listener, StreamOptions};
 pub use mesh::{Control, Poster};
 pub use pool::{LocalPool, Pool, PoolError};

@@ -4,9 +4,10 @@
 use std::sync::Arc;
 
 use base::ring::Ring;
-use ports::{Completion, DeviceOp, DeviceRequest, MAX_DEVICE_BLOCKS, QueueFull};
+use ports::{Completion, DeviceError, DeviceOp, DeviceRequest, MAX_DEVICE_BLOCKS, QueueFull};
 
-use crate::device::{DeviceSet, Medium};
+use crate::device::{Medium, OpenDevice};
+use crate::device_set::DeviceSet;
 use crate::pool::Pool;
 use crate::threads::HelperQueue;
 use crate::uring::Uring;
@@ -16,7 +17,13 @@ pub const DEVICE_DEPTH: u32 = 256;
 
 /// A reactor's device queues.
 pub(crate) struct DeviceQueues {
-    devices: Arc<DeviceSet>,
+    set: Arc<DeviceSet>,
+    /// By place, as of the last look at the set.
+    devices: Box<[Option<Arc<OpenDevice>>]>,
+    /// The set's number then.
+    seen: u64,
+    /// A device has left its place, and something is under way at it.
+    is_owed: bool,
     pool: Arc<Pool>,
     uring: Option<Uring>,
     helpers: HelperQueue,
@@ -27,10 +34,41 @@ pub(crate) struct DeviceQueues {
 
 impl DeviceQueues {
     /// Queues to all devices of the set. Without a ring, files are left to the helpers.
-    pub(crate) fn new(devices: Arc<DeviceSet>, pool: Arc<Pool>, uring: Option<Uring>, helpers: HelperQueue) -> Self {
-        let count = devices.len();
+    pub(crate) fn new(set: Arc<DeviceSet>, pool: Arc<Pool>, uring: Option<Uring>, helpers: HelperQueue) -> Self {
+        let count = set.len();
         let done = Ring::new(count * DEVICE_DEPTH as usize);
-        Self { devices, pool, uring, helpers, in_flight: vec![0; count].into_boxed_slice(), done }
+        let seen = set.changes();
+        let devices = set.ids().map(|id| set.get(id)).collect();
+        let in_flight = vec![0; count].into_boxed_slice();
+        Self { set, devices, seen, is_owed: false, pool, uring, helpers, in_flight, done }
+    }
+
+    /// The start of a turn: takes devices that have appeared, and lets go of those that have left.
+    pub(crate) fn look(&mut self) {
+        if self.set.changes() != self.seen {
+            self.take_changes();
+        }
+    }
+
+    #[cold]
+    fn take_changes(&mut self) {
+        (self.seen, self.is_owed) = (self.set.changes(), false);
+        for id in self.set.ids() {
+            let (known, there) = (&mut self.devices[id.index()], self.set.get(id));
+            match (&*known, &there) {
+                (None, None) => continue,
+                (Some(known), Some(there)) if Arc::ptr_eq(known, there) => continue,
+                (Some(_), _) if self.in_flight[id.index()] > 0 => {
+                    self.is_owed = true;
+                    continue;
+                }
+                _ => {}
+            }
+            if let Some(uring) = &mut self.uring {
+                uring.change(id, there.clone());
+            }
+            *known = there;
+        }
     }
 
     /// The ring, if there is one.
@@ -41,11 +79,19 @@ impl DeviceQueues {
     /// Gives a request to its device.
     pub(crate) fn submit(&mut self, request: &DeviceRequest<'_>) -> Result<(), QueueFull> {
         let place = request.device.index();
-        let device = self.devices.device(request.device);
-        check(request, device.blocks());
+        if self.devices[place].is_none() {
+            // It has appeared since this turn began.
+            self.take_changes();
+        }
         if self.in_flight[place] == DEVICE_DEPTH {
             return Err(QueueFull);
         }
+        let Some(device) = &self.devices[place] else {
+            // It was taken away while somebody still thought that it is used.
+            self.end(request, Err(DeviceError::Gone));
+            return Ok(());
+        };
+        check(request, device.blocks());
         let (start, pool) = (request.start.0, &self.pool);
         let blocks = request.buffers.iter().map(|&buffer| pool.pointer(buffer));
         let at_once = match (device.cache(), device.medium(), request.op) {
@@ -59,14 +105,21 @@ impl DeviceQueues {
         };
         match (at_once, &mut self.uring) {
             (Some(result), _) => {
-                let kept = self.done.push((request.device.0, Completion { tag: request.tag, result }));
-                assert!(kept.is_ok(), "the list of ended requests has a place for all in flight");
+                self.end(request, result);
+                return Ok(());
             }
-            (None, Some(uring)) if device.cache().is_none() => uring.submit(request)?,
+            (None, Some(uring)) if device.cache().is_none() && uring.has(request.device) => uring.submit(request)?,
             (None, _) => self.helpers.submit(request)?,
         }
         self.in_flight[place] += 1;
         Ok(())
+    }
+
+    /// A request has ended at once.
+    fn end(&mut self, request: &DeviceRequest<'_>, result: Result<(), DeviceError>) {
+        let kept = self.done.push((request.device.0, Completion { tag: request.tag, result }));
+        assert!(kept.is_ok(), "the list of ended requests has a place for all in flight");
+        self.in_flight[request.device.index()] += 1;
     }
 
     /// Takes one completion.
@@ -81,6 +134,9 @@ impl DeviceQueues {
         };
         assert!(self.in_flight[device] > 0, "only what is in flight can end");
         self.in_flight[device] -= 1;
+        if self.is_owed && self.in_flight[device] == 0 {
+            self.take_changes();
+        }
         Some(completion)
     }
 

@@ -144,6 +144,7 @@ impl<M> ReactorPorts<M> {
         self.active = false;
         self.empty_tries = 0;
         self.streams.begin_turn(now);
+        self.devices.look();
     }
 
     fn end_turn(&mut self) {

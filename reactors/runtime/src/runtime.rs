@@ -12,7 +12,8 @@ use crossbeam::utils::CachePadded;
 use ports::Program;
 
 use crate::cores::{CoreError, check_cores};
-use crate::device::{DeviceSet, Medium};
+use crate::device::{Medium, OpenDevice};
+use crate::device_set::DeviceSet;
 use crate::listener::{AcceptCounts, Acceptor, Inbox, Listener, StreamOptions};
 use crate::mesh::{Control, MAX_SHARDS, Mesh, MeshEnd, Poster};
 use crate::pool::Pool;
@@ -185,7 +186,7 @@ impl<M: Send + 'static, P: Program<ReactorPorts<M>> + Send + 'static> Runtime<M,
             notes: pool.note().map(str::to_owned).into_iter().collect(),
             helpers,
         };
-        runtime.notes.extend(devices.iter().flat_map(|device| device.notes().iter().cloned()));
+        runtime.notes.extend(devices.iter().flat_map(|device| device.notes().to_vec()));
         let (ready, readiness) = mpsc::sync_channel(programs.len());
         for (shard, program) in (0..shards).zip(programs) {
             runtime.spawn(options, pool, devices, ShardId(shard), program, ready.clone())?;
@@ -337,7 +338,9 @@ fn make_uring(
     pool: &Arc<Pool>,
     devices: &Arc<DeviceSet>,
 ) -> Result<(Option<Uring>, Vec<String>), RuntimeError> {
-    let any_file = devices.iter().any(|device| matches!(device.medium(), Medium::File(..)) && device.cache().is_none());
+    let is_file = |device: &OpenDevice| matches!(device.medium(), Medium::File(..)) && device.cache().is_none();
+    // What is not there yet may be one.
+    let any_file = devices.ids().any(|id| devices.get(id).is_none_or(|device| is_file(&device)));
     if !any_file || backend == Backend::Threads {
         return Ok((None, Vec::new()));
     }

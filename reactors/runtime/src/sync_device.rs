@@ -6,7 +6,8 @@ use base::ids::{DeviceBlock, DeviceId};
 use base::{BLOCK, Block};
 use ports::{DeviceError, DeviceOp, MAX_DEVICE_BLOCKS, SyncDevice};
 
-use crate::device::{DeviceSet, OpenDevice};
+use crate::device::OpenDevice;
+use crate::device_set::DeviceSet;
 use crate::map_sys::{BlockPointer, Mapping};
 
 /// Bytes of a device's front in which file systems, partition tables and other arrays leave their signatures: Btrfs lies at
@@ -27,8 +28,8 @@ pub struct SignatureAreas {
 
 /// One device of a set.
 pub struct SyncHandle {
-    set: Arc<DeviceSet>,
-    id: DeviceId,
+    /// Open for as long as somebody has a handle on it.
+    device: Arc<OpenDevice>,
     /// Direct I/O wants aligned memory, which the caller's blocks need not be.
     bounce: Mapping,
 }
@@ -37,11 +38,18 @@ impl SyncHandle {
     /// A handle on a device.
     ///
     /// # Panics
-    /// If there is no such device, or no memory for a megabyte of aligned blocks.
+    /// If no device is open at that place, or there is no memory for a megabyte of aligned blocks.
     pub fn new(set: &Arc<DeviceSet>, id: DeviceId) -> Self {
-        assert!(id.index() < set.len(), "there is no device {id}");
+        Self::of(set.device(id))
+    }
+
+    /// A handle on an open device, whether it has a place or not.
+    ///
+    /// # Panics
+    /// If there is no memory for a megabyte of aligned blocks.
+    pub fn of(device: Arc<OpenDevice>) -> Self {
         let bounce = Mapping::anonymous(MAX_DEVICE_BLOCKS * BLOCK, false).expect("a megabyte of memory");
-        Self { set: Arc::clone(set), id, bounce }
+        Self { device, bounce }
     }
 
     /// Reads the places where signatures of other software lie.
@@ -55,12 +63,8 @@ impl SyncHandle {
         Ok(SignatureAreas { head: area(HEAD_BYTES, false)?, tail: area(TAIL_BYTES, true)? })
     }
 
-    fn device(&self) -> &OpenDevice {
-        self.set.device(self.id)
-    }
-
     fn check(&self, start: DeviceBlock, count: u64) {
-        let blocks = self.device().blocks();
+        let blocks = self.device.blocks();
         assert!(count <= blocks && start.0 <= blocks - count, "{count} blocks at {start:?} reach beyond {blocks}");
     }
 
@@ -71,7 +75,7 @@ impl SyncHandle {
 
 impl SyncDevice for SyncHandle {
     fn blocks(&self) -> u64 {
-        self.device().blocks()
+        self.device.blocks()
     }
 
     fn read(&mut self, start: DeviceBlock, into: &mut [Block]) -> Result<(), DeviceError> {
@@ -79,7 +83,7 @@ impl SyncDevice for SyncHandle {
         let mut at = start.0;
         for part in into.chunks_mut(MAX_DEVICE_BLOCKS) {
             let bounced = self.bounced(part.len());
-            self.device().perform(DeviceOp::Read, at, &bounced)?;
+            self.device.perform(DeviceOp::Read, at, &bounced)?;
             for (block, source) in part.iter_mut().zip(bounced) {
                 source.load(block);
             }
@@ -96,7 +100,7 @@ impl SyncDevice for SyncHandle {
             for (block, target) in part.iter().zip(&bounced) {
                 target.store(block);
             }
-            self.device().perform(DeviceOp::Write, at, &bounced)?;
+            self.device.perform(DeviceOp::Write, at, &bounced)?;
             at += part.len() as u64;
         }
         Ok(())
@@ -108,13 +112,13 @@ impl SyncDevice for SyncHandle {
         let mut at = start.0;
         while at < end {
             let part = u32::try_from(end - at).unwrap_or(u32::MAX);
-            self.device().perform(DeviceOp::WriteZeroes(part), at, &[])?;
+            self.device.perform(DeviceOp::WriteZeroes(part), at, &[])?;
             at += u64::from(part);
         }
         Ok(())
     }
 
     fn flush(&mut self) -> Result<(), DeviceError> {
-        self.device().perform(DeviceOp::Flush, 0, &[])
+        self.device.perform(DeviceOp::Flush, 0, &[])
     }
 }

@@ -7,9 +7,9 @@ use std::thread::JoinHandle;
 use base::ids::{DeviceBlock, DeviceId};
 use crossbeam::channel::{Receiver, Sender, bounded};
 use crossbeam::queue::ArrayQueue;
-use ports::{BufferId, Completion, DeviceOp, DeviceRequest, MAX_DEVICE_BLOCKS, QueueFull};
+use ports::{BufferId, Completion, DeviceError, DeviceOp, DeviceRequest, MAX_DEVICE_BLOCKS, QueueFull};
 
-use crate::device::DeviceSet;
+use crate::device_set::DeviceSet;
 use crate::map_sys::BlockPointer;
 use crate::mesh::Doorbell;
 use crate::pool::Pool;
@@ -126,7 +126,9 @@ fn serve(work: &Receiver<Job>, set: &DeviceSet, pool: &Pool) {
     while let Ok(job) = work.recv() {
         blocks.clear();
         blocks.extend(job.buffers[..job.count].iter().map(|&buffer| pool.pointer(buffer)));
-        let result = set.device(job.device).perform(job.op, job.start.0, &blocks);
+        // A place is emptied when nobody uses its device; it gets no other before this has ended.
+        let device = set.get(job.device).ok_or(DeviceError::Gone);
+        let result = device.and_then(|device| device.perform(job.op, job.start.0, &blocks));
         let pushed = job.queue.list.push((job.device, Completion { tag: job.tag, result }));
         assert!(pushed.is_ok(), "a reactor has no more in flight than its list has places");
         job.queue.doorbell.ring();

@@ -11,8 +11,9 @@ use base::slab::{Key, Slab};
 use ports::{Completion, DeviceError, DeviceOp, DeviceRequest, QueueFull};
 
 use crate::blocking_sys::ZeroMode;
-use crate::device::{DeviceSet, Medium};
+use crate::device::{Medium, OpenDevice};
 use crate::device_error::device_error;
+use crate::device_set::DeviceSet;
 use crate::pool::Pool;
 use crate::uring_sys::{Ring, Work, ZERO_BYTES};
 
@@ -43,7 +44,8 @@ pub(crate) struct Uring {
     slots: Slab<Slot>,
     /// Requests to go on with, that found no place in the ring.
     backlog: base::ring::Ring<Key<Slot>>,
-    devices: Arc<DeviceSet>,
+    /// By place, those that the kernel knows.
+    devices: Box<[Option<Arc<OpenDevice>>]>,
 }
 
 impl Uring {
@@ -51,7 +53,21 @@ impl Uring {
     pub(crate) fn new(pool: &Arc<Pool>, devices: &Arc<DeviceSet>) -> std::io::Result<(Self, Option<String>)> {
         let (ring, note) = Ring::new(pool, devices, RING_SLOTS)?;
         let (slots, backlog) = (Slab::new(RING_SLOTS), base::ring::Ring::new(RING_SLOTS));
-        Ok((Self { ring, slots, backlog, devices: Arc::clone(devices) }, note))
+        let devices = devices.ids().map(|id| devices.get(id)).collect();
+        Ok((Self { ring, slots, backlog, devices }, note))
+    }
+
+    /// Whether it takes requests to the device of a place.
+    pub(crate) fn has(&self, device: DeviceId) -> bool {
+        self.devices[device.index()].is_some()
+    }
+
+    /// Another device, or none, is at a place where nothing is under way. One that the kernel refuses is not taken.
+    pub(crate) fn change(&mut self, id: DeviceId, device: Option<Arc<OpenDevice>>) {
+        self.devices[id.index()] = match self.ring.change_file(id.0.into(), device.as_deref()) {
+            Ok(()) => device,
+            Err(_) => None,
+        };
     }
 
     /// What the kernel reports completions on.
@@ -136,8 +152,12 @@ impl Uring {
         self.ring.push(key.index(), u32::from(slot.device.0), &work, key.to_bits())
     }
 
+    fn device(&self, id: DeviceId) -> &OpenDevice {
+        self.devices[id.index()].as_ref().expect("requests come for devices that the kernel knows")
+    }
+
     fn zero_mode(&self, device: DeviceId) -> ZeroMode {
-        match self.devices.device(device).medium() {
+        match self.device(device).medium() {
             Medium::File(_, mode) => ZeroMode::from_number(mode.load(Ordering::Relaxed)),
             Medium::Ram(_) => unreachable!("memory is zeroed at submission"),
         }
@@ -151,7 +171,8 @@ impl Uring {
         match u32::try_from(result) {
             Err(_) if matches!(-result, libc::EAGAIN | libc::EINTR) && slot.retries < MAX_RETRIES => slot.retries += 1,
             Err(_) if zeroing && slot.zero != ZeroMode::Write && ZeroMode::is_refusal(-result) => {
-                let Medium::File(_, mode) = self.devices.device(slot.device).medium() else {
+                let device = self.devices[slot.device.index()].as_ref();
+                let Some(Medium::File(_, mode)) = device.map(|device| device.medium()) else {
                     unreachable!("memory has nothing in the kernel")
                 };
                 // Another request may have learned the same meanwhile: a mode is left behind only once.

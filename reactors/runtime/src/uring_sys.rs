@@ -17,7 +17,8 @@ use io_uring::{IoUring, opcode, squeue, types};
 use ports::{BufferId, MAX_DEVICE_BLOCKS};
 
 use crate::blocking_sys::ZeroMode;
-use crate::device::{DeviceSet, Medium};
+use crate::device::{Medium, OpenDevice};
+use crate::device_set::DeviceSet;
 use crate::map_sys::Mapping;
 use crate::pool::Pool;
 
@@ -105,7 +106,8 @@ impl Ring {
             .build(SUBMISSION_PLACES)
             // Kernels before 6.0 do not know the flags, which only save interrupts.
             .or_else(|_| IoUring::builder().setup_cqsize(completions).build(SUBMISSION_PLACES))?;
-        ring.submitter().register_files(&files(devices))?;
+        ring.submitter()
+            .register_files(&devices.ids().map(|id| descriptor(devices.get(id).as_deref())).collect::<Vec<_>>())?;
         let note = register(&ring, pool.mapping())
             .err()
             .map(|error| format!("the buffer pool is not registered with io_uring ({error}): raise RLIMIT_MEMLOCK"));
@@ -131,6 +133,11 @@ impl Ring {
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         // SAFETY: the ring's descriptor stays open for as long as the ring is borrowed.
         unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }
+    }
+
+    /// Names the file of a place, which has nothing in the kernel, anew. The kernel keeps it open for as long as it is named.
+    pub(crate) fn change_file(&mut self, place: u32, device: Option<&OpenDevice>) -> io::Result<()> {
+        self.ring.submitter().register_files_update(place, &[descriptor(device)]).map(|_| ())
     }
 
     /// Names the buffers of a slot that has nothing in the kernel, adjacent ones as one vector; says how many vectors.
@@ -297,15 +304,12 @@ impl Drop for Ring {
     }
 }
 
-/// All devices' descriptors in the order of their ids; -1 for those without.
-fn files(devices: &DeviceSet) -> Vec<RawFd> {
-    devices
-        .iter()
-        .map(|device| match device.medium() {
-            Medium::File(file, _) => file.as_raw_fd(),
-            Medium::Ram(_) => -1,
-        })
-        .collect()
+/// The descriptor of a device; -1 where there is none.
+fn descriptor(device: Option<&OpenDevice>) -> RawFd {
+    match device.map(OpenDevice::medium) {
+        Some(Medium::File(file, _)) => file.as_raw_fd(),
+        Some(Medium::Ram(_)) | None => -1,
+    }
 }
 
 fn register(ring: &IoUring, mapping: &Mapping) -> io::Result<()> {

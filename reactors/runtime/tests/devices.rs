@@ -4,6 +4,7 @@
 mod common;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use base::ids::{DeviceBlock, DeviceId};
 use base::{BLOCK, Block};
@@ -367,4 +368,69 @@ fn what_cannot_be_opened_says_why() {
     assert!(matches!(OpenDevice::open(&ram(0)), Err(DeviceOpenError::TooSmall { .. })));
     let beyond = create_file(&folder.path("large"), u64::MAX, Allocation::Sparse);
     assert!(beyond.is_err() && !folder.path("large").exists(), "nothing half made stays");
+}
+
+/// Reactors find a device that appears while they run, and let go of one that is taken away; then another has its place.
+#[test]
+fn devices_come_and_go_while_reactors_run() {
+    for (backend, emulated) in [(Backend::Automatic, false), (Backend::Threads, false), (Backend::Automatic, true)] {
+        let folder = Folder::new();
+        for name in ["a", "b"] {
+            create_file(&folder.path(name), BLOCKS, Allocation::Sparse).expect("created");
+        }
+        let open = |name| OpenDevice::open(&file(folder.path(name), emulated)).expect("opened");
+        let set = DeviceSet::with_places(vec![("here".to_owned(), Some(open("a"))), ("later".to_owned(), None)]);
+        let place = DeviceId(1);
+        assert!(set.is_vacant(place) && set.get(place).is_none() && set.name(place) == "later");
+        let (asked, answered) = (common::counter(), common::counter());
+        let (asked_too, answered_too) = (Arc::clone(&asked), Arc::clone(&answered));
+        let (mut held, mut done) = (None, 0);
+        let program = move |ports: &mut TestPorts| {
+            let id = held.get_or_insert_with(|| ports.alloc().expect("a buffer")).id();
+            if let Some(completion) = ports.completion() {
+                // Odd requests go to a device that is there.
+                assert_eq!(completion.result.is_ok(), completion.tag % 2 == 1, "{completion:?}");
+                answered_too.store(completion.tag, Ordering::Release);
+            }
+            let wanted = asked_too.load(Ordering::Acquire);
+            if wanted == u64::MAX {
+                ports.free(held.take().expect("still held"));
+                return true;
+            }
+            if wanted > done {
+                done = wanted;
+                ports.bytes_mut(id).fill(wanted as u8);
+                let (op, start) = (DeviceOp::WriteDurable, DeviceBlock(wanted));
+                let request = DeviceRequest { tag: wanted, device: place, op, start, buffers: &[id] };
+                ports.submit(request).expect("room");
+            }
+            false
+        };
+        let run = |tag: u64| {
+            asked.store(tag, Ordering::Release);
+            common::wait_for("an answer", || answered.load(Ordering::Acquire) == tag);
+        };
+        std::thread::scope(|scope| {
+            let reactor = scope.spawn(|| self::run(&set, backend, program));
+            set.put(place, open("b"));
+            run(1);
+            set.take_away(place);
+            common::wait_for("the reactor lets go", || set.is_vacant(place));
+            run(2);
+            // Its lock has gone with it, and what comes next is another.
+            std::fs::rename(folder.path("b"), folder.path("gone")).expect("renamed");
+            create_file(&folder.path("b"), 2 * BLOCKS, Allocation::Sparse).expect("created");
+            set.put(place, open("b"));
+            run(3);
+            asked.store(u64::MAX, Ordering::Release);
+            reactor.join().expect("no panic");
+        });
+        let holds = |name: &str| -> Vec<u8> {
+            let bytes = std::fs::read(folder.path(name)).expect("read");
+            (1..4).map(|at| bytes[at * BLOCK]).collect()
+        };
+        drop(open("gone"));
+        assert_eq!((holds("gone"), holds("b"), holds("a")), (vec![1, 0, 0], vec![0, 0, 3], vec![0, 0, 0]));
+        assert_eq!(set.device(place).blocks(), 2 * BLOCKS);
+    }
 }

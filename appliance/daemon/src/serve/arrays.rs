@@ -160,7 +160,7 @@ fn keep_spares(array: &schema::Array, booted: &mut BootedArray, devices: &Device
         if booted.map.members.iter().flatten().any(|member| member.device == id) {
             continue;
         }
-        let (found, what) = look(&devices.set, id)?;
+        let (found, what) = look(devices.set.device(id))?;
         let is_foreign = matches!(found, Found::Nothing) && what.is_some();
         let uuid = base::uuid::Uuid::from_random([entropy(), entropy()]);
         let blocks = devices.set.device(id).blocks();

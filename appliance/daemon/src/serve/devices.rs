@@ -3,17 +3,17 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use base::ids::DeviceId;
 use base::{BLOCK, Block, ZERO_BLOCK};
 use config::schema::{Array, Config, Device, VolatileCache};
-use engine::boot::{Found, probe};
+use engine::boot::{BootError, Found, probe};
 use raid::{Superblock, SuperblockError};
 use runtime::device::MAX_DEVICES;
-use runtime::{DeviceKind, DeviceOpenError, DeviceSet, DeviceSpec, OpenDevice, SyncHandle};
+use runtime::{DeviceKind, DeviceOpenError, DeviceSet, DeviceSpec, Identity, OpenDevice, SyncHandle};
 
 use super::ServeError;
 use super::new_files::NewFiles;
@@ -49,7 +49,7 @@ pub(super) fn describe(device: &Device) -> Described {
     Described { name: device.name().to_string(), kind, path, bytes }
 }
 
-fn spec(device: &Device) -> DeviceSpec {
+pub(super) fn spec(device: &Device) -> DeviceSpec {
     let emulated = |cache: &VolatileCache| *cache == VolatileCache::Emulated;
     let (kind, emulate_volatile_cache) = match device {
         Device::File { path, volatile_cache, .. } => (DeviceKind::File(path.clone()), emulated(volatile_cache)),
@@ -69,10 +69,9 @@ impl Devices {
         // A spare holds nothing that could be missing.
         let spares = config.arrays.iter().flat_map(|array| &array.spares).map(ToString::to_string);
         let to_make: Vec<String> = to_make.into_iter().chain(spares).collect();
-        let (mut opened, mut by_name, mut made, mut notes) = (Vec::new(), BTreeMap::new(), Vec::new(), Vec::new());
-        for device in &config.devices {
+        let (mut places, mut by_name, mut made, mut notes) = (Vec::new(), BTreeMap::new(), Vec::new(), Vec::new());
+        for (id, device) in (0..).map(DeviceId).zip(&config.devices) {
             let name = device.name().to_string();
-            let id = DeviceId(opened.len() as u16);
             let mut spec = spec(device);
             if let Device::File { path, size, .. } = device
                 && !path.exists()
@@ -94,42 +93,48 @@ impl Devices {
                             "device {name}: it has {is} bytes, not the declared {declared}, and stays so"
                         ));
                     }
-                    opened.push(open);
+                    places.push((name.clone(), Some(open)));
                     by_name.insert(name, Some(id));
                 }
                 Err(error @ DeviceOpenError::Missing { .. }) => {
                     notes.push(error.to_string());
+                    places.push((name.clone(), None));
                     by_name.insert(name, None);
                 }
                 Err(error) => return Err(named(&name, error)),
             }
         }
-        Ok(Self { set: DeviceSet::new(opened), by_name, made, notes })
+        Ok(Self { set: DeviceSet::with_places(places), by_name, made, notes })
     }
 
     /// All devices as start-up code takes them.
     pub(super) fn handles(&self) -> Vec<Option<SyncHandle>> {
-        (0..self.set.len() as u16).map(|id| Some(SyncHandle::new(&self.set, DeviceId(id)))).collect()
+        self.set.ids().map(|id| self.set.get(id).map(SyncHandle::of)).collect()
     }
 
     /// The configured name of a device.
     pub(super) fn name_of(&self, id: DeviceId) -> &str {
-        self.set.device(id).name()
+        self.set.name(id)
     }
 
     /// Looks whether a device that is about to be overwritten bears something.
     pub(super) fn bears(&self, id: DeviceId) -> Result<Option<String>, ServeError> {
-        Ok(look(&self.set, id)?.1)
+        Ok(look(self.set.device(id))?.1)
     }
 }
 
 /// What a device bears, and in words if it is anything.
-pub(super) fn look(set: &Arc<DeviceSet>, id: DeviceId) -> Result<(Found, Option<String>), ServeError> {
-    let mut handle = SyncHandle::new(set, id);
-    let failed = |error| ServeError::Device { name: set.device(id).name().to_owned(), error };
+pub(super) fn look(device: Arc<OpenDevice>) -> Result<(Found, Option<String>), ServeError> {
+    let name = device.name().to_owned();
+    let mut handle = SyncHandle::of(device);
+    let failed = |error| ServeError::Device { name: name.clone(), error };
     let areas = handle.signature_areas().map_err(failed)?;
     // Ours first: it says which array.
-    let found = probe(&mut [Some(handle)], DeviceId(0))?;
+    let found = match probe(&mut [Some(handle)], DeviceId(0)) {
+        // It is the only one that it knows.
+        Err(BootError::Device { error, .. }) => return Err(failed(error)),
+        other => other?,
+    };
     let what = match &found {
         Found::Member(superblock) => Some(format!("a member of array {} ({})", superblock.name, superblock.array)),
         Found::Log(log) => Some(format!("a log copy of array {}", log.identity.array)),
@@ -144,14 +149,11 @@ fn check_names(config: &Config) -> Result<(), ServeError> {
     if config.devices.len() > MAX_DEVICES {
         return Err(ServeError::TooManyDevices { declared: config.devices.len() });
     }
-    let mut known: BTreeMap<(bool, u64, u64), String> = BTreeMap::new();
+    let mut known: BTreeMap<Identity, String> = BTreeMap::new();
     for device in &config.devices {
-        let Some((path, metadata)) = device.path().and_then(|path| Some((path, std::fs::metadata(path).ok()?))) else {
+        let Some((path, identity)) = device.path().and_then(|path| Some((path, Identity::at(path).ok()?))) else {
             continue;
         };
-        // Nodes of one block device may differ.
-        let is_block = metadata.file_type().is_block_device();
-        let identity = if is_block { (true, 0, metadata.rdev()) } else { (false, metadata.dev(), metadata.ino()) };
         if let Some(first) = known.insert(identity, device.name().to_string()) {
             let (second, path) = (device.name().to_string(), path.to_owned());
             return Err(ServeError::SameDevice { first, second, path });

@@ -118,6 +118,7 @@ pub(super) fn call(reporter: &Reporter, method: &str, params: Value) -> Option<R
         "drive.fail" => fail(reporter, params),
         "drive.add" => add(reporter, params),
         "drive.replace" => replace(reporter, params),
+        "drive.rescan" => super::rescan::call(reporter),
         "array.rebuild" => rebuild(reporter, params),
         _ if method.starts_with("array.scrub.") => return super::scrubs::call(reporter, method, params),
         _ => return None,
@@ -128,7 +129,7 @@ pub(super) fn call(reporter: &Reporter, method: &str, params: Value) -> Option<R
 fn fail(reporter: &Reporter, params: Value) -> Result<Value, String> {
     let OfDrive { name } = take(params)?;
     let placed = find(reporter, &name)?;
-    let used = placed.id.and_then(|id| uses(&reporter.fixed, &reporter.shards.statuses()).get(&id).copied());
+    let used = uses(&reporter.fixed, &reporter.shards.statuses()).get(&placed.id).copied();
     let used = used.ok_or_else(|| format!("drive {name} is not in use"))?;
     let array = ArrayId(used.array as u16);
     let verb = match used.kind {
@@ -144,6 +145,7 @@ fn fail(reporter: &Reporter, params: Value) -> Result<Value, String> {
 /// Keeps a drive as a spare.
 fn add(reporter: &Reporter, params: Value) -> Result<Value, String> {
     let Add { name, array, force } = take(params)?;
+    let _drives = reporter.changing()?;
     let at = array_of(reporter, &array)?;
     let spare = free_drive(reporter, &name, at, Wanted::Member, force)?;
     let verb = Verb::AddSpare { array: ArrayId(at as u16), spare };
@@ -154,9 +156,10 @@ fn add(reporter: &Reporter, params: Value) -> Result<Value, String> {
 /// Puts a drive in the place of one that is out.
 fn replace(reporter: &Reporter, params: Value) -> Result<Value, String> {
     let Replace { old, new, force } = take(params)?;
+    let _drives = reporter.changing()?;
     let placed = find(reporter, &old)?;
     let shards = reporter.shards.statuses();
-    if let Some(used) = placed.id.and_then(|id| uses(&reporter.fixed, &shards).get(&id).copied()) {
+    if let Some(used) = uses(&reporter.fixed, &shards).get(&placed.id).copied() {
         let role = used.role(&reporter.fixed.maps[used.array].name);
         return Err(format!("drive {old} is {role} and in use: brindle drive fail {old} first"));
     }
@@ -178,7 +181,7 @@ fn replace(reporter: &Reporter, params: Value) -> Result<Value, String> {
 
 /// The array of which a drive says that it is, or was, a member: one that joined while serving is named by none.
 fn bears_witness(reporter: &Reporter, placed: &Placed) -> Option<usize> {
-    match look(&reporter.devices, placed.id?) {
+    match look(reporter.devices.get(placed.id)?) {
         Ok((Found::Member(said), _)) => reporter.fixed.maps.iter().position(|map| map.uuid == said.array),
         _ => None,
     }
@@ -211,11 +214,13 @@ pub(super) fn free_drive(
     force: bool,
 ) -> Result<Spare, String> {
     let placed = find(reporter, name)?;
-    let device = placed.id.ok_or_else(|| format!("nothing is at the path of drive {name}"))?;
+    let open = reporter.devices.get(placed.id);
+    let open =
+        open.ok_or_else(|| format!("nothing is open at the path of drive {name}: brindle drive rescan looks again"))?;
     if placed.array.is_some_and(|other| other != array) {
         return Err(format!("drive {name} belongs to another array ({})", placed.role));
     }
-    match uses(&reporter.fixed, &reporter.shards.statuses()).get(&device) {
+    match uses(&reporter.fixed, &reporter.shards.statuses()).get(&placed.id) {
         Some(Use { kind: UseKind::Spare, array: of }) if *of == array && wanted == Wanted::Member => {}
         Some(used) => {
             let role = used.role(&reporter.fixed.maps[used.array].name);
@@ -223,7 +228,8 @@ pub(super) fn free_drive(
         }
         None => {}
     }
-    let (found, what) = look(&reporter.devices, device).map_err(|error| error.to_string())?;
+    let blocks = open.blocks();
+    let (found, what) = look(open).map_err(|error| error.to_string())?;
     let own = reporter.fixed.maps[array].uuid;
     let was_never_whole = match &found {
         Found::Member(said) => said.array == own && matches!(said.entry().state, raid::State::Rebuilding { .. }),
@@ -236,8 +242,7 @@ pub(super) fn free_drive(
     {
         return Err(format!("drive {name} bears {what}: say --force if that is to be overwritten"));
     }
-    let blocks = reporter.devices.device(device).blocks();
-    Ok(Spare { device, blocks, uuid: Uuid::from_random([entropy(), entropy()]) })
+    Ok(Spare { device: placed.id, blocks, uuid: Uuid::from_random([entropy(), entropy()]) })
 }
 
 pub(super) fn find<'a>(reporter: &'a Reporter, name: &str) -> Result<&'a Placed, String> {

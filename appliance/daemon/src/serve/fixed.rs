@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use base::BLOCK;
 use base::ids::DeviceId;
 use config::schema::Config;
 use engine::boot::{BootedArray, RecoveryReport};
@@ -16,8 +15,8 @@ use crate::status::ListenerStatus;
 /// A device and what it is for.
 pub(super) struct Placed {
     pub(super) described: Described,
-    /// Its number, if it is open.
-    pub(super) id: Option<DeviceId>,
+    /// Its number: its place in the configuration.
+    pub(super) id: DeviceId,
     /// The array that names it, by its place in the configuration.
     pub(super) array: Option<usize>,
     /// What the configuration has it for, for people.
@@ -49,7 +48,11 @@ pub(super) fn fixed(
     Fixed {
         name: config.name.to_string(),
         started,
-        devices: config.devices.iter().map(|device| placed(device, config, devices, booted)).collect(),
+        devices: (0..)
+            .map(DeviceId)
+            .zip(&config.devices)
+            .map(|(id, device)| placed(id, device, config, booted))
+            .collect(),
         maps: booted.iter().map(|array| array.map.clone()).collect(),
         recovered: booted.iter().map(|array| recovered(array, devices)).collect(),
         modes: config.arrays.iter().map(|array| array.log.as_ref().and_then(|log| log.mode)).collect(),
@@ -68,18 +71,14 @@ fn recovered(array: &BootedArray, devices: &Devices) -> RecoveryReport {
     RecoveryReport { notes, ..array.report.clone() }
 }
 
-fn placed(device: &config::Device, config: &Config, devices: &Devices, booted: &[BootedArray]) -> Placed {
-    let mut described = describe(device);
-    let id = devices.by_name.get(&described.name).copied().flatten();
-    if let Some(id) = id {
-        described.bytes = devices.set.device(id).blocks() * BLOCK as u64;
-    }
+fn placed(id: DeviceId, device: &config::Device, config: &Config, booted: &[BootedArray]) -> Placed {
+    let described = describe(device);
     let name = device.name();
     let is_copy = |array: &config::Array| array.log.as_ref().is_some_and(|log| log.devices.contains(name));
     let is_spare = |array: &config::Array| array.spares.contains(name);
     let is_of = |array: &config::Array| array.members.contains(name) || is_copy(array) || is_spare(array);
     let array = config.arrays.iter().position(is_of);
-    let place = array.zip(id).and_then(|(array, id)| place(id, &booted[array]));
+    let place = array.and_then(|array| place(id, &booted[array]));
     let role = array.map_or_else(String::new, |at| {
         let array = &config.arrays[at];
         let kind = match array {

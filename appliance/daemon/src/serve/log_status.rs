@@ -30,7 +30,7 @@ pub(super) fn call(reporter: &Reporter, params: Value) -> Result<Value, String> 
         return Err(format!("array {array} has no log"));
     }
     let drive = |id: DeviceId| {
-        let placed = fixed.devices.iter().find(|placed| placed.id == Some(id));
+        let placed = fixed.devices.iter().find(|placed| placed.id == id);
         placed.map_or_else(String::new, |placed| placed.described.name.clone())
     };
     let details = |copy, state: &str, drive| CopyDetails { copy, state: state.to_owned(), drive };

@@ -55,6 +55,7 @@ pub(super) fn call(reporter: &Reporter, method: &str, params: Value) -> Option<R
 /// Makes a drive a copy of the log, and waits for that for a while.
 fn attach(reporter: &Reporter, params: Value) -> Result<Value, String> {
     let Attach { array, drive, instead, force } = take(params)?;
+    let _drives = reporter.changing()?;
     let at = array_of(reporter, &array)?;
     let instead = instead.map(|name| copy_of(reporter, at, &name)).transpose()?;
     let device = free_drive(reporter, &drive, at, Wanted::Copy, force)?;
@@ -110,7 +111,7 @@ fn mode(reporter: &Reporter, params: Value) -> Result<Value, String> {
 fn copy_of(reporter: &Reporter, array: usize, name: &str) -> Result<u8, String> {
     let placed = find(reporter, name)?;
     let uses = uses(&reporter.fixed, &reporter.shards.statuses());
-    let used = placed.id.and_then(|id| uses.get(&id).copied()).filter(|used| used.array == array);
+    let used = uses.get(&placed.id).copied().filter(|used| used.array == array);
     let copy = used.and_then(|used| used.copy());
     copy.ok_or_else(|| format!("drive {name} is no copy of this array's log: brindle status shows what it is"))
 }

@@ -15,7 +15,7 @@ use crate::events::{Events, Severity, Told};
 /// Tells the engine's news to the history, and so to the log.
 pub(super) fn to_history(fixed: &Fixed, events: Events) -> impl Fn(Event) + Send + 'static {
     let arrays = fixed.maps.iter().map(|map| map.name.clone()).collect();
-    let drives = fixed.devices.iter().filter_map(|placed| Some((placed.id?, placed.described.name.clone())));
+    let drives = fixed.devices.iter().map(|placed| (placed.id, placed.described.name.clone()));
     let names = Names { arrays, drives: drives.collect() };
     move |event| told(&names, event).into_iter().for_each(|told| events.tell(told))
 }

@@ -16,6 +16,7 @@ use runtime::{DeviceSet, StatsReader};
 
 use super::drives::{Use, UseKind, uses};
 use super::fixed::Placed;
+use super::rescan::Drives;
 use super::shards::Shards;
 use super::volumes;
 use crate::connections::ConnectionStatus;
@@ -60,6 +61,8 @@ pub(super) struct Reporter {
     pub(super) metrics: Arc<Metrics>,
     pub(super) events: Events,
     pub(super) confinement: Option<Confinement>,
+    /// Held by who gives drives to arrays, or opens and closes them.
+    pub(super) drives: Mutex<Drives>,
     /// Held by who kills connections on behalf of operators.
     pub(super) killing: Mutex<()>,
 }
@@ -195,7 +198,7 @@ impl Reporter {
     }
 
     fn attach(&self, attach: &engine::status::AttachStatus) -> AttachStatus {
-        let placed = self.fixed.devices.iter().find(|placed| placed.id == Some(attach.device));
+        let placed = self.fixed.devices.iter().find(|placed| placed.id == attach.device);
         AttachStatus {
             copy: attach.copy,
             drive: placed.map_or_else(String::new, |placed| placed.described.name.clone()),
@@ -209,9 +212,9 @@ impl Reporter {
         let uses = uses(&self.fixed, shards);
         let device = |placed: &Placed| {
             let Placed { described, id, array, role, .. } = placed;
-            let used = id.and_then(|id| uses.get(&id));
+            let (open, used) = (self.devices.get(*id), uses.get(id));
             let state = match (used, array) {
-                _ if id.is_none() => "missing",
+                _ if open.is_none() => "missing",
                 (Some(Use { kind: UseKind::Member { rebuilding: true, .. }, .. }), _) => "rebuilding",
                 (Some(Use { kind: UseKind::Copy { joining: true, .. }, .. }), _) => "joining",
                 (Some(Use { kind: UseKind::Spare, .. }), _) => "spare",
@@ -221,9 +224,7 @@ impl Reporter {
             };
             let role = used.map_or_else(|| role.clone(), |used| used.role(&arrays[used.array].name));
             let sum = |counter: fn(&DeviceMetrics) -> &Counter| {
-                let shards =
-                    id.iter().flat_map(|id| self.metrics.shards().iter().map(|shard| &shard.devices[id.index()]));
-                shards.map(|device| counter(device).get()).sum()
+                self.metrics.shards().iter().map(|shard| counter(&shard.devices[id.index()]).get()).sum()
             };
             let is_among = |slots: fn(&ArrayStatus) -> &Vec<u8>| {
                 used.is_some_and(|used| match used.kind {
@@ -247,7 +248,7 @@ impl Reporter {
                 name: described.name.clone(),
                 kind: described.kind.to_owned(),
                 path: described.path.clone(),
-                bytes: described.bytes,
+                bytes: open.map_or(described.bytes, |open| open.blocks() * BLOCK as u64),
                 role,
                 state: state.to_owned(),
             }
@@ -257,9 +258,9 @@ impl Reporter {
 }
 
 /// What a device owes all shards together, if any of it is worth telling; and whether it hangs.
-fn owed(id: Option<DeviceId>, shards: &[ShardStatus]) -> (Option<DeviceWaits>, bool) {
+fn owed(id: DeviceId, shards: &[ShardStatus]) -> (Option<DeviceWaits>, bool) {
     let (mut waits, mut hangs) = (DeviceWaits::default(), false);
-    for owing in shards.iter().flat_map(|said| &said.owing).filter(|owing| Some(owing.device) == id) {
+    for owing in shards.iter().flat_map(|said| &said.owing).filter(|owing| owing.device == id) {
         waits.requests += u64::from(owing.requests);
         waits.given_up += u64::from(owing.given_up);
         waits.oldest_seconds = waits.oldest_seconds.max(owing.oldest_ms as f64 / 1000.0);

@@ -103,6 +103,11 @@ impl Shards {
         Arc::clone(tables.as_ref().expect("there were some at the start"))
     }
 
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.poster.shards().into()
+    }
+
     /// How the shards are. Those that do not answer in time are left out.
     pub(crate) fn statuses(&self) -> Vec<ShardStatus> {
         let _one_at_a_time = lock(&self.asking);

@@ -9,6 +9,7 @@ use super::{consent, socket_of};
 use crate::cli::{DriveCommand, Server};
 use crate::control_client::{call, status};
 use crate::device_status::DeviceStatus;
+use crate::serve::rescan::Seen;
 use crate::status::ArrayStatus;
 
 /// Does what is asked; what to print.
@@ -60,7 +61,20 @@ pub fn run(command: &DriveCommand) -> Result<String, Box<dyn Error>> {
             let text = format!("drive {new} is member {member} now and is being rebuilt; brindle status shows how far");
             Ok(said(server, &result, text))
         }
+        DriveCommand::Rescan { server } => {
+            let seen: Seen = call(&socket_of(server)?, "drive.rescan", &json!({}))?;
+            Ok(if server.json { format!("{}\n", json!(seen)) } else { in_words(&seen) })
+        }
     }
+}
+
+/// What a look has found, a line each.
+fn in_words(seen: &Seen) -> String {
+    let appeared = seen.appeared.iter().map(|one| format!("{}\n", one.text));
+    let gone = seen.gone.iter().map(|drive| format!("drive {drive} is gone\n"));
+    let refused = seen.refused.iter().map(|one| format!("drive {} cannot be opened: {}\n", one.drive, one.why));
+    let text: String = appeared.chain(gone).chain(refused).collect();
+    if text.is_empty() { "nothing has appeared, and nothing is gone\n".to_owned() } else { text }
 }
 
 pub(super) fn find(socket: &Path, name: &str) -> Result<DeviceStatus, Box<dyn Error>> {

@@ -56,6 +56,7 @@ impl Coordinator {
             Verb::FailMember { array, slot } => self.fail(array, ticket, 1 << slot.0, 0),
             Verb::AddSpare { array, spare } => self.add_spare(array, spare).map(|()| self.answer(ticket, Ok(()))),
             Verb::Replace { array, slot, spare } => self.replace(array, slot, spare, ticket),
+            Verb::Release { device } => self.release_drive(device).map(|()| self.answer(ticket, Ok(()))),
             Verb::PauseRebuild { array, paused } => {
                 self.arrays[array.index()].paused = paused;
                 self.answer(ticket, Ok(()));
@@ -138,6 +139,14 @@ impl Coordinator {
         }
         spares.push(spare);
         Ok(())
+    }
+
+    /// Keeps a drive as a spare no longer, and refuses if it is used otherwise.
+    fn release_drive(&mut self, device: DeviceId) -> Result<(), Refusal> {
+        for array in &mut self.arrays {
+            array.array.spares.retain(|spare| spare.device != device);
+        }
+        self.is_unused(device)
     }
 
     /// Gives a place to a drive, as soon as nothing else is under way. A spare may be asked for by name.
