@@ -15,7 +15,7 @@ use serde::de::value::StrDeserializer;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub(crate) use defaults::*;
-pub use drives::Drives;
+pub use drives::{AutoReplace, Drives};
 pub use scrub::{Repair, Scrub};
 
 use crate::values::{Name, Nqn, Percent, Size, SocketAddress, TimeSpan, VolumePath};

@@ -5,6 +5,7 @@
 
 mod arrays;
 mod audit;
+mod auto_replace;
 mod devices;
 pub(crate) mod discard;
 mod drive_news;

@@ -84,8 +84,8 @@ fn what_was_missing_at_the_start_is_opened_when_it_appears_and_takes_its_place()
     assert_eq!(rescan(&place), serde_json::json!({"appeared": [], "gone": [], "refused": []}));
 
     run(&place, &["drive", "replace", "d1", "d1", "--yes"]).unwrap();
-    let foreign = run(&place, &["log", "attach", "a0", "l1", "--yes"]).unwrap_err();
-    assert!(foreign.contains("--force"), "{foreign}");
+    let bears = run(&place, &["log", "attach", "a0", "l1", "--yes"]).unwrap_err();
+    assert!(bears.contains("--force"), "{bears}");
     run(&place, &["log", "attach", "a0", "l1", "--force", "--yes"]).unwrap();
     soon("it heals", || place.status().arrays[0].state == "optimal");
     check(&mut client);
@@ -165,9 +165,7 @@ fn what_cannot_be_opened_is_told_once_with_the_reason_and_opened_when_it_can_be(
     assert!(refused[0]["drive"] == "x0" && refused[0]["why"].as_str().unwrap().contains("being copied"), "{refused}");
     rescan(&place);
     assert_eq!(events(&place, "drive.not_opened").len(), 1, "it is told once");
-    let mut other = vec![0; 16 << 20];
-    other[1024 + 56..1024 + 58].copy_from_slice(&[0x53, 0xef]);
-    fs::write(place.path("data/x0.img"), other).unwrap();
+    foreign(&place, "data/x0.img");
     fs::hard_link(place.path("data/x0.img"), place.path("data/x1.img")).unwrap();
     let seen = rescan(&place);
     assert_eq!(
@@ -179,5 +177,126 @@ fn what_cannot_be_opened_is_told_once_with_the_reason_and_opened_when_it_can_be(
     assert_eq!((state_of(&place, "x0"), state_of(&place, "x1")), ("unused".into(), "missing".into()));
     let words = run(&place, &["drive", "rescan"]).unwrap();
     assert!(words.contains("drive x1 cannot be opened"), "{words}");
+    server.stop();
+}
+
+/// The array takes what comes to the path of a member that is out.
+fn with_auto_replace() -> String {
+    appliance::with(&[("    level: raid5", "    drives: {auto_replace: same-slot}\n    level: raid5")])
+}
+
+fn is_optimal(place: &Place) -> bool {
+    place.status().arrays[0].state == "optimal"
+}
+
+/// A file system, as far as anybody can tell.
+fn foreign(place: &Place, name: &str) -> Vec<u8> {
+    let mut content = vec![0; 16 << 20];
+    content[1024 + 56..1024 + 58].copy_from_slice(&[0x53, 0xef]);
+    fs::write(place.path(name), &content).unwrap();
+    content
+}
+
+#[test]
+fn where_it_is_allowed_a_new_drive_takes_the_place_of_one_that_is_out_by_itself() {
+    let place = Place::new("rescan-auto");
+    let server = place.serve(&with_auto_replace(), &[]);
+    let mut client = Client::connect(&server);
+    fill(&mut client);
+    run(&place, &["drive", "fail", "d1", "--yes"]).unwrap();
+    rescan(&place);
+    assert_eq!(events(&place, "drive.takes_place").len(), 0, "it was taken out and did not come");
+
+    // What bears something else is not touched.
+    fs::rename(place.path("data/d1.img"), place.path("d1.old")).unwrap();
+    let content = foreign(&place, "data/d1.img");
+    soon("it is left alone", || {
+        rescan(&place);
+        events(&place, "drive.left_alone").len() == 1
+    });
+    client.write(1501, 1, 0xbb);
+    assert!(place.status().arrays[0].state == "degraded" && fs::read(place.path("data/d1.img")).unwrap() == content);
+
+    // What bears nothing takes the place, and is told before.
+    fs::remove_file(place.path("data/d1.img")).unwrap();
+    blank(&place, "data/d1.img", 16 * MIB);
+    soon("it heals", || {
+        rescan(&place);
+        is_optimal(&place)
+    });
+    let taken = events(&place, "drive.takes_place");
+    assert_eq!((taken.len(), &taken[0]["fields"]["drive"], &taken[0]["array"]), (1, &"d1".into(), &"a0".into()));
+    assert!(events(&place, "member.joined").iter().all(|joined| joined["sequence"].as_u64() > taken[0]["sequence"].as_u64()));
+    run(&place, &["drive", "fail", "d0", "--yes"]).unwrap();
+    check(&mut client);
+    assert!(client.holds(1501, 0xbb));
+
+    // One that comes and goes does so once.
+    fs::rename(place.path("data/d0.img"), place.path("d0.old")).unwrap();
+    for round in 0..2 {
+        fs::write(place.path("data/d0.img"), vec![0; 16 << 20]).unwrap();
+        if round == 0 {
+            soon("it heals", || {
+                rescan(&place);
+                is_optimal(&place)
+            });
+            run(&place, &["drive", "fail", "d0", "--yes"]).unwrap();
+            fs::remove_file(place.path("data/d0.img")).unwrap();
+        } else {
+            soon("it is left alone", || {
+                rescan(&place);
+                events(&place, "drive.left_alone").len() == 2
+            });
+        }
+    }
+    check(&mut client);
+    assert_eq!(place.status().arrays[0].state, "degraded");
+    server.stop();
+}
+
+#[test]
+fn an_old_member_that_comes_back_is_rebuilt_by_itself_and_so_is_what_was_put_in_before_the_start() {
+    let place = Place::new("rescan-auto-old");
+    let server = place.serve(&with_auto_replace(), &[]);
+    fill(&mut Client::connect(&server));
+    server.stop();
+    fs::rename(place.path("data/d1.img"), place.path("d1.old")).unwrap();
+    let server = place.serve(&with_auto_replace(), &[]);
+    let mut client = Client::connect(&server);
+    client.write(3, 1, 0xd1);
+    fs::rename(place.path("d1.old"), place.path("data/d1.img")).unwrap();
+    soon("it heals", || is_optimal(&place));
+    run(&place, &["drive", "fail", "d0", "--yes"]).unwrap();
+    assert!(client.holds(3, 0xd1) && client.holds(4, 1), "nothing old is read");
+    server.stop();
+
+    fs::write(place.path("data/d0.img"), vec![0; 16 << 20]).unwrap();
+    let server = place.serve(&with_auto_replace(), &[]);
+    let mut client = Client::connect(&server);
+    soon("it heals", || is_optimal(&place));
+    run(&place, &["drive", "fail", "d2", "--yes"]).unwrap();
+    assert!(client.holds(3, 0xd1) && client.holds(4, 1));
+    server.stop();
+}
+
+#[test]
+fn a_spare_that_appears_is_kept_and_used() {
+    let place = Place::new("rescan-spare");
+    let text = appliance::with(&[
+        ("  - {name: l0,", "  - {name: s0, kind: file, path: data/s0.img, size: 16MiB}\n  - {name: l0,"),
+        ("members: [d0, d1, d2]", "members: [d0, d1, d2]\n    spares: [s0]"),
+    ]);
+    let server = place.serve(&text, &[]);
+    let mut client = Client::connect(&server);
+    fill(&mut client);
+    fs::remove_file(place.path("data/s0.img")).unwrap();
+    assert_eq!(rescan(&place)["gone"], serde_json::json!(["s0"]));
+    assert_eq!(state_of(&place, "s0"), "missing", "a spare that is gone is none");
+    run(&place, &["drive", "fail", "d1", "--yes"]).unwrap();
+    assert_eq!(place.status().arrays[0].state, "degraded");
+    blank(&place, "data/s0.img", 16 * MIB);
+    soon("it heals", || is_optimal(&place));
+    assert_eq!((events(&place, "drive.kept").len(), state_of(&place, "s0")), (1, "active".into()));
+    check(&mut client);
     server.stop();
 }

@@ -3,7 +3,7 @@
 
 use base::time::Span;
 
-use super::{Destage, Drives, Events, Hugepages, Polling, Reactors, Rebuild, Repair, Scrub, SlowPolicy};
+use super::{AutoReplace, Destage, Drives, Events, Hugepages, Polling, Reactors, Rebuild, Repair, Scrub, SlowPolicy};
 use crate::values::{Percent, Size, TimeSpan};
 
 impl Default for Reactors {
@@ -26,6 +26,7 @@ impl Default for Drives {
             slow: SlowPolicy::default(),
             read_timeout: default_drive_read_timeout(),
             timeout: default_drive_timeout(),
+            auto_replace: AutoReplace::default(),
         }
     }
 }

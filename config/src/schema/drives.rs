@@ -26,4 +26,19 @@ pub struct Drives {
     /// is told, and what needs the member waits: from 100ms to 10min. Linux tries to bring a drive back after 30 s.
     #[serde(default = "default_drive_timeout")]
     pub timeout: TimeSpan,
+    /// What becomes of a drive that appears at the path of a member that is out.
+    #[serde(default)]
+    pub auto_replace: AutoReplace,
+}
+
+/// What becomes of a drive that appears at the path of a member that is out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum AutoReplace {
+    /// It is told, and left alone.
+    #[default]
+    Off,
+    /// It takes a place without a member by itself and is rebuilt, if it bears nothing or was a member of this very array that
+    /// went on without it. What bears anything else is left alone.
+    SameSlot,
 }

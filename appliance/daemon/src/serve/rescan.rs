@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Late;
+use super::auto_replace::{Offer, Role};
 use super::devices::{look, spec};
 use super::report::Reporter;
 use crate::events::{Severity, Told};
@@ -46,10 +47,13 @@ const LAST_LOOK: Duration = Duration::from_secs(5);
 /// them.
 pub(super) struct Drives {
     declared: Vec<Declared>,
+    /// It was looked at what was there at the start.
+    looked: bool,
 }
 
 struct Declared {
     spec: DeviceSpec,
+    role: Role,
     /// What a file must have: one that is smaller is perhaps still being copied.
     bytes: u64,
     /// It was said that it is gone.
@@ -90,16 +94,20 @@ impl Drives {
     pub(super) fn new(config: &Config) -> Self {
         let declared = |device: &Device| Declared {
             spec: spec(device),
+            role: Role::of(device, config),
             bytes: device.size().map_or(0, |size| size.bytes()),
             gone: false,
             refused: None,
         };
-        Self { declared: config.devices.iter().map(declared).collect() }
+        Self { declared: config.devices.iter().map(declared).collect(), looked: false }
     }
 
     /// Looks at all paths. `at_once`: also at what was refused lately.
     fn look(&mut self, reporter: &Reporter, at_once: bool) -> Seen {
         let mut seen = Seen::default();
+        if !core::mem::replace(&mut self.looked, true) {
+            self.look_at_start(reporter);
+        }
         for (id, declared) in (0..).map(DeviceId).zip(&mut self.declared) {
             let (DeviceKind::File(path) | DeviceKind::Block(path)) = &declared.spec.kind else { continue };
             let there = match Identity::at(path) {
@@ -121,6 +129,16 @@ impl Drives {
             }
         }
         seen
+    }
+
+    /// Drives that were there at the start may be what a member's place waits for.
+    fn look_at_start(&mut self, reporter: &Reporter) {
+        for (id, declared) in (0..).map(DeviceId).zip(&mut self.declared).filter(|(_, declared)| declared.role.is_any()) {
+            if let Some((found, what)) = reporter.devices.get(id).and_then(|device| look(device).ok()) {
+                let offer = Offer { id, name: &declared.spec.name, found: &found, bears: what.as_deref() };
+                declared.role.offer_at_start(reporter, offer);
+            }
+        }
     }
 }
 
@@ -155,8 +173,11 @@ impl Declared {
                 let path = self.path();
                 self.refused = None;
                 reporter.devices.put(id, device);
-                let appeared = tell_appeared(reporter, id, &name, &path);
+                let (appeared, bears) = tell_appeared(reporter, id, &name, &path);
                 seen.appeared.push(appeared);
+                if let Some((found, what)) = bears {
+                    self.role.offer(reporter, Offer { id, name: &name, found: &found, bears: what.as_deref() });
+                }
             }
             Ok(None) => {}
             Err(why) => {
@@ -197,6 +218,9 @@ impl Declared {
     }
 }
 
+/// What was found on a drive, and in words if it is anything.
+type Bears = (Found, Option<String>);
+
 /// Whether no reactor uses a device any more, nor may use it on its own; it is no spare from then on.
 fn is_released(reporter: &Reporter, id: DeviceId) -> bool {
     let shards = reporter.shards.statuses();
@@ -208,12 +232,13 @@ fn is_released(reporter: &Reporter, id: DeviceId) -> bool {
 }
 
 /// Looks at what a drive bears that was opened just now, and tells it.
-fn tell_appeared(reporter: &Reporter, id: DeviceId, name: &str, path: &str) -> Appeared {
+fn tell_appeared(reporter: &Reporter, id: DeviceId, name: &str, path: &str) -> (Appeared, Option<Bears>) {
     let device = reporter.devices.device(id);
     let bytes = device.blocks() * base::BLOCK as u64;
-    let (bears, what) = match look(device) {
+    let looked = look(device);
+    let (bears, what) = match &looked {
         Err(error) => ("unreadable", error.to_string()),
-        Ok((found, what)) => (kind(reporter, &found, what.is_some()), what.unwrap_or_else(|| "nothing".to_owned())),
+        Ok((found, what)) => (kind(reporter, found, what.is_some()), what.as_deref().unwrap_or("nothing").to_owned()),
     };
     let text = match bears {
         "old_member" => format!("drive {name} is there: it was {what}, which has gone on without it"),
@@ -223,7 +248,7 @@ fn tell_appeared(reporter: &Reporter, id: DeviceId, name: &str, path: &str) -> A
     };
     let told = Told::new("drive.appeared", Severity::Notice, text.clone()).with("drive", name).with("path", path);
     reporter.events.tell(told.with("bytes", bytes).with("bears", bears));
-    Appeared { drive: name.to_owned(), bears: bears.to_owned(), text }
+    (Appeared { drive: name.to_owned(), bears: bears.to_owned(), text }, looked.ok())
 }
 
 /// What something found is to this appliance.
