@@ -98,6 +98,38 @@ pub enum DriveCommand {
         #[command(flatten)]
         server: Server,
     },
+    /// Erase what a declared drive bears that nothing uses: all of it reads as zeros then. Drives that are in use are refused.
+    Wipe {
+        /// The drive, as the configuration calls it.
+        name: String,
+        /// Only what says that the drive bears something: its superblocks, signatures and partition tables.
+        #[arg(long, conflicts_with = "secure")]
+        quick: bool,
+        /// Ask a block device to erase also what it keeps in cells that cannot be addressed (BLKSECDISCARD). Few can; if it
+        /// cannot, zeros are all there is, and that is said.
+        #[arg(long)]
+        secure: bool,
+        /// Do not wait for its end.
+        #[arg(long)]
+        no_wait: bool,
+        /// Whether to ask.
+        #[command(flatten)]
+        consent: Consent,
+        /// Whom to ask.
+        #[command(flatten)]
+        server: Server,
+    },
+    /// Switch the light of a drive's slot in its enclosure, so that it is found.
+    Locate {
+        /// The drive, as the configuration calls it.
+        name: String,
+        /// Whether it is to shine.
+        #[arg(value_enum)]
+        light: Light,
+        /// Whom to ask.
+        #[command(flatten)]
+        server: Server,
+    },
     /// Look now for declared drives that have appeared, or are gone; else that is done every two seconds.
     Rescan {
         /// Whom to ask.
@@ -115,6 +147,15 @@ pub enum DriveCommand {
         #[command(flatten)]
         server: Server,
     },
+}
+
+/// A light.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Light {
+    /// It shines.
+    On,
+    /// It does not.
+    Off,
 }
 
 /// What can be done with volumes. A volume is named as array/volume, such as a0/v0.

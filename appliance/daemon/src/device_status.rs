@@ -19,7 +19,7 @@ pub struct DeviceStatus {
     pub bytes: u64,
     /// What it is for, such as `a0 member 1`.
     pub role: String,
-    /// `active`, `rebuilding`, `spare`, `excluded` (it takes no part), `missing` (nothing is at its path) or `unused` (no array
+    /// `active`, `rebuilding`, `spare`, `excluded` (it takes no part), `missing` (nothing is at its path), `wiping` or `unused` (no array
     /// names it).
     pub state: String,
     /// Whether it is much slower than the other members of its array.

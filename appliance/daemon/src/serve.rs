@@ -13,6 +13,7 @@ mod drives;
 mod error;
 mod exports;
 mod fixed;
+mod locate;
 mod log_status;
 mod logs;
 mod memory;
@@ -28,6 +29,7 @@ mod sealing;
 mod shards;
 mod volumes;
 mod ways;
+pub(crate) mod wipe;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -185,6 +187,7 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
         metrics: Arc::clone(&metrics),
         confinement,
         drives: Mutex::new(rescan::Drives::new(&config)),
+        wipes: wipe::Wipes::default(),
         killing: Mutex::new(()),
     };
     if late.0.set(Running { reporter, stats }).is_err() {

@@ -226,7 +226,11 @@ fn where_it_is_allowed_a_new_drive_takes_the_place_of_one_that_is_out_by_itself(
     });
     let taken = events(&place, "drive.takes_place");
     assert_eq!((taken.len(), &taken[0]["fields"]["drive"], &taken[0]["array"]), (1, &"d1".into(), &"a0".into()));
-    assert!(events(&place, "member.joined").iter().all(|joined| joined["sequence"].as_u64() > taken[0]["sequence"].as_u64()));
+    assert!(
+        events(&place, "member.joined")
+            .iter()
+            .all(|joined| joined["sequence"].as_u64() > taken[0]["sequence"].as_u64())
+    );
     run(&place, &["drive", "fail", "d0", "--yes"]).unwrap();
     check(&mut client);
     assert!(client.holds(1501, 0xbb));

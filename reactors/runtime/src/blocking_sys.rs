@@ -146,6 +146,17 @@ pub(crate) fn zero(file: BorrowedFd<'_>, mode: ZeroMode, start: u64, count: u64)
     if outcome == 0 { Ok(()) } else { Err(last_errno()) }
 }
 
+/// BLKSECDISCARD of linux/fs.h.
+const SECURE_DISCARD: libc::Ioctl = 0x127d;
+
+/// Has a block device erase bytes, also where it keeps copies that cannot be addressed; or gives the error number.
+pub(crate) fn discard_securely(file: BorrowedFd<'_>, offset: u64, length: u64) -> Result<(), i32> {
+    let range = [offset, length];
+    // SAFETY: the call reads the two numbers, which outlive it.
+    let outcome = unsafe { libc::ioctl(file.as_raw_fd(), SECURE_DISCARD, range.as_ptr()) };
+    if outcome == 0 { Ok(()) } else { Err(last_errno()) }
+}
+
 /// Makes all writes durable that have ended.
 pub(crate) fn sync(file: BorrowedFd<'_>) -> Result<(), DeviceError> {
     // SAFETY: the call takes no pointers.

@@ -198,6 +198,30 @@ impl OpenDevice {
         &self.notes
     }
 
+    /// How zeros are made, as far as was tried.
+    pub fn zeroing(&self) -> &'static str {
+        match &self.medium {
+            Medium::Ram(_) => "memory is cleared",
+            Medium::File(_, mode) => match ZeroMode::from_number(mode.load(Ordering::Relaxed)) {
+                ZeroMode::Range => "its file system writes them, or knows them",
+                ZeroMode::Unmap | ZeroMode::Punch => "its space is given back: the device guarantees zeros",
+                ZeroMode::Write => "they are written",
+            },
+        }
+    }
+
+    /// Has the device erase all that it holds, also where it keeps copies that cannot be addressed. What it reads as after that
+    /// nobody says. An error names what is missing.
+    pub fn discard_securely(&self) -> Result<(), String> {
+        let (Medium::File(file, _), Some(Identity::Block(_))) = (&self.medium, self.identity) else {
+            return Err("only block devices can be asked for that".to_owned());
+        };
+        blocking_sys::discard_securely(file.as_fd(), 0, self.blocks * BLOCK as u64).map_err(|errno| {
+            let error = io::Error::from_raw_os_error(errno);
+            format!("the kernel has no secure discard for it (BLKSECDISCARD: {error})")
+        })
+    }
+
     pub(crate) fn medium(&self) -> &Medium {
         &self.medium
     }

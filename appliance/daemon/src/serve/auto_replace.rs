@@ -107,7 +107,8 @@ impl Role {
             let text = format!("drive {name} took a place by itself within the hour, and does not do so again");
             return told("drive.left_alone", Severity::Warning, text);
         }
-        let at_start = reporter.fixed.devices.iter().find(|placed| placed.id == offer.id).and_then(|placed| placed.place);
+        let at_start =
+            reporter.fixed.devices.iter().find(|placed| placed.id == offer.id).and_then(|placed| placed.place);
         let at_start = if let Some(Place::Member(slot)) = at_start { Some(slot) } else { None };
         let wanted = [at_start, old, Some(declared)];
         let slot = wanted.into_iter().flatten().find(|slot| empty.contains(slot)).unwrap_or(first);
@@ -154,8 +155,15 @@ mod tests {
             Role::of(&config.devices[at], &config)
         };
         assert!(!role(config::DEMO, 1).is_any(), "nothing is done unasked");
-        let allowed = config::DEMO.replace("    level: raid5", "    drives: {auto_replace: same-slot}\n    level: raid5");
+        let allowed =
+            config::DEMO.replace("    level: raid5", "    drives: {auto_replace: same-slot}\n    level: raid5");
         assert_eq!((role(&allowed, 1).member, role(&allowed, 1).spare), (Some((0, 1)), None));
-        assert!(config::parse(&config::DEMO.replace("    level: raid5", "    drives: {auto_replace: any}\n    level: raid5"), "t").is_err());
+        assert!(
+            config::parse(
+                &config::DEMO.replace("    level: raid5", "    drives: {auto_replace: any}\n    level: raid5"),
+                "t"
+            )
+            .is_err()
+        );
     }
 }

@@ -118,6 +118,10 @@ pub(super) fn call(reporter: &Reporter, method: &str, params: Value) -> Option<R
         "drive.fail" => fail(reporter, params),
         "drive.add" => add(reporter, params),
         "drive.replace" => replace(reporter, params),
+        "drive.show" => super::wipe::show(reporter, params),
+        "drive.wipe" => super::wipe::begin(reporter, params),
+        "drive.wipe.status" => super::wipe::status(reporter, params),
+        "drive.locate" => super::locate::call(reporter, params),
         "drive.rescan" => super::rescan::call(reporter),
         "array.rebuild" => rebuild(reporter, params),
         _ if method.starts_with("array.scrub.") => return super::scrubs::call(reporter, method, params),
@@ -227,6 +231,9 @@ pub(super) fn free_drive(
             return Err(format!("drive {name} is in use, as {role}"));
         }
         None => {}
+    }
+    if reporter.wipes.is_running(placed.id) {
+        return Err(format!("drive {name} is being wiped"));
     }
     let blocks = open.blocks();
     let (found, what) = look(open).map_err(|error| error.to_string())?;

@@ -19,6 +19,7 @@ use super::fixed::Placed;
 use super::rescan::Drives;
 use super::shards::Shards;
 use super::volumes;
+use super::wipe::Wipes;
 use crate::connections::ConnectionStatus;
 use crate::device_status::{DeviceErrors, DeviceStatus, DeviceWaits};
 use crate::events::Events;
@@ -63,6 +64,7 @@ pub(super) struct Reporter {
     pub(super) confinement: Option<Confinement>,
     /// Held by who gives drives to arrays, or opens and closes them.
     pub(super) drives: Mutex<Drives>,
+    pub(super) wipes: Wipes,
     /// Held by who kills connections on behalf of operators.
     pub(super) killing: Mutex<()>,
 }
@@ -215,6 +217,7 @@ impl Reporter {
             let (open, used) = (self.devices.get(*id), uses.get(id));
             let state = match (used, array) {
                 _ if open.is_none() => "missing",
+                (None, _) if self.wipes.is_running(*id) => "wiping",
                 (Some(Use { kind: UseKind::Member { rebuilding: true, .. }, .. }), _) => "rebuilding",
                 (Some(Use { kind: UseKind::Copy { joining: true, .. }, .. }), _) => "joining",
                 (Some(Use { kind: UseKind::Spare, .. }), _) => "spare",

@@ -133,7 +133,8 @@ impl Drives {
 
     /// Drives that were there at the start may be what a member's place waits for.
     fn look_at_start(&mut self, reporter: &Reporter) {
-        for (id, declared) in (0..).map(DeviceId).zip(&mut self.declared).filter(|(_, declared)| declared.role.is_any()) {
+        for (id, declared) in (0..).map(DeviceId).zip(&mut self.declared).filter(|(_, declared)| declared.role.is_any())
+        {
             if let Some((found, what)) = reporter.devices.get(id).and_then(|device| look(device).ok()) {
                 let offer = Offer { id, name: &declared.spec.name, found: &found, bears: what.as_deref() };
                 declared.role.offer_at_start(reporter, offer);
@@ -222,7 +223,7 @@ impl Declared {
 type Bears = (Found, Option<String>);
 
 /// Whether no reactor uses a device any more, nor may use it on its own; it is no spare from then on.
-fn is_released(reporter: &Reporter, id: DeviceId) -> bool {
+pub(super) fn is_released(reporter: &Reporter, id: DeviceId) -> bool {
     let shards = reporter.shards.statuses();
     // One that says nothing may have an older map.
     let all_say = shards.len() == reporter.shards.count();

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use config::schema::{Config, Device, Sandbox};
 use runtime::confine::{self, Access, Confinement, Rule};
 
-use super::ServeError;
 use super::new_files::NewFiles;
+use super::{ServeError, locate};
 use crate::memory_status::SandboxStatus;
 
 /// Where the kernel tells what there is: looked at when a device is opened.
@@ -63,6 +63,10 @@ fn rules(config: &Config, others: &Others<'_>) -> Vec<Rule> {
         } else if access == Access::Devices && path.starts_with("/dev") {
             allow("/dev".into(), access);
         }
+    }
+    // The lights of slots, which are files of sysfs.
+    for enclosure in locate::enclosures(Path::new(locate::SYSFS)) {
+        allow(enclosure, Access::Attributes);
     }
     for folder in &config.drive_folders {
         allow(folder.clone(), Access::Files);

@@ -5,12 +5,14 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use super::progress::{self, Look};
 use super::{consent, socket_of};
-use crate::cli::{DriveCommand, Server};
+use crate::cli::{DriveCommand, Light, Server};
 use crate::control_client::{call, status};
 use crate::device_status::DeviceStatus;
 use crate::serve::rescan::Seen;
-use crate::status::ArrayStatus;
+use crate::serve::wipe::{Depth, Progress, Shown};
+use crate::status::{ArrayStatus, size};
 
 /// Does what is asked; what to print.
 pub fn run(command: &DriveCommand) -> Result<String, Box<dyn Error>> {
@@ -61,11 +63,75 @@ pub fn run(command: &DriveCommand) -> Result<String, Box<dyn Error>> {
             let text = format!("drive {new} is member {member} now and is being rebuilt; brindle status shows how far");
             Ok(said(server, &result, text))
         }
+        DriveCommand::Wipe { name, quick, secure, no_wait, consent, server } => {
+            let socket = socket_of(server)?;
+            let depth = match (quick, secure) {
+                (true, _) => Depth::Quick,
+                (false, true) => Depth::Secure,
+                (false, false) => Depth::Zeros,
+            };
+            let shown: Shown = call(&socket, "drive.show", &json!({ "name": name }))?;
+            consent::ask(&wiping(&shown, depth)?, *consent)?;
+            let mut progress: Progress = call(&socket, "drive.wipe", &json!({ "name": name, "depth": depth }))?;
+            if !no_wait {
+                progress = wait(&socket, progress, server.json)?;
+            }
+            match progress.state.as_str() {
+                "failed" => Err(format!("drive {name} could not be wiped: {}", progress.text).into()),
+                _ if server.json => Ok(format!("{}\n", json!(progress))),
+                "done" => Ok(format!("drive {name} is wiped: {}\n", progress.text)),
+                _ => Ok(format!("drive {name} is being wiped\n")),
+            }
+        }
+        DriveCommand::Locate { name, light, server } => {
+            let on = *light == Light::On;
+            let result: Value = call(&socket_of(server)?, "drive.locate", &json!({ "name": name, "on": on }))?;
+            let shines = if on { "shines" } else { "shines no longer" };
+            Ok(said(server, &result, format!("the light of drive {name} {shines}")))
+        }
         DriveCommand::Rescan { server } => {
             let seen: Seen = call(&socket_of(server)?, "drive.rescan", &json!({}))?;
             Ok(if server.json { format!("{}\n", json!(seen)) } else { in_words(&seen) })
         }
     }
+}
+
+/// What a wipe does, in words; an error if it would hit a drive that is in use.
+fn wiping(shown: &Shown, depth: Depth) -> Result<String, String> {
+    let Shown { drive, path, bytes, used, bears } = shown;
+    if !used.is_empty() {
+        return Err(format!("drive {drive} is in use, as {used}: what it holds is needed"));
+    }
+    let bears = bears.as_deref().unwrap_or("nothing that is known");
+    let what = match depth {
+        Depth::Quick => "what says so is erased, and nobody finds again what lies behind it",
+        Depth::Zeros => "all of it is erased, and nobody can bring it back",
+        Depth::Secure => {
+            "all of it is erased, securely if the drive can do that, and nobody can bring it back; if it cannot, zeros are written, \
+             and that is said"
+        }
+    };
+    Ok(format!("Drive {drive} (at {path}, {}) bears {bears}: {what}.", size(*bytes)))
+}
+
+/// Follows a wipe to its end.
+fn wait(socket: &Path, begun: Progress, quietly: bool) -> Result<Progress, Box<dyn Error>> {
+    let mut last = begun;
+    let params = json!({ "name": last.drive });
+    let mut look = || -> Result<Look, Box<dyn Error>> {
+        last = call(socket, "drive.wipe.status", &params)?;
+        let Progress { state, done_bytes, bytes, .. } = last.clone();
+        let words = format!("{state}: {} of {}", size(done_bytes), size(bytes));
+        Ok(Look { is_over: state != "running", state, words, done: done_bytes, all: bytes })
+    };
+    if quietly {
+        while !look()?.is_over {
+            std::thread::sleep(progress::EVERY);
+        }
+    } else {
+        progress::follow(look)?;
+    }
+    Ok(last)
 }
 
 /// What a look has found, a line each.

@@ -16,6 +16,8 @@ use super::Rule;
 pub enum Access {
     /// Files and folders are read.
     Read,
+    /// Files are read and written, as they are.
+    Attributes,
     /// Device nodes are read, written and controlled.
     Devices,
     /// Files are read, written, made, renamed and removed; device nodes are read, written and controlled.
@@ -53,6 +55,7 @@ impl Access {
     fn rights(self) -> u64 {
         match self {
             Self::Read => READ_FILE | READ_DIR,
+            Self::Attributes => READ_FILE | READ_DIR | WRITE_FILE,
             Self::Devices => READ_FILE | READ_DIR | WRITE_FILE | IOCTL_DEV,
             Self::Files => READ_FILE | READ_DIR | WRITE_FILE | TRUNCATE | IOCTL_DEV | MAKE_REG | REMOVE_FILE,
             Self::Sockets => READ_DIR | MAKE_SOCK | REMOVE_FILE,
