@@ -251,6 +251,10 @@ pub struct ArrayMetrics {
     pub log_capacity_blocks: Gauge,
     /// Blocks acknowledged and not yet destaged.
     pub dirty_blocks: Gauge,
+    /// Stripes whose last destage could not be done.
+    pub blocked_stripes: Gauge,
+    /// Blocks of those that are acknowledged and in the log alone.
+    pub blocked_blocks: Gauge,
     /// Without a log: zones that a crash now could leave dirty.
     pub dirty_zones: Gauge,
     /// Those that an earlier crash did, and that are still to be resynced.

@@ -427,6 +427,20 @@ pub enum Event {
         /// Whether it is excluded for that; if not, the array cannot do without it and waits.
         excluded: bool,
     },
+    /// A stripe cannot be destaged, since old content that its parity needs is lost: the first in a while.
+    DestageBlocked {
+        /// Whose.
+        array: ArrayId,
+        /// Which.
+        stripe: StripeId,
+        /// Slots whose blocks of it cannot be had, as a bit mask.
+        members: u32,
+    },
+    /// There has been none for a while that cannot be destaged.
+    DestageUnblocked {
+        /// Whose.
+        array: ArrayId,
+    },
     /// A drive has the place of a member, and is to be rebuilt.
     Joined {
         /// Whose.

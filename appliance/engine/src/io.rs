@@ -66,6 +66,9 @@ pub enum IoError {
     Stopped,
     /// The data cannot be had: more members are lost than the level bears.
     Unreadable,
+    /// What was to be written cannot go to the members: old content that its stripe's parity needs is lost. With a log it is
+    /// kept there and read from there all the same.
+    Unwritable,
     /// What is stored is not what it was compared with.
     Miscompare,
     /// The blocks do not lie within one atomic unit.

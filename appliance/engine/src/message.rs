@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use base::ids::{ArrayBlock, ArrayId, Slot, ZoneId};
+use base::ids::{ArrayBlock, ArrayId, Slot, StripeId, ZoneId};
 use base::sector::Margins;
 use base::snapshot::Snapshot;
 use base::time::{Span, Time};
@@ -137,6 +137,20 @@ pub enum Message {
         slot: Slot,
         /// Whether it still has not.
         hangs: bool,
+    },
+    /// To the coordinator: a stripe cannot be destaged, for the first time in a while.
+    DestageBlocked {
+        /// Whose stripe.
+        array: ArrayId,
+        /// Which.
+        stripe: StripeId,
+        /// Slots whose old content cannot be had, as a bit mask.
+        members: u32,
+    },
+    /// To the coordinator: there has been none for a while that cannot be destaged.
+    DestageUnblocked {
+        /// Whose.
+        array: ArrayId,
     },
     /// To the coordinator: a log copy does not answer as it should.
     CopyFailed {

@@ -200,6 +200,8 @@ impl Shard {
             | Message::MemberErrors { .. }
             | Message::MemberSlow { .. }
             | Message::MemberHangs { .. }
+            | Message::DestageBlocked { .. }
+            | Message::DestageUnblocked { .. }
             | Message::CopyFailed { .. }
             | Message::CopyCaughtUp { .. }
             | Message::ModeTaken { .. }
@@ -496,6 +498,8 @@ impl Shard {
             metrics.log_used_blocks.set(usage.log_used_blocks);
             metrics.log_capacity_blocks.set(usage.log_blocks);
             metrics.dirty_blocks.set(usage.dirty_blocks);
+            metrics.blocked_stripes.set(usage.blocked_stripes);
+            metrics.blocked_blocks.set(usage.blocked_blocks);
             metrics.dirty_zones.set(usage.dirty_zones);
             metrics.unsynced_zones.set(usage.unsynced_zones);
             let missing = u64::from(map.missing().count_ones());

@@ -55,7 +55,7 @@ pub use level::Level;
 pub use metadata::{
     ExportRecord, ExtentRecord, Metadata, MetadataError, Origin, VolumeRecord, VolumeSpec, VolumeState,
 };
-pub use plan::{DestageKind, DestagePlan, ReadPlan, plan_destage, plan_destage_anew, plan_read};
+pub use plan::{DestageKind, DestagePlan, ReadPlan, plan_destage, plan_destage_anew, plan_destage_around, plan_read};
 pub use recipe::{Lost, Recipe, Term, recipe, weight};
 pub use reshape::{Reshape, ReshapeError};
 pub use scrub::{Repair, ScrubCounts, ScrubRecord, ScrubState};

@@ -70,7 +70,21 @@ impl DestagePlan {
 /// # Panics
 /// If nothing has changed, or a column that does not exist.
 pub fn plan_destage(geometry: &Geometry, stripe: StripeId, changed: u32, missing: u32) -> Result<DestagePlan, Lost> {
-    plan_write(geometry, stripe, changed, missing, true)
+    plan_write(geometry, stripe, changed, (missing, 0), true)
+}
+
+/// The same where the old content of the slots in `lost` cannot be had: it is read only if there is no way around it.
+///
+/// # Panics
+/// As above.
+pub fn plan_destage_around(
+    geometry: &Geometry,
+    stripe: StripeId,
+    changed: u32,
+    missing: u32,
+    lost: u32,
+) -> Result<DestagePlan, Lost> {
+    plan_write(geometry, stripe, changed, (missing, lost), true)
 }
 
 /// The same of a stripe whose parities may not match: as long as all its data is there, they are made from that alone, and
@@ -84,14 +98,14 @@ pub fn plan_destage_anew(
     changed: u32,
     missing: u32,
 ) -> Result<DestagePlan, Lost> {
-    plan_write(geometry, stripe, changed, missing, false)
+    plan_write(geometry, stripe, changed, (missing, 0), false)
 }
 
 fn plan_write(
     geometry: &Geometry,
     stripe: StripeId,
     changed: u32,
-    missing: u32,
+    (missing, lost): (u32, u32),
     trusted: bool,
 ) -> Result<DestagePlan, Lost> {
     let all = geometry.all_columns();
@@ -109,7 +123,7 @@ fn plan_write(
     if changed == all {
         return Ok(DestagePlan { kind: DestageKind::Full, ..plan });
     }
-    plan.kind = cheaper(geometry, stripe, changed, missing, parities.count_ones(), trusted);
+    plan.kind = cheaper(geometry, stripe, changed, (missing, lost), parities, trusted);
     plan.log_parity = true;
     let reconstruct_gone = plan.kind == DestageKind::ReconstructWrite;
     for index in plan.parity_indices() {
@@ -125,25 +139,32 @@ fn plan_write(
 /// What makes the parities of a stripe that changes in part. A changed column whose member is gone has no old content to take
 /// out of a parity. An unchanged one has none to put in, but is still counted by the old parity. With one of each, both old
 /// parities together give the unchanged one: everything that is there is read. Parities that are not trusted are the base of
-/// no other, unless something is gone that only they know.
+/// no other, unless something is gone that only they know. Where all members are there, what is lost may decide: either way
+/// needs other blocks.
 fn cheaper(
     geometry: &Geometry,
     stripe: StripeId,
     changed: u32,
-    missing: u32,
-    parities: u32,
+    (missing, lost): (u32, u32),
+    parities: u8,
     trusted: bool,
 ) -> DestageKind {
     let gone = slots(missing & geometry.all_members()).filter_map(|slot| geometry.column_of(stripe, slot));
     let gone = gone.fold(0, |mask: u32, column| mask | 1 << column);
-    let reads_modify = changed.count_ones() + parities;
-    let reads_reconstruct = (geometry.all_columns() & !changed).count_ones();
+    let homes = |columns: u32| {
+        let columns = (0..geometry.data_slots()).filter(move |column| columns & 1 << column != 0);
+        columns.fold(0, |mask: u32, column| mask | 1 << geometry.member_of(stripe, column).0)
+    };
+    let parity_slots = (0..geometry.parities()).filter(|index| parities & 1 << index != 0);
+    let parity_slots = parity_slots.fold(0, |mask: u32, index| mask | 1 << geometry.parity_member(stripe, index).0);
+    let (reads_modify, reads_reconstruct) = (homes(changed) | parity_slots, homes(geometry.all_columns() & !changed));
     let modify = if gone & changed != 0 {
         false
     } else if gone != 0 {
         true
     } else {
-        trusted && reads_modify <= reads_reconstruct
+        let cost = |reads: u32| (reads & lost != 0, reads.count_ones());
+        trusted && cost(reads_modify) <= cost(reads_reconstruct)
     };
     if modify { DestageKind::ReadModifyWrite } else { DestageKind::ReconstructWrite }
 }
@@ -227,6 +248,11 @@ mod tests {
                     for missing in (0..=geometry.all_members()).filter(|&missing| geometry.bears(missing)) {
                         let plan = plan_destage(&geometry, stripe, changed, missing).expect("it bears that");
                         check(&geometry, stripe, changed, missing, &plan);
+                        for lost in slots(geometry.all_members()).map(|slot| 1 << slot.0) {
+                            let around = plan_destage_around(&geometry, stripe, changed, missing, lost | lost << 1);
+                            let around = around.expect("it bears that");
+                            check(&geometry, stripe, changed, missing, &around);
+                        }
                         plans[Level::ALL.iter().position(|level| *level == geometry.level()).expect("listed")] += 1;
                     }
                 }
@@ -322,6 +348,22 @@ mod tests {
         assert_eq!(reads(0b0111, 0b00_0000), Ok(0b01_0000));
         assert_eq!(reads(0b0001, 0b00_0110), Ok(0b11_1001));
         assert_eq!(reads(0b1111, 0b00_0110), Ok(0));
+    }
+
+    #[test]
+    fn what_is_lost_is_read_only_where_there_is_no_way_around_it() {
+        let geometry = Geometry::new(Level::Raid5, 6, 1, 1024).expect("a geometry");
+        let plan = |changed, lost| {
+            let plan = plan_destage_around(&geometry, StripeId(0), changed, 0, lost).expect("all are there");
+            (plan.kind, plan.reads() & lost)
+        };
+        let home = |column| 1 << geometry.member_of(StripeId(0), column).0;
+        let parity = 1 << geometry.parity_member(StripeId(0), 0).0;
+        assert_eq!(plan(0b00001, 0), (DestageKind::ReadModifyWrite, 0));
+        assert_eq!(plan(0b00001, home(0) | parity), (DestageKind::ReconstructWrite, 0));
+        assert_eq!(plan(0b00111, home(3) | home(4)), (DestageKind::ReadModifyWrite, 0));
+        assert_eq!(plan(0b00011, home(0) | home(4)), (DestageKind::ReadModifyWrite, home(0)), "neither way");
+        assert_eq!(plan(0b11111, home(0) | home(4)), (DestageKind::Full, 0));
     }
 
     #[test]

@@ -42,6 +42,8 @@
 
 pub mod ailing;
 pub mod audit;
+#[cfg(test)]
+mod blocked;
 pub mod boot_device;
 pub mod carver;
 pub mod checks;

@@ -13,7 +13,7 @@ use engine::map::OnLogLoss;
 use ports::{BufferList, Buffers};
 use raid::Level;
 
-use crate::machine::{Machine, Started, boot_devices};
+use crate::machine::{Machine, Started, Step, boot_devices};
 use crate::production::Production;
 use crate::rack::Rack;
 use crate::random::Random;
@@ -67,31 +67,52 @@ impl Bench {
 
     /// Carries out one request of one block; of a read the first byte.
     pub(crate) fn ask(&mut self, kind: IoKind, lba: u64, byte: u8) -> Result<u8, IoError> {
+        self.ask_blocks(kind, lba, u32::from(kind != IoKind::Flush), byte)
+    }
+
+    /// The same of several blocks.
+    pub(crate) fn ask_blocks(&mut self, kind: IoKind, lba: u64, blocks: u32, byte: u8) -> Result<u8, IoError> {
+        self.begin(kind, lba, blocks, byte);
+        let answer = self.await_answer().expect("the power stays");
+        self.ended(answer, byte)
+    }
+
+    /// The same of one block; none if the power fails before the answer.
+    pub(crate) fn try_ask(&mut self, kind: IoKind, lba: u64, byte: u8) -> Option<Result<u8, IoError>> {
+        self.begin(kind, lba, 1, byte);
+        let answer = self.await_answer()?;
+        Some(self.ended(answer, byte))
+    }
+
+    fn begin(&mut self, kind: IoKind, lba: u64, blocks: u32, byte: u8) {
         let machine = self.machine();
         let mut buffers = BufferList::EMPTY;
-        if matches!(kind, IoKind::Read | IoKind::Write) {
+        for _ in 0..if matches!(kind, IoKind::Read | IoKind::Write) { blocks } else { 0 } {
             let buffer = machine.ports.pool.alloc().expect("a buffer");
             machine.ports.pool.bytes_mut(buffer.id()).fill(byte);
             buffers.push(&mut machine.ports.pool, buffer);
         }
-        let blocks = u32::from(kind != IoKind::Flush);
         let (association, margins) = (Association::NONE, Margins::NONE);
         let (volume, lba) = (VolumeId(0), Lba(lba));
         let request = IoRequest { token: 1, association, volume, kind, lba, blocks, margins, buffers };
         machine.begin(request).expect("there is room");
-        let IoDone { result, buffers, .. } = self.await_answer();
+    }
+
+    fn ended(&mut self, IoDone { result, buffers, .. }: IoDone, byte: u8) -> Result<u8, IoError> {
         let pool = &mut self.machine().ports.pool;
         let found = buffers.first().map_or(byte, |first| pool.bytes(first)[0]);
         buffers.free(pool);
         result.map(|()| found)
     }
 
-    fn await_answer(&mut self) -> IoDone {
+    fn await_answer(&mut self) -> Option<IoDone> {
         for _ in 0..SOON {
             if let Some(done) = self.machine().done() {
-                return done;
+                return Some(done);
             }
-            self.machine().step();
+            if self.machine().step() == Step::Cut {
+                return None;
+            }
         }
         panic!("a request does not end");
     }

@@ -200,6 +200,12 @@ impl<S: Subject> Machine<S> {
         self.raised.pop_front()
     }
 
+    /// Its shards.
+    #[cfg(test)]
+    pub(crate) fn shards(&self) -> &[S] {
+        &self.shards
+    }
+
     /// Asks for a clean stop.
     pub fn stop(&mut self) {
         S::stop(&mut self.shards, &mut self.ports);

@@ -268,6 +268,21 @@ impl Subject for Production {
     }
 }
 
+/// How full the array is, all shards together.
+#[cfg(test)]
+pub(crate) fn usage(shards: &[Production]) -> engine::array::Usage {
+    let mut all = engine::array::Usage::default();
+    for shard in shards {
+        let usage = shard.shard.status(Time(0)).arrays[0].usage;
+        all.dirty_blocks += usage.dirty_blocks;
+        all.blocked_stripes += usage.blocked_stripes;
+        all.blocked_blocks += usage.blocked_blocks;
+        all.destages += usage.destages;
+        all.waiting_fragments += usage.waiting_fragments;
+    }
+    all
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

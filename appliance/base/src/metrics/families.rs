@@ -100,6 +100,10 @@ families! {
         "Log space of all lanes.";
     ARRAY_DIRTY, "array_dirty_bytes", Gauge, Bytes, ["array"],
         "Data acknowledged to hosts and not yet destaged to the members.";
+    ARRAY_BLOCKED_STRIPES, "array_blocked_stripes", Gauge, None, ["array"],
+        "Stripes that cannot be destaged, because old content that their parity needs cannot be had.";
+    ARRAY_BLOCKED, "array_blocked_bytes", Gauge, Bytes, ["array"],
+        "Data of such stripes that stays in the log.";
     ARRAY_DIRTY_ZONES, "array_dirty_zones", Gauge, None, ["array"],
         "Zones of an array without a log that a crash now would leave to be resynced; 0 with a log.";
     ARRAY_UNSYNCED_ZONES, "array_unsynced_zones", Gauge, None, ["array"],

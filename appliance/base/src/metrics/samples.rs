@@ -159,6 +159,8 @@ impl Metrics {
         each(&ARRAY_LOG_USED, &sum(|a| a.log_used_blocks.get(), bytes));
         each(&ARRAY_LOG_CAPACITY, &sum(|a| a.log_capacity_blocks.get(), bytes));
         each(&ARRAY_DIRTY, &sum(|a| a.dirty_blocks.get(), bytes));
+        each(&ARRAY_BLOCKED_STRIPES, &sum(|a| a.blocked_stripes.get(), count));
+        each(&ARRAY_BLOCKED, &sum(|a| a.blocked_blocks.get(), bytes));
         each(&ARRAY_DIRTY_ZONES, &sum(|a| a.dirty_zones.get(), count));
         each(&ARRAY_UNSYNCED_ZONES, &sum(|a| a.unsynced_zones.get(), count));
         each(&ARRAY_ADMISSION_WAITS, &sum(|a| a.admission_waits.get(), count));

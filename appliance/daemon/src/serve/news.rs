@@ -70,6 +70,20 @@ fn told(names: &Names, event: Event) -> Vec<Told> {
         Event::HostRefused { who, why } => {
             vec![host("host.refused", Severity::Warning, &format!("was refused: {why}"), &who).with("why", why)]
         }
+        Event::DestageBlocked { array, stripe, members } => {
+            let members: Vec<u32> = bits(members).collect();
+            let text = format!(
+                "stripe {stripe} cannot be destaged: of members {members:?} no old content can be had, and its parity needs that. \
+                 What was written stays in the log, if there is one, and takes its space; it goes on when hosts have written all blocks \
+                 of the stripe that they cannot read"
+            );
+            let told = Told::new("destage.blocked", Severity::Error, text).of_array(&arrays[array.index()]);
+            vec![told.with("stripe", stripe.0).with("members", members)]
+        }
+        Event::DestageUnblocked { array } => {
+            let text = "every stripe can be destaged again";
+            vec![Told::new("destage.unblocked", Severity::Notice, text).of_array(&arrays[array.index()])]
+        }
         Event::ReadErrors { .. } | Event::TooManyErrors { .. } | Event::Slow { .. } | Event::Hanging { .. } => {
             drive_news::told(arrays, &event).into_iter().collect()
         }
@@ -214,6 +228,17 @@ mod tests {
             (&all[0].fields["member"], &all[2].fields["copy"], &all[2].fields["epoch"]),
             (&2.into(), &1.into(), &7.into())
         );
+    }
+
+    #[test]
+    fn a_blocked_destage_names_its_stripe_and_the_members_that_lack_it() {
+        let names = Names { arrays: vec!["a0".to_owned()], drives: BTreeMap::new() };
+        let array = ArrayId(0);
+        let all = told(&names, Event::DestageBlocked { array, stripe: base::ids::StripeId(7), members: 0b101 });
+        assert_eq!((all.len(), all[0].name, all[0].severity), (1, "destage.blocked", Severity::Error));
+        assert!(all[0].text.contains("stripe 7") && all[0].text.contains("[0, 2]"), "{}", all[0].text);
+        let all = told(&names, Event::DestageUnblocked { array });
+        assert_eq!((all.len(), all[0].name, all[0].array.as_deref()), (1, "destage.unblocked", Some("a0")));
     }
 
     #[test]

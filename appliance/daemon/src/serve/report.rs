@@ -186,6 +186,8 @@ impl Reporter {
             }),
             slow_members: slots_of(|part| &part.slow_members),
             late_members: slots_of(|part| &part.late_members),
+            blocked_stripes: parts.iter().map(|part| part.usage.blocked_stripes).sum(),
+            blocked_bytes: blocks(|usage| usage.blocked_blocks),
             log: (!map.copies.is_empty() && !exposed).then(|| LogStatus {
                 mode: newest.map_or(map.mode, |part| part.mode).name().to_owned(),
                 copies: copies.flatten().count() as u8 + missing_copies.len() as u8,

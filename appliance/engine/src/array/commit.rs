@@ -281,7 +281,12 @@ impl ArrayShard {
         }
         if entry.destage.is_none() {
             let lane = self.lanes[entry.lane.index()].as_mut().expect("only the owner has its stripes");
-            self.stripes.list(&mut lane.dirty, stripe);
+            let is_blocked = entry.lost != 0 && entry.durable & !entry.tried == 0;
+            if entry.parked && !is_blocked {
+                self.stripes.unlist(&mut lane.blocked, stripe);
+            }
+            self.stripes.get_mut(stripe).parked = is_blocked;
+            self.stripes.list(if is_blocked { &mut lane.blocked } else { &mut lane.dirty }, stripe);
         }
     }
 

@@ -8,7 +8,7 @@
 //!
 //! A destage takes all its buffers when it is planned, so that none waits for buffers with others in its hands. Old content
 //! that its member cannot read is mended first ([`super::mend`]), in buffers that destages leave; if that cannot be done
-//! either, the destage tries again now and then, and its stripe stays in the log.
+//! either, it is planned around what is lost, and where there is no way around it the stripe is [`blocked`].
 //!
 //! Without a log nothing is logged: before the members are written, a bit must be durable on all of them that says that the
 //! zone may be left so that not everything matches ([`super::dirty`]); and with the flush the destage has ended. Whoever
@@ -19,15 +19,16 @@
 //! being read, it is planned anew; if new content was being written, the present members have or get all of theirs, parity
 //! included, and it goes on.
 
+pub(super) mod blocked;
 mod old;
 
 use base::ids::{LaneId, Slot};
 use base::metrics::StripeWrite;
 use base::slab::Key;
-use base::time::{Span, Time};
+use base::time::Time;
 use journal::payload_crc;
 use ports::{Buffer, DeviceOp, Ports};
-use raid::plan::{DestageKind, DestagePlan, MAX_PARITIES, plan_destage, plan_destage_anew};
+use raid::plan::{DestageKind, DestagePlan, MAX_PARITIES, plan_destage_anew, plan_destage_around};
 use raid::{Part, slots, weight};
 
 use super::checksums::Need;
@@ -71,9 +72,6 @@ pub(crate) enum Phase {
     Recording,
 }
 
-/// How long a destage waits whose old content can neither be read nor put together.
-const RETRY_LOST: Span = Span::from_secs(10);
-
 /// Operations that destages leave to others.
 const OPERATIONS_LEFT: usize = 64;
 
@@ -99,8 +97,10 @@ pub(crate) struct Destage {
     pub(super) failed: bool,
     /// Slots whose old content could not be read, as a bit mask.
     unreadable: u32,
-    /// Not before then is unreadable content tried again; never once it is due, when room is all that it waits for.
-    retry_at: Time,
+    /// Slots whose old content could not be had in any way, as a bit mask.
+    lost: u32,
+    /// When the oldest of the frozen versions became durable.
+    since: Time,
     /// A point in [`super::grace::Grace`].
     pub(super) grace: u64,
     /// Log space that is set aside for it.
@@ -115,21 +115,12 @@ impl Destage {
     pub(crate) fn stripe(&self) -> StripeRef {
         self.stripe
     }
-
-    pub(crate) fn retry_at(&self) -> Time {
-        self.retry_at
-    }
-
-    /// Whether its old content cannot be had, so that it waits until that is tried again.
-    pub(crate) fn is_given_up(&self) -> bool {
-        self.phase == Phase::Mending && self.retry_at != Time::NEVER
-    }
 }
 
 impl ArrayShard {
     /// Starts destages as far as the settings ask for and room allows: full stripes first, then by age and pressure.
     pub(crate) fn start_destages<P: Ports>(&mut self, work: &mut Work<'_, P>) {
-        let mut budget = DESTAGES_A_TURN;
+        let mut budget = DESTAGES_A_TURN - self.retry_blocked(work, DESTAGES_A_TURN);
         while budget > 0
             && self.may_start(work)
             && let Some(&stripe) = self.full.front()
@@ -206,7 +197,8 @@ impl ArrayShard {
         if more_comes && !unlogged && !lane.reserve() {
             return false;
         }
-        self.stripes.unlist(&mut lane.dirty, stripe);
+        let since = entry.since;
+        self.stripes.unlist(if entry.parked { &mut lane.blocked } else { &mut lane.dirty }, stripe);
         let upto = self.stripes.freeze(stripe);
         self.stripes.get_mut(stripe).reserved = more_comes;
         let destage = Destage {
@@ -220,7 +212,8 @@ impl ArrayShard {
             unanswered: 0,
             failed: false,
             unreadable: 0,
-            retry_at: Time::NEVER,
+            lost: 0,
+            since,
             grace: self.grace.point(),
             reserved: if bare || unlogged && more_comes { 0 } else { self.map.destage_log_blocks() },
         };
@@ -266,7 +259,7 @@ impl ArrayShard {
         let missing = self.missing(id);
         let geometry = self.map.arrangement.at(id);
         let plan = if self.dirty.is_trusted(self.map.arrangement.zone_of(id)) {
-            plan_destage(geometry, id, frozen, missing)
+            plan_destage_around(geometry, id, frozen, missing, self.destages[key].lost)
         } else {
             plan_destage_anew(geometry, id, frozen, missing)
         };
@@ -276,6 +269,10 @@ impl ArrayShard {
             return;
         };
         let reads = plan.reads();
+        if reads & self.destages[key].lost != 0 {
+            self.block(work, key);
+            return;
+        }
         if reads & self.failing_members != 0 {
             self.destages[key].phase = Phase::Replan;
             return;
@@ -501,6 +498,7 @@ impl ArrayShard {
         self.old_lists.push(destage.old);
         self.stripes.get_mut(stripe).destage = None;
         self.stripes.get_mut(stripe).recovered = false;
+        self.unblock(stripe);
         if !self.stripes.forget_if_empty(stripe) && self.stripes.get(stripe).durable != 0 {
             self.stripe_is_dirty(stripe);
         }
@@ -509,7 +507,11 @@ impl ArrayShard {
     /// The map has changed: what parked for it goes on.
     pub(crate) fn members_changed<P: Ports>(&mut self, work: &mut Work<'_, P>) {
         if !self.halted && self.failing_members == 0 {
-            self.for_each_in(Phase::Replan, |array, key| array.plan(work, key));
+            self.for_each_in(Phase::Replan, |array, key| {
+                array.destages[key].lost = 0;
+                array.plan(work, key);
+            });
+            self.retry_all_blocked();
         }
         self.zone_members_changed(work);
     }

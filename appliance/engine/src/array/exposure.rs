@@ -81,7 +81,7 @@ impl ArrayShard {
         if self.map.service != Service::Draining || self.exposure.told {
             return;
         }
-        let blocked = self.destages.iter().any(|(_, destage)| destage.is_given_up());
+        let blocked = self.blocked.stripes > 0;
         if blocked || self.destages.is_empty() && self.stripes.are_all_logging() {
             self.exposure.told = true;
             self.reports.push_back(Message::Drained { array: self.map.id, blocked });

@@ -187,6 +187,8 @@ pub(crate) struct Lane {
     pub(crate) waiting: VecDeque<(ShardId, Fragment)>,
     /// Stripes with durable versions and no destage, oldest first.
     pub(crate) dirty: DirtyList,
+    /// Those of them that cannot be destaged ([`super::destage::blocked`]), in the order in which that was tried.
+    pub(crate) blocked: DirtyList,
     /// How far a clean stop has come.
     pub(crate) closing: Closing,
     /// Whether it stands among those that have something to do.
@@ -245,6 +247,7 @@ impl Lane {
             destage_blocks,
             waiting: VecDeque::with_capacity(waiting),
             dirty: DirtyList::default(),
+            blocked: DirtyList::default(),
             closing: Closing::No,
             awake: true,
             anchor_wanted: false,
@@ -375,7 +378,8 @@ impl Lane {
 
     /// Whether it has nothing to do and nothing to wait for but what wakes it.
     pub(crate) fn is_at_rest(&self) -> bool {
-        self.is_quiet() && self.dirty.oldest().is_none() && !self.anchor_wanted && self.catch_up.is_none()
+        let is_clean = self.dirty.oldest().is_none() && self.blocked.oldest().is_none();
+        self.is_quiet() && is_clean && !self.anchor_wanted && self.catch_up.is_none()
     }
 
     /// Whether nothing is open or under way.

@@ -276,7 +276,7 @@ impl ArrayShard {
             self.destages[key].phase = Phase::ToRecord;
             let stripe = self.destages[key].stripe;
             while let Some(through) = self.stripes.take_waiter(stripe) {
-                self.on_members(through);
+                self.through_ends(through, Ok(()));
             }
             if self.map.is_unlogged() {
                 self.end_destage(work, key);

@@ -47,8 +47,8 @@ pub(crate) enum Wanting {
 pub(crate) enum Mended {
     /// The content is in this buffer until the call returns.
     Content(BufferId),
-    /// Too many of the stripe's blocks cannot be had.
-    Lost,
+    /// Too many of the stripe's blocks cannot be had: beside it, those of `others`, slots as a bit mask.
+    Lost { others: u32 },
     /// A member failed on the way: to be tried again with the next map.
     Again,
 }
@@ -105,18 +105,17 @@ impl ArrayShard {
         wanting: Wanting,
     ) -> bool {
         let under_destage = self.stripes.find(stripe).and_then(|at| self.stripes.get(at).destage);
-        // A destage writes neither while it waits for this block, nor while it waits for this read, nor while it waits for
-        // better days.
+        // A destage writes neither while it waits for this block, nor while it waits for this read.
         let others_destage = under_destage.is_some_and(|key| match wanting {
             Wanting::Destage(own) => key != own,
             Wanting::Read(read) => {
                 let destage = &self.destages[key];
-                self.moment_of(read).is_none_or(|moment| destage.grace <= moment) && !destage.is_given_up()
+                self.moment_of(read).is_none_or(|moment| destage.grace <= moment)
             }
         });
         if others_destage && self.halted {
             // That destage never ends.
-            self.wanting_told(work, wanting, slot, Mended::Lost);
+            self.wanting_told(work, wanting, slot, Mended::Lost { others: 0 });
             return true;
         }
         let members = self.map.members.len();
@@ -387,7 +386,7 @@ impl ArrayShard {
         let mended = match mend.blocks.first() {
             Some(content) if has_content => Mended::Content(content.id()),
             _ if mend.failed => Mended::Again,
-            _ => Mended::Lost,
+            _ => Mended::Lost { others: mend.unreadable },
         };
         self.wanting_told(work, mend.wanting, mend.slot, mended);
         for buffer in mend.blocks.drain(..).chain(mend.check) {

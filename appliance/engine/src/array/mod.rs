@@ -80,6 +80,7 @@ use crate::router::Dropped;
 use checksums::Checksums;
 pub use checksums::set_aside_blocks as checksum_set_aside_blocks;
 use destage::Destage;
+use destage::blocked::Blocked;
 use detained::Detained;
 use dirty::Dirty;
 use exposure::Exposure;
@@ -168,6 +169,7 @@ pub(crate) struct ArrayShard {
     /// Destages with old content that cannot be read and is not being mended yet.
     to_mend: VecDeque<Key<Destage>>,
     mends: Slab<Mend>,
+    blocked: Blocked,
     health: Health,
     peers: Peers,
     checksums: Checksums,
@@ -277,6 +279,7 @@ impl ArrayShard {
             in_grace: VecDeque::with_capacity(MAX_DESTAGES),
             to_mend: VecDeque::with_capacity(MAX_DESTAGES),
             mends: Slab::new(MAX_MENDS),
+            blocked: Blocked::new(),
             health: Health::new(map.members.len()),
             peers: Peers::new(map.members.len()),
             checksums: Checksums::new(&map, part.checksum_blocks),
@@ -432,6 +435,7 @@ impl ArrayShard {
         if !self.halted {
             self.plan_waiting(work);
             self.mend_for_destages(work);
+            self.report_blocked(work.now);
             self.start_destages(work);
             self.log_destages(work);
             self.start_writes(work);
@@ -457,11 +461,11 @@ impl ArrayShard {
         if self.halted {
             return deadline;
         }
-        let retries = self.to_mend.iter().map(|&key| self.destages[key].retry_at());
-        deadline = retries.fold(deadline, Time::min);
-        deadline = deadline.min(self.walker.deadline()).min(self.dirty.deadline());
+        deadline = deadline.min(self.blocked.deadline()).min(self.walker.deadline()).min(self.dirty.deadline());
         for lane in self.awake.iter().filter_map(|id| self.lanes[id.index()].as_ref()) {
             deadline = deadline.min(lane.due_at(self.settings.note_patience));
+            let blocked = lane.blocked.oldest().map(|stripe| self.stripes.get(stripe).retry_at);
+            deadline = deadline.min(blocked.unwrap_or(Time::NEVER));
             if let Some(stripe) = lane.dirty.oldest()
                 && self.map.mode == LogMode::WriteBack
             {

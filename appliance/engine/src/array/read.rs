@@ -399,7 +399,7 @@ impl ArrayShard {
                 self.step_done(key, at, 1);
             }
             Mended::Again => self.begin_anew(key),
-            Mended::Lost => {
+            Mended::Lost { .. } => {
                 self.forget_moment(key);
                 self.finish_read(key, Err(IoError::Unreadable));
             }

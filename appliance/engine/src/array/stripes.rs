@@ -72,6 +72,14 @@ pub(crate) struct Stripe {
     pub(crate) reserved: bool,
     /// Whether recovery found it in the log, and it has not gone to the members since: they may hold parts of it.
     pub(crate) recovered: bool,
+    /// Slots whose old content could not be had when it was last to be destaged, as a bit mask; 0 if that could be done.
+    pub(crate) lost: u32,
+    /// Columns that it was to be destaged with then.
+    pub(crate) tried: u32,
+    /// Not before then is it tried again for its age.
+    pub(crate) retry_at: Time,
+    /// Whether it stands among its lane's blocked stripes, and not its dirty ones.
+    pub(crate) parked: bool,
     /// Whether it stands in the queue of full stripes.
     pub(crate) queued_full: bool,
     versions: u32,
@@ -222,6 +230,10 @@ impl Stripes {
             destage: None,
             reserved: false,
             recovered: false,
+            lost: 0,
+            tried: 0,
+            retry_at: Time(0),
+            parked: false,
             queued_full: false,
             versions: NONE,
             waiters: NONE,
@@ -373,6 +385,32 @@ impl Stripes {
         highest
     }
 
+    /// Takes a freeze back. A frozen version beside which there is a newer one is taken out: its record's sequence and its
+    /// buffer. When there is none, the others are durable again, the oldest of them since then.
+    pub(crate) fn thaw(&mut self, stripe: StripeRef, since: Time) -> Option<(u64, Option<Buffer>)> {
+        let mut at = self.get(stripe).versions;
+        while at != NONE {
+            let durable = self.get(stripe).durable;
+            let version = self.version_mut(VersionRef(at));
+            let (column, next) = (version.column, version.next);
+            if version.state == VersionState::Frozen {
+                if durable & 1 << column != 0 {
+                    self.get_mut(stripe).frozen &= !(1 << column);
+                    let version = self.unlink(VersionRef(at));
+                    return Some((version.sequence, version.buffer));
+                }
+                version.state = VersionState::Durable;
+                let entry = self.get_mut(stripe);
+                (entry.frozen, entry.durable) = (entry.frozen & !(1 << column), entry.durable | 1 << column);
+            }
+            at = next;
+        }
+        let entry = self.get_mut(stripe);
+        assert!(entry.frozen == 0 && entry.durable != 0, "all of it is dirty again");
+        entry.since = entry.since.min(since);
+        None
+    }
+
     /// Takes out one frozen version, if there is one left: its record's sequence and its buffer.
     pub(crate) fn take_frozen(&mut self, stripe: StripeRef) -> Option<(u64, Option<Buffer>)> {
         let mut at = self.get(stripe).versions;
@@ -455,6 +493,26 @@ impl Stripes {
         Some(fragment)
     }
 
+    /// Durable versions of the stripes of a list.
+    pub(crate) fn durable_blocks(&self, list: &DirtyList) -> u64 {
+        let first = list.oldest();
+        let stripes = core::iter::successors(first, |&at| {
+            let younger = self.get(at).younger;
+            (younger != NONE).then_some(StripeRef(younger))
+        });
+        stripes.map(|stripe| u64::from(self.get(stripe).durable.count_ones())).sum()
+    }
+
+    /// Changes every stripe of a list.
+    pub(crate) fn for_each_in(&mut self, list: &DirtyList, change: impl Fn(&mut Stripe)) {
+        let mut at = list.oldest;
+        while at != NONE {
+            let entry = self.get_mut(StripeRef(at));
+            change(entry);
+            at = entry.younger;
+        }
+    }
+
     /// Puts a stripe at the young end of a list, unless it is in it.
     pub(crate) fn list(&mut self, list: &mut DirtyList, stripe: StripeRef) {
         if self.get(stripe).listed {
@@ -479,7 +537,7 @@ impl Stripes {
         if !entry.listed {
             return;
         }
-        entry.listed = false;
+        (entry.listed, entry.parked) = (false, false);
         let (older, younger) = (entry.older, entry.younger);
         if older == NONE {
             list.oldest = younger;

@@ -12,6 +12,10 @@ pub struct Usage {
     pub dirty_stripes: u64,
     /// Such blocks that there may be.
     pub cache_blocks: u64,
+    /// Stripes whose last destage could not be done, since old content that their parity needs is lost.
+    pub blocked_stripes: u64,
+    /// Blocks of those that the log holds and the members do not.
+    pub blocked_blocks: u64,
     /// Stripes on their way to the members.
     pub destages: u64,
     /// The lanes' size in blocks.
@@ -47,10 +51,12 @@ impl ArrayShard {
             dirty_stripes: self.stripes.stripes_held() as u64,
             cache_blocks: self.stripes.capacity() as u64,
             destages: self.destages.len() as u64,
+            blocked_stripes: self.blocked.stripes,
             ..Usage::default()
         };
         (usage.dirty_zones, usage.unsynced_zones) = self.dirty.counts();
         for lane in self.lanes.iter().flatten() {
+            usage.blocked_blocks += self.stripes.durable_blocks(&lane.blocked);
             usage.log_blocks += self.map.log_layout.lane_blocks();
             usage.log_used_blocks += self.map.log_layout.lane_blocks() - lane.space.free_blocks();
             usage.waiting_fragments += lane.waiting.len() as u64;

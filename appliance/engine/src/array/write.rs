@@ -185,20 +185,27 @@ impl ArrayShard {
         }
     }
 
-    /// Blocks of a write-through fragment are on the members: it is acknowledged with the last of them.
-    pub(crate) fn on_members(&mut self, through: u64) {
+    /// A block of a write-through fragment is on the members, or cannot be: it is acknowledged with the last of them, and
+    /// refused with the first that cannot.
+    pub(crate) fn through_ends(&mut self, through: u64, result: Result<(), IoError>) {
         if through == OWED {
+            if let Err(error) = result {
+                // Nobody knows by whom it was written: all who wait are told.
+                self.refuse_owed(error);
+            }
             self.owed_on_members();
             return;
         }
         let key = base::slab::Key::from_bits(through);
-        // A halted array has told everyone already.
+        // A halted array has told everyone already, and so has whoever refused another block of it.
         let Some(entry) = self.through.get_mut(key) else { return };
         entry.blocks -= 1;
-        if entry.blocks == 0 {
-            let entry = self.through.remove(key).expect("it was there just now");
-            self.answers.push_back((entry.told.from, entry.told.done()));
+        if entry.blocks > 0 && result.is_ok() {
+            return;
         }
+        let Through { told, .. } = self.through.remove(key).expect("it was there just now");
+        let answer = result.map_or_else(|error| told.failed(error), |()| told.done());
+        self.answers.push_back((told.from, answer));
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 
-use base::ids::{ArrayId, DeviceId, ShardId, Slot};
+use base::ids::{ArrayId, DeviceId, ShardId, Slot, StripeId};
 use base::time::{Span, Time};
 
 use super::{Change, Coordinated, Coordinator};
@@ -124,6 +124,23 @@ impl Coordinator {
             if excluded || first_said {
                 self.tell(Event::Hanging { array: id, slot, hangs: true, excluded });
             }
+        }
+    }
+
+    /// A stripe of a shard cannot be destaged: told for the first shard.
+    pub(super) fn destage_blocked(&mut self, id: ArrayId, from: ShardId, stripe: StripeId, members: u32) {
+        let blocked = &mut self.arrays[id.index()].blocked;
+        if core::mem::replace(blocked, *blocked | 1 << from.0) == 0 {
+            self.tell(Event::DestageBlocked { array: id, stripe, members });
+        }
+    }
+
+    /// A shard has had none for a while: told for the last of them.
+    pub(super) fn destage_unblocked(&mut self, id: ArrayId, from: ShardId) {
+        let blocked = &mut self.arrays[id.index()].blocked;
+        let before = core::mem::replace(blocked, *blocked & !(1 << from.0));
+        if before != 0 && self.arrays[id.index()].blocked == 0 {
+            self.tell(Event::DestageUnblocked { array: id });
         }
     }
 

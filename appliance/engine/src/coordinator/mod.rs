@@ -145,6 +145,8 @@ enum Change {
 #[derive(Debug)]
 struct Coordinated {
     array: CoordinatedArray,
+    /// Shards with stripes that cannot be destaged, as a bit mask.
+    blocked: u64,
     /// What is in force, as all member superblocks say it.
     tables: Tables,
     /// The highest epoch that was written anywhere: none is ever written with two contents.
@@ -226,6 +228,7 @@ impl Coordinator {
             members: array.map.members.iter().map(|_| MemberRecord::new()).collect(),
             resync: Resync::of(array.dirty.iter(), setup.shards),
             array,
+            blocked: 0,
             change: Change::None,
             unanswered: 0,
             failed: false,
@@ -338,6 +341,8 @@ impl Coordinator {
                 self.paced(array, slot, from, slow, (mean, peers))
             }
             Message::MemberHangs { array, slot, hangs } => self.hangs(array, slot, from, hangs),
+            Message::DestageBlocked { array, stripe, members } => self.destage_blocked(array, from, stripe, members),
+            Message::DestageUnblocked { array } => self.destage_unblocked(array, from),
             Message::ZoneZeroed { array, zone } => {
                 self.arrays[array.index()].pending_zones.push_back((from, zone));
             }

@@ -40,6 +40,7 @@ pub(super) const fn status_of(error: IoError) -> Status {
         // Until an operator acts, so that a retry on this path is in vain.
         IoError::ReadOnly => Status::WRITE_PROTECTED.do_not_retry(),
         IoError::Stopped => Status::NAMESPACE_NOT_READY.do_not_retry(),
+        IoError::Unwritable => Status::WRITE_FAULT.do_not_retry(),
         IoError::Unreadable => Status::UNRECOVERED_READ_ERROR.do_not_retry(),
         IoError::Miscompare => Status::COMPARE_FAILURE.do_not_retry(),
         IoError::NotOneUnit => Status::ATOMIC_WRITE_UNIT_EXCEEDED.do_not_retry(),

@@ -299,6 +299,7 @@ fn commands_are_refused_with_the_right_status() {
     for (error, expected) in [
         (IoError::ReadOnly, Status::WRITE_PROTECTED.do_not_retry()),
         (IoError::Stopped, Status::NAMESPACE_NOT_READY.do_not_retry()),
+        (IoError::Unwritable, Status::WRITE_FAULT.do_not_retry()),
         (IoError::Unreadable, Status::UNRECOVERED_READ_ERROR.do_not_retry()),
         (IoError::NoVolume, Status::INVALID_NAMESPACE.do_not_retry()),
         (IoError::OutOfRange, Status::LBA_OUT_OF_RANGE.do_not_retry()),

@@ -2,13 +2,12 @@
 
 use base::ids::Slot;
 use base::slab::Key;
-use base::time::Time;
 use ports::{DeviceError, Ports};
 
 use super::super::checksums::Check;
 use super::super::mend::{Mended, Wanting};
 use super::super::{ArrayShard, Work};
-use super::{Destage, Phase, RETRY_LOST};
+use super::{Destage, Phase};
 
 impl ArrayShard {
     /// A member has answered a read of old content.
@@ -64,14 +63,10 @@ impl ArrayShard {
     pub(crate) fn mend_for_destages<P: Ports>(&mut self, work: &mut Work<'_, P>) {
         for _ in 0..self.to_mend.len() {
             let key = self.to_mend.pop_front().expect("as many as there were");
-            let destage = &mut self.destages[key];
+            let destage = &self.destages[key];
             let slot = Slot(destage.unreadable.trailing_zeros() as u8);
             let stripe = self.stripes.get(destage.stripe).id;
-            let is_due = destage.retry_at == Time::NEVER || work.now >= destage.retry_at;
-            if is_due {
-                destage.retry_at = Time::NEVER;
-            }
-            if !is_due || !self.start_mend(work, stripe, slot, Wanting::Destage(key)) {
+            if !self.start_mend(work, stripe, slot, Wanting::Destage(key)) {
                 self.to_mend.push_back(key);
             }
         }
@@ -100,11 +95,10 @@ impl ArrayShard {
                 }
             }
             Mended::Again => self.plan_anew(work, key),
-            Mended::Lost => {
-                // Its new content is safe in the log. Sooner or later the drive reads the block after all, or somebody
-                // brings back what is missing.
-                destage.retry_at = work.now + RETRY_LOST;
-                self.to_mend.push_back(key);
+            Mended::Lost { others } => {
+                // Perhaps the parity can be made without it. Each time there is less left to be read.
+                destage.lost |= 1 << slot.0 | others;
+                self.plan_anew(work, key);
             }
         }
     }

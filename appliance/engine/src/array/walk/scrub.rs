@@ -142,8 +142,7 @@ impl ArrayShard {
         for offset in 0..count {
             let Some(stripe) = self.stripes.find(StripeId(start.0 + offset as u64)) else { continue };
             let entry = self.stripes.get(stripe);
-            let is_given_up = entry.destage.is_some_and(|key| self.destages[key].is_given_up());
-            if is_given_up {
+            if entry.parked {
                 self.walker.ranges[at].review.skipped |= 1 << offset;
             } else if entry.destage.is_some() {
                 is_still = false;

@@ -1,0 +1,238 @@
+//! Stripes that cannot be destaged: two blocks are lost that their parity is to be made of. That is beyond what an array
+//! promises to survive, so random runs do not come there; it is tried here, step by step. What is written stays readable,
+//! whatever crashes; other stripes go on; and who writes what is lost has a whole stripe again.
+
+use base::ids::{ArrayBlock, DeviceBlock, DeviceId, StripeId};
+use base::time::Span;
+use engine::array::Usage;
+use engine::io::{IoError, IoKind};
+use raid::{Geometry, Level};
+
+use crate::ailing::places;
+use crate::audit::stripes_match;
+use crate::fault::{Fault, PlannedFault};
+use crate::log_loss::Bench;
+use crate::machine::Step;
+use crate::scenario::Scenario;
+
+/// Members, hence one parity and four columns.
+const MEMBERS: u8 = 5;
+
+/// Steps within which what is to come has come.
+const SOON: u32 = 400_000;
+
+/// Effects of a short script.
+const MAX_EFFECTS: u64 = 400;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    WriteBack,
+    WriteThrough,
+    WithoutLog,
+}
+
+/// An array whose first stripes are written and on the members.
+fn bench(mode: Mode, stripes: u64) -> Bench {
+    let mut scenario = Scenario::draw_at(2, Some(Level::Raid5));
+    (scenario.members, scenario.chunk_blocks, scenario.checksums) = (MEMBERS, 1, false);
+    (scenario.shards, scenario.lanes, scenario.lane_blocks) = (1, 1, 16_384);
+    scenario.log_copies = if mode == Mode::WithoutLog { 0 } else { 2 };
+    (scenario.write_through, scenario.members_are_zero) = (mode != Mode::WriteBack, true);
+    scenario.destage_age = Span::from_millis(1);
+    scenario.max_read_errors = u32::MAX;
+    (scenario.hiccups_once_in, scenario.pool_blocks) = (0, 16_384);
+    scenario.faults.clear();
+    scenario.degraded.clear();
+    let mut bench = Bench::new(scenario);
+    bench.start().expect("it starts");
+    for lba in 0..4 * stripes {
+        assert_eq!(bench.ask(IoKind::Write, lba, 0x11), Ok(0x11));
+    }
+    assert!(until(&mut bench, |usage| usage.dirty_blocks == 0));
+    bench
+}
+
+fn geometry(bench: &Bench) -> Geometry {
+    places(&bench.scenario).0
+}
+
+/// The block of a column of a stripe: chunks are of one block.
+fn block(stripe: u64, column: u64) -> u64 {
+    4 * stripe + column
+}
+
+fn usage(bench: &mut Bench) -> Usage {
+    crate::production::usage(bench.machine().shards())
+}
+
+/// Goes on until something holds; false if the power fails before.
+fn until(bench: &mut Bench, holds: impl Fn(&Usage) -> bool) -> bool {
+    for _ in 0..SOON {
+        if holds(&usage(bench)) {
+            return true;
+        }
+        if bench.machine().step() == Step::Cut {
+            return false;
+        }
+    }
+    panic!("it does not come to that: {:?}", usage(bench));
+}
+
+/// The old content of columns of a stripe cannot be read any more.
+fn lose(bench: &Bench, stripe: u64, columns: &[u8]) {
+    let (geometry, layout) = places(&bench.scenario);
+    for &column in columns {
+        let slot = geometry.member_of(StripeId(stripe), column);
+        bench.rack.borrow_mut().spoil(DeviceId(slot.0.into()), DeviceBlock(layout.data.start + stripe));
+    }
+}
+
+/// Everything is on the members, and every parity matches.
+fn is_whole(bench: &mut Bench) {
+    assert!(until(bench, |usage| usage.dirty_blocks == 0 && usage.blocked_stripes == 0));
+    stripes_match(&bench.scenario, &bench.rack.borrow()).expect("every stripe");
+}
+
+#[test]
+fn what_cannot_be_destaged_is_kept_and_read_and_others_go_on() {
+    // More than there are places for destages.
+    const STRIPES: u64 = 300;
+    let mut bench = bench(Mode::WriteBack, STRIPES + 10);
+    assert_eq!(geometry(&bench).locate(ArrayBlock(block(7, 2))).stripe, StripeId(7));
+    (0..STRIPES).for_each(|stripe| lose(&bench, stripe, &[0, 1]));
+    for stripe in 0..STRIPES {
+        assert_eq!(bench.ask(IoKind::Write, block(stripe, 0), 0x22), Ok(0x22));
+    }
+    assert!(until(&mut bench, |usage| usage.blocked_stripes == STRIPES));
+    assert_eq!(bench.ask(IoKind::Read, block(7, 0), 0), Ok(0x22));
+    assert_eq!(bench.ask(IoKind::Read, block(7, 1), 0), Err(IoError::Unreadable));
+    assert_eq!(bench.ask(IoKind::Read, block(7, 2), 0), Ok(0x11));
+
+    for stripe in STRIPES..STRIPES + 10 {
+        assert_eq!(bench.ask(IoKind::Write, block(stripe, 2), 0x33), Ok(0x33));
+    }
+    assert!(until(&mut bench, |usage| usage.dirty_blocks == STRIPES && usage.blocked_blocks == STRIPES));
+
+    // It is tried again: the drives may read after all.
+    bench.rack.borrow_mut().restore_blocks();
+    is_whole(&mut bench);
+    assert_eq!(bench.ask(IoKind::Read, block(7, 0), 0), Ok(0x22));
+    assert_eq!(bench.ask(IoKind::Read, block(7, 1), 0), Ok(0x11));
+}
+
+#[test]
+fn who_writes_what_is_lost_has_a_whole_stripe_again() {
+    for rest in [&[1][..], &[3, 1], &[2, 1, 3]] {
+        let mut bench = bench(Mode::WriteBack, 3);
+        lose(&bench, 1, &[0, 1]);
+        assert_eq!(bench.ask(IoKind::Write, block(1, 0), 0x22), Ok(0x22));
+        assert!(until(&mut bench, |usage| usage.blocked_stripes == 1));
+        // Written again, it is no better.
+        assert_eq!(bench.ask(IoKind::Write, block(1, 0), 0x33), Ok(0x33));
+        assert!(until(&mut bench, |usage| usage.dirty_blocks == 1 && usage.blocked_blocks == 1));
+        for &column in rest {
+            assert_eq!(bench.ask(IoKind::Write, block(1, column), 0x44), Ok(0x44));
+        }
+        is_whole(&mut bench);
+        let expected = |column| match column {
+            0 => 0x33,
+            column if rest.contains(&column) => 0x44,
+            _ => 0x11,
+        };
+        for column in 0..4 {
+            assert_eq!(bench.ask(IoKind::Read, block(1, column), 0), Ok(expected(column)), "{rest:?}");
+        }
+    }
+}
+
+#[test]
+fn a_parity_that_is_lost_with_what_is_written_is_made_of_the_others() {
+    let mut bench = bench(Mode::WriteBack, 1);
+    lose(&bench, 0, &[0]);
+    let (geometry, layout) = places(&bench.scenario);
+    let parity = geometry.parity_member(StripeId(0), 0);
+    bench.rack.borrow_mut().spoil(DeviceId(parity.0.into()), DeviceBlock(layout.data.start));
+    assert_eq!(bench.ask(IoKind::Write, block(0, 0), 0x22), Ok(0x22));
+    is_whole(&mut bench);
+    assert_eq!(bench.ask(IoKind::Read, block(0, 0), 0), Ok(0x22));
+}
+
+#[test]
+fn where_the_members_are_waited_for_it_is_refused() {
+    for mode in [Mode::WriteThrough, Mode::WithoutLog] {
+        let mut bench = bench(mode, 2);
+        lose(&bench, 1, &[0, 1]);
+        assert_eq!(bench.ask(IoKind::Write, block(1, 0), 0x22), Err(IoError::Unwritable));
+        // Refused, it may have happened; without a log it has not.
+        let kept = if mode == Mode::WriteThrough { Ok(0x22) } else { Err(IoError::Unreadable) };
+        assert_eq!(bench.ask(IoKind::Read, block(1, 0), 0), kept);
+        assert_eq!(usage(&mut bench).dirty_blocks, u64::from(mode == Mode::WriteThrough));
+        // What is refused stays in the log, if there is one, and goes to the members with what comes later.
+        let later = if mode == Mode::WriteThrough { Err(IoError::Unwritable) } else { Ok(0x33) };
+        assert_eq!(bench.ask(IoKind::Write, block(1, 2), 0x33), later);
+        // All that is lost, at once.
+        assert_eq!(bench.ask_blocks(IoKind::Write, block(1, 0), 4, 0x44), Ok(0x44));
+        is_whole(&mut bench);
+        for column in 0..4 {
+            assert_eq!(bench.ask(IoKind::Read, block(1, column), 0), Ok(0x44));
+        }
+    }
+}
+
+/// Writes one column of a stripe of which two are lost, and when that is blocked the other; what was acknowledged, and whether
+/// the power stayed.
+fn script(bench: &mut Bench) -> (u64, bool) {
+    for column in 0..2 {
+        if bench.try_ask(IoKind::Write, block(1, column), 0x22).is_none() {
+            return (column, false);
+        }
+        let goes_on = until(bench, |usage| {
+            let blocked = usage.blocked_stripes == 1 && usage.destages == 0;
+            blocked && column == 0 || usage.dirty_blocks == 0 && column == 1
+        });
+        if !goes_on {
+            return (column + 1, false);
+        }
+    }
+    (2, true)
+}
+
+#[test]
+fn the_power_fails_at_any_effect_while_a_stripe_is_blocked_and_goes_on() {
+    let (mut cuts, mut blocked) = (0, 0);
+    for effect in 1..=MAX_EFFECTS {
+        let mut bench = bench(Mode::WriteBack, 2);
+        lose(&bench, 1, &[0, 1]);
+        bench.rack.borrow_mut().plan(vec![PlannedFault { effect, fault: Fault::PowerCut }]);
+        let (acknowledged, ended) = script(&mut bench);
+        bench.rack.borrow_mut().plan(Vec::new());
+        if !ended {
+            cuts += 1;
+            bench.power_cycle(&[]);
+            bench.start().expect("what is lost keeps nobody from starting");
+        }
+        let happened = [0, 1].map(|column| {
+            let found = bench.ask(IoKind::Read, block(1, column), 0);
+            let may_be_old = column >= acknowledged && found == Err(IoError::Unreadable);
+            assert!(found == Ok(0x22) || may_be_old, "cut at {effect}, column {column}: {found:?}");
+            found.is_ok()
+        });
+        for column in 2..4 {
+            assert_eq!(bench.ask(IoKind::Read, block(1, column), 0), Ok(0x11));
+        }
+        if happened == [true, false] {
+            assert!(until(&mut bench, |usage| usage.blocked_stripes == 1), "by what recovery found");
+            blocked += 1;
+        }
+        for column in 0..2 {
+            assert_eq!(bench.ask(IoKind::Write, block(1, column), 0x33), Ok(0x33));
+        }
+        is_whole(&mut bench);
+        let expected = [0x33, 0x33, 0x11, 0x11];
+        assert!((0..).zip(expected).all(|(at, byte)| bench.ask(IoKind::Read, block(1, at), 0) == Ok(byte)));
+        if ended {
+            break;
+        }
+    }
+    assert!((10..MAX_EFFECTS).contains(&cuts) && blocked > 0, "{cuts} cuts, blocked after {blocked}");
+}
