@@ -196,6 +196,8 @@ mod tests {
             ("members: [d0, d1, d2]", "members: [d0, d1]", "arrays[0].members", "raid5 takes 3 to 32"),
             ("level: raid5", "level: raid7", "arrays[0].level", ""),
             ("high_watermark: 75%", "high_watermark: 95%", "arrays[0].destage.high_watermark", "watermark"),
+            ("high_watermark: 75%", "memory_watermark: 5%", "arrays[0].destage.memory_watermark", "watermark"),
+            ("high_watermark: 75%", "full_stripe_delay: 6s", "arrays[0].destage.full_stripe_delay", "5s old"),
             ("mode: write-back", "timeout: 50ms", "arrays[0].log.timeout", "time limit"),
             ("level: raid5", "level: raid5\n    drives: {timeout: 50ms}", "arrays[0].drives.timeout", "time limit"),
             (

@@ -116,7 +116,7 @@ pub const SILENCE: core::ops::RangeInclusive<Span> = Span::from_secs(3)..=Span::
 pub const MAX_ADDRESS_GRACE: Span = Span::from_secs(60);
 
 /// Least and most fill of the log at which destaging no longer waits for age, in percent.
-pub const HIGH_WATERMARK_PERCENT: core::ops::RangeInclusive<u8> = 10..=90;
+pub const WATERMARK_PERCENT: core::ops::RangeInclusive<u8> = 10..=90;
 
 const _: () = assert!(MIN_MEMBER_BYTES >= member_overhead_bytes(MIN_MEMBER_BYTES, true) + ZONE_BYTES);
 const _: () = assert!(*CHUNK_BYTES.end() <= ZONE_BYTES);

@@ -345,12 +345,18 @@ pub enum OnLogLoss {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Destage {
-    /// How old the oldest data of a stripe may grow before it is written, complete or not.
+    /// How old the oldest data of a stripe may grow before it is written, all of its data or not.
     #[serde(default = "default_age")]
     pub age: TimeSpan,
-    /// How full the log may grow before age no longer matters: from 10% to 90%.
+    /// How long a stripe whose data is all there waits to be overwritten before it is written: at most the age. 0s is not at all.
+    #[serde(default = "default_full_stripe_delay")]
+    pub full_stripe_delay: TimeSpan,
+    /// How full the log may grow before age and delay no longer matter: from 10% to 90%.
     #[serde(default = "default_high_watermark")]
     pub high_watermark: Percent,
+    /// The same of the memory for data that is not written yet: from 10% to 90%.
+    #[serde(default = "default_memory_watermark")]
+    pub memory_watermark: Percent,
 }
 
 /// How a member that takes the place of another is filled.

@@ -259,6 +259,10 @@ pub struct ArrayMetrics {
     pub dirty_zones: Gauge,
     /// Those that an earlier crash did, and that are still to be resynced.
     pub unsynced_zones: Gauge,
+    /// Blocks of data that destages wrote to the members, mirrors counted once and parities not.
+    pub destaged_blocks: Counter,
+    /// Blocks of old content that their parities took.
+    pub old_blocks: Counter,
     /// Stripe destages completed: members flushed and the destaged record durable.
     pub destages: Counter,
     /// Writes that had to wait for log space, buffers or dirty capacity.
@@ -311,9 +315,11 @@ pub struct ScrubMetrics {
 }
 
 impl ArrayMetrics {
-    /// Counts a destaged stripe row.
-    pub fn stripe_write(&self, kind: StripeWrite) {
+    /// Counts a destaged stripe row: how its parity was made, its blocks of data, and those of old content that this took.
+    pub fn stripe_write(&self, kind: StripeWrite, data_blocks: u32, old_blocks: u32) {
         self.stripe_writes[kind as usize].increment();
+        self.destaged_blocks.add(data_blocks.into());
+        self.old_blocks.add(old_blocks.into());
     }
 
     /// Counts a transaction of `blocks` log blocks.

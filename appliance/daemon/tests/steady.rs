@@ -230,6 +230,8 @@ fn check_steady(watch: &AtomicBool, address: SocketAddr) {
             depth: 32,
             limit: Limit::Requests(requests),
             warm_up: Duration::ZERO,
+            region_blocks: None,
+            interval: Duration::ZERO,
             seed,
             wait: Wait::Spin,
         };

@@ -50,6 +50,8 @@ fn fill(client: &mut Client) {
         depth: 32,
         limit: Limit::Requests(2000),
         warm_up: Duration::ZERO,
+        region_blocks: None,
+        interval: Duration::ZERO,
         seed: 1,
         wait: Wait::Sleep(SOON),
     };

@@ -55,7 +55,9 @@ fn mode(scenario: &Scenario) -> LogMode {
 fn settings(scenario: &Scenario) -> DestageSettings {
     DestageSettings {
         age: scenario.destage_age,
+        full_stripe_delay: scenario.full_stripe_delay,
         high_watermark_percent: scenario.high_watermark_percent,
+        memory_watermark_percent: scenario.memory_watermark_percent,
         ..DestageSettings::default()
     }
 }

@@ -104,8 +104,12 @@ pub struct Scenario {
     pub write_through: bool,
     /// How long a stripe may wait for more of itself.
     pub destage_age: Span,
+    /// How long a full one waits to be overwritten.
+    pub full_stripe_delay: Span,
     /// Above this share of the log, stripes do not wait; in percent.
     pub high_watermark_percent: u8,
+    /// Above this share of the cache, they do not either; in percent.
+    pub memory_watermark_percent: u8,
     /// Whether the members lose what was not flushed.
     pub member_cache: bool,
     /// Whether the log's devices do.
@@ -241,7 +245,9 @@ impl Scenario {
             lane_blocks: random.choose(&[520, 600, 1000]),
             write_through: random.once_in(3),
             destage_age: random.choose(&[Span::from_micros(100), Span::from_millis(10), Span::from_secs(5)]),
+            full_stripe_delay: Span::ZERO,
             high_watermark_percent: random.choose(&[10, 50, 90]),
+            memory_watermark_percent: 50,
             member_cache,
             log_cache: member_cache && random.once_in(2),
             log_patience: Span::from_secs(10),
@@ -292,6 +298,10 @@ impl Scenario {
         if PRESSING.contains(&(seed % PRESSING_OF)) {
             scenario.press(&mut Random::named(seed, "pressure"));
         }
+        let mut waiting = Random::named(seed, "waiting");
+        let delays = [Span::ZERO, Span::ZERO, Span::from_micros(300), Span::from_millis(20)];
+        scenario.full_stripe_delay = waiting.choose(&delays).min(scenario.destage_age);
+        scenario.memory_watermark_percent = waiting.choose(&[10, 50, 90]);
         if HEALING.contains(&(seed % HEALING_OF)) && scenario.geometry().bears(1) {
             scenario.look_after(&mut Random::named(seed, "healing"));
         }

@@ -191,7 +191,9 @@ pub fn script(number: usize, case: Case, requests: u64) -> Scenario {
         write_through: case.write_through,
         // Half of the scripts are destaged while they run, half at their end.
         destage_age: if number.is_multiple_of(2) { Span::from_micros(100) } else { Span::from_secs(5) },
+        full_stripe_delay: if number.is_multiple_of(4) { Span::from_millis(1) } else { Span::ZERO },
         high_watermark_percent: 50,
+        memory_watermark_percent: 50,
         member_cache: case.volatile_cache,
         log_cache: case.volatile_cache,
         log_patience: Span::from_secs(10),

@@ -4,10 +4,12 @@ use base::BLOCK;
 
 use super::Checker;
 use crate::limits::{
-    self, CHUNK_BYTES, DRIVE_READ_TIMEOUT, DRIVE_TIMEOUT, HIGH_WATERMARK_PERCENT, LANES, LOG_TIMEOUT, MIN_MEMBER_BYTES,
+    self, CHUNK_BYTES, DRIVE_READ_TIMEOUT, DRIVE_TIMEOUT, LANES, LOG_TIMEOUT, MIN_MEMBER_BYTES, WATERMARK_PERCENT,
     ZONE_BYTES, member_overhead_bytes, min_log_bytes,
 };
-use crate::schema::{Level, default_chunk, default_drive_read_timeout, default_drive_timeout, default_lanes};
+use crate::schema::{
+    Level, default_age, default_chunk, default_drive_read_timeout, default_drive_timeout, default_lanes,
+};
 use crate::tree::Node;
 use crate::values::{Percent, Size, TimeSpan};
 
@@ -176,13 +178,22 @@ impl<'a> Checker<'a, '_, '_> {
 
     fn destage(&mut self, array: &Node, path: &str) {
         let Some(destage) = array.get("destage") else { return };
-        if let (Some(node), Some(share)) =
-            (destage.get("high_watermark"), destage.meaning_of::<Percent>("high_watermark"))
-            && !HIGH_WATERMARK_PERCENT.contains(&share.0)
+        for key in ["high_watermark", "memory_watermark"] {
+            if let (Some(node), Some(share)) = (destage.get(key), destage.meaning_of::<Percent>(key))
+                && !WATERMARK_PERCENT.contains(&share.0)
+            {
+                let (least, most) = WATERMARK_PERCENT.into_inner();
+                let expected = format!("from {} to {}", Percent(least), Percent(most));
+                self.error(node, &format!("{path}.destage.{key}"), "this is no usable watermark", expected);
+            }
+        }
+        let age = destage.meaning_of::<TimeSpan>("age").unwrap_or(default_age());
+        if let (Some(node), Some(delay)) =
+            (destage.get("full_stripe_delay"), destage.meaning_of::<TimeSpan>("full_stripe_delay"))
+            && delay.0 > age.0
         {
-            let (least, most) = HIGH_WATERMARK_PERCENT.into_inner();
-            let expected = format!("from {} to {}", Percent(least), Percent(most));
-            self.error(node, &format!("{path}.destage.high_watermark"), "this is no usable watermark", expected);
+            let message = format!("a stripe goes when its data is {age} old, whatever the delay");
+            self.error(node, &format!("{path}.destage.full_stripe_delay"), message, "at most the age");
         }
     }
 

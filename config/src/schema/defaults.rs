@@ -45,7 +45,12 @@ impl Default for Scrub {
 
 impl Default for Destage {
     fn default() -> Self {
-        Self { age: default_age(), high_watermark: default_high_watermark() }
+        Self {
+            age: default_age(),
+            full_stripe_delay: default_full_stripe_delay(),
+            high_watermark: default_high_watermark(),
+            memory_watermark: default_memory_watermark(),
+        }
     }
 }
 
@@ -111,6 +116,14 @@ pub(crate) const fn default_drive_timeout() -> TimeSpan {
     TimeSpan(Span::from_secs(45))
 }
 
+pub(crate) const fn default_full_stripe_delay() -> TimeSpan {
+    TimeSpan(Span::from_millis(0))
+}
+
 pub(crate) const fn default_high_watermark() -> Percent {
+    Percent(75)
+}
+
+pub(crate) const fn default_memory_watermark() -> Percent {
     Percent(75)
 }

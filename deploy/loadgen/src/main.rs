@@ -79,6 +79,12 @@ struct Bench {
     /// How long to run before.
     #[arg(long, default_value_t = 0.5)]
     warm_up: f64,
+    /// Blocks of the volume that are touched, from the first one on; left out: all.
+    #[arg(long)]
+    region: Option<u64>,
+    /// Requests a second on each connection; left out: as many as it takes.
+    #[arg(long)]
+    rate: Option<core::num::NonZeroU32>,
     /// Ask for header and data digests.
     #[arg(long)]
     digests: bool,
@@ -178,6 +184,8 @@ fn run_bench(bench: &Bench, json: bool) -> Result<bool, String> {
         depth: bench.depth,
         limit: Limit::Time(seconds(bench.seconds)?),
         warm_up: seconds(bench.warm_up)?,
+        region_blocks: bench.region,
+        interval: bench.rate.map_or(Duration::ZERO, |rate| Duration::from_secs(1) / rate.get()),
         seed: bench.seed,
         wait: if bench.sleep { Wait::Sleep(IDLE_SLEEP) } else { Wait::Spin },
     };

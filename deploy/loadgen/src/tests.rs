@@ -286,6 +286,8 @@ fn whatever_one_bit_of_a_reply_becomes_the_load_ends_in_order() {
             depth: 8,
             limit: Limit::Requests(80),
             warm_up: Duration::ZERO,
+            region_blocks: None,
+            interval: Duration::ZERO,
             seed,
             wait: Wait::Sleep(Duration::from_millis(100)),
         };
@@ -394,6 +396,8 @@ fn a_load_counts_what_it_did() {
             depth: 16,
             limit: Limit::Requests(500),
             warm_up: Duration::ZERO,
+            region_blocks: None,
+            interval: Duration::ZERO,
             seed: 3,
             wait: Wait::Sleep(Duration::from_millis(100)),
         };
@@ -413,12 +417,18 @@ fn a_load_counts_what_it_did() {
         depth: 4,
         limit: Limit::Time(Duration::from_millis(50)),
         warm_up: Duration::from_millis(10),
+        region_blocks: None,
+        interval: Duration::ZERO,
         seed: 3,
         wait: Wait::Spin,
     };
     let report = workload::bench(&options(&fake, Digests::default()), &timed).expect("a good target");
     assert_eq!(report.elapsed, Duration::from_millis(50));
     assert!(report.operations() > 0);
+    let (interval, limit) = (Duration::from_millis(1), Limit::Requests(20));
+    let paced = WorkloadOptions { region_blocks: Some(16), interval, limit, warm_up: Duration::ZERO, ..timed };
+    let report = workload::bench(&options(&fake, Digests::default()), &paced).expect("a good target");
+    assert!(report.operations() == 20 && report.elapsed >= 19 * interval, "{:?}", report.elapsed);
     let odd = WorkloadOptions { request_bytes: 5000, ..timed };
     assert!(matches!(workload::bench(&options(&fake, BOTH), &odd), Err(HostError::Senseless(_))));
 }

@@ -92,6 +92,10 @@ pub struct WorkloadOptions {
     pub limit: Limit,
     /// How long it runs before it is measured.
     pub warm_up: Duration,
+    /// Blocks that it stays within, from the first one on; none: all.
+    pub region_blocks: Option<u64>,
+    /// From one request to the next, if there is room for it; zero: as soon as there is.
+    pub interval: Duration,
     /// What addresses and choices are drawn from.
     pub seed: u64,
     /// Whether an idle poll spins (a core of its own) or sleeps.
@@ -200,11 +204,14 @@ pub fn run(
         return Err(HostError::Senseless("a load has at least one request"));
     }
     at_most("blocks of a request", blocks.into(), namespace.blocks)?;
+    at_most("blocks of the region", options.region_blocks.unwrap_or(0), namespace.blocks)?;
     at_most("requests in flight", options.depth.into(), queue.depth() as u64)?;
     Load {
         options,
         blocks,
-        places: namespace.blocks / u64::from(blocks),
+        places: (options.region_blocks.unwrap_or(namespace.blocks) / u64::from(blocks)).max(1),
+        idle: Vec::with_capacity(queue.depth()),
+        next: Instant::now(),
         next_place: 0,
         random: Random::new(options.seed),
         submitted: vec![None; queue.depth()],
@@ -225,6 +232,10 @@ struct Load<'a> {
     random: Random,
     /// When each request in flight left, and whether it is a read.
     submitted: Vec<Option<(Instant, bool)>>,
+    /// Those that wait for their moment.
+    idle: Vec<Slot>,
+    /// When the next request is to leave.
+    next: Instant,
     /// Requests still to be submitted.
     left: u64,
     report: Report,
@@ -242,10 +253,16 @@ impl Load<'_> {
         for _ in 0..self.options.depth {
             let Some(slot) = queue.hold() else { break };
             self.fill(queue.buffer_mut(slot));
-            self.submit(queue, slot, started)?;
+            self.idle.push(slot);
         }
-        while queue.in_flight() > 0 {
-            queue.poll(self.options.wait)?;
+        self.next = started;
+        self.submit_due(queue, started)?;
+        while queue.in_flight() > 0 || !self.idle.is_empty() {
+            if queue.in_flight() > 0 {
+                queue.poll(self.options.wait)?;
+            } else {
+                std::thread::sleep(self.next.saturating_duration_since(Instant::now()));
+            }
             // One look at the clock for all that one receive brought: it is part of what a request waits for.
             let now = Instant::now();
             while let Some(completion) = queue.completed() {
@@ -254,11 +271,12 @@ impl Load<'_> {
                 if now >= measured_from && ends.is_none_or(|ends| now < ends) {
                     self.count(now - since, is_read);
                 }
-                if self.left > 0 && ends.is_none_or(|ends| now < ends) {
-                    self.submit(queue, completion.slot, now)?;
-                } else {
-                    queue.release(completion.slot);
-                }
+                self.idle.push(completion.slot);
+            }
+            if self.left > 0 && ends.is_none_or(|ends| now < ends) {
+                self.submit_due(queue, now)?;
+            } else {
+                self.idle.drain(..).for_each(|slot| queue.release(slot));
             }
             if now >= admin_next {
                 host.keep_alive()?;
@@ -270,6 +288,21 @@ impl Load<'_> {
             None => Instant::now().saturating_duration_since(measured_from),
         };
         Ok(self.report)
+    }
+
+    /// Submits what is due: without an interval all that there is room for.
+    fn submit_due(&mut self, queue: &mut IoQueue, now: Instant) -> Result<(), HostError> {
+        while (self.options.interval.is_zero() || self.next <= now)
+            && let Some(slot) = self.idle.pop()
+        {
+            self.submit(queue, slot, now)?;
+            self.next += self.options.interval;
+        }
+        // What there was no room for is not made up for later.
+        if self.idle.is_empty() {
+            self.next = self.next.max(now);
+        }
+        Ok(())
     }
 
     fn submit(&mut self, queue: &mut IoQueue, slot: Slot, now: Instant) -> Result<(), HostError> {

@@ -64,7 +64,7 @@ impl Options {
 pub(crate) struct Sample {
     pub(crate) iops: f64,
     p50_us: f64,
-    p99_us: f64,
+    pub(crate) p99_us: f64,
 }
 
 /// Measures every row and writes `deploy/bench/latest.md`.

@@ -77,7 +77,7 @@ fn cost(row: &Row, server: &Server, others: &[&Server], seconds: f64) -> Result<
     Ok(spent.as_secs_f64() * 1e6 / (iops * seconds).max(1.0))
 }
 
-fn median(samples: &mut [f64]) -> f64 {
+pub(crate) fn median(samples: &mut [f64]) -> f64 {
     samples.sort_by(f64::total_cmp);
     samples[samples.len() / 2]
 }

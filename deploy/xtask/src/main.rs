@@ -15,6 +15,7 @@
 //! | [`bench`] | the figures, against the machine's own floor |
 //! | [`beside`] | servers that differ in one thing, under the same load |
 //! | [`checksums`] | what checksums of all blocks cost |
+//! | [`destage`] | what the rules of destaging bring |
 //! | [`guards`] | what sealed memory and the sandbox cost |
 //! | [`kills`] | how long a kill of connections takes |
 //! | [`compare`] | the figures, beside other people's RAID |
@@ -28,6 +29,7 @@ mod checksums;
 mod ci;
 mod compare;
 mod demo;
+mod destage;
 mod guards;
 mod kills;
 mod lab;
@@ -62,6 +64,8 @@ usage: cargo xtask COMMAND
                              figures against the machine's own floor; writes deploy/bench/latest.md
   bench checksums [--rounds N] [--seconds S]
                              what checksums of all blocks cost; writes deploy/bench/checksums.md
+  bench destage [--rounds N] [--seconds S]
+                             what the rules of destaging bring; writes deploy/bench/destage.md
   bench guards [--rounds N] [--seconds S]
                              what sealed memory and the sandbox cost; writes deploy/bench/guards.md
   bench kills [ROUNDS]       how long a kill of connections takes with writes in flight; writes deploy/bench/kills.md
@@ -82,6 +86,7 @@ fn main() -> ExitCode {
         ["bench", "checksums", options @ ..] => {
             bench::Options::parse(options).and_then(|options| checksums::run(&options))
         }
+        ["bench", "destage", options @ ..] => bench::Options::parse(options).and_then(|options| destage::run(&options)),
         ["bench", "guards", options @ ..] => bench::Options::parse(options).and_then(|options| guards::run(&options)),
         ["bench", "kills", rounds @ ..] => kills::run(rounds),
         ["bench", options @ ..] => bench::Options::parse(options).and_then(|options| bench::run(&options)),

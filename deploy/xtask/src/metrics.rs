@@ -36,7 +36,7 @@ pub(crate) fn writes_answered(address: SocketAddr) -> std::io::Result<f64> {
 }
 
 /// The sum of a family's samples that carry a label.
-fn sum(text: &str, family: &str, label: &str) -> f64 {
+pub(crate) fn sum(text: &str, family: &str, label: &str) -> f64 {
     text.lines()
         .filter_map(|line| line.strip_prefix(family)?.strip_prefix('{')?.split_once("} "))
         .filter(|(labels, _)| labels.split(',').any(|one| one == label))
@@ -55,7 +55,7 @@ fn check(promtool: &PathBuf, text: &str) -> Result<(), Failure> {
 }
 
 /// One GET over a bare socket: a scrape needs no more.
-fn fetch(address: SocketAddr, path: &str) -> std::io::Result<String> {
+pub(crate) fn fetch(address: SocketAddr, path: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, ANSWER_LIMIT)?;
     stream.set_read_timeout(Some(ANSWER_LIMIT))?;
     // HTTP/1.0 keeps the answer whole: no chunks to put together (RFC 9112, section 6.1).

@@ -57,6 +57,8 @@ pub(crate) struct Setup {
     pub(crate) logical_block: &'static str,
     /// Whether checksums of all blocks are kept: `off` or `on`.
     pub(crate) checksums: &'static str,
+    /// When what is logged goes to the members, as the configuration has it; empty is the default.
+    pub(crate) destage: &'static str,
     /// Further lines of the configuration, each with its end.
     pub(crate) more: &'static str,
 }
@@ -77,6 +79,7 @@ impl Setup {
             volume: "256MiB",
             logical_block: "4KiB",
             checksums: "off",
+            destage: "",
             more: "",
         }
     }
@@ -97,6 +100,7 @@ impl Setup {
             volume: "768MiB",
             logical_block: "4KiB",
             checksums: "off",
+            destage: "",
             more: "",
         }
     }
@@ -286,11 +290,12 @@ fn configuration(setup: Setup, nvme: SocketAddr, metrics: SocketAddr) -> String 
     let names = names.join(", ");
     let copies: Vec<String> = (0..setup.copies).map(|at| format!("l{at}")).collect();
     let logs: String = copies.iter().map(|name| device(name, setup.log)).collect();
-    let Setup { level, mode, reactors, lanes, volume, logical_block, checksums, more, .. } = setup;
+    let Setup { level, mode, reactors, lanes, volume, logical_block, checksums, destage, more, .. } = setup;
     let log = match copies.as_slice() {
         [] => String::new(),
         copies => format!("    log: {{devices: [{}], mode: {mode}, lanes: {lanes}}}\n", copies.join(", ")),
     };
+    let destage = if destage.is_empty() { String::new() } else { format!("    destage: {destage}\n") };
     format!(
         "version: 1
 name: lab
@@ -302,7 +307,7 @@ devices:
     members: [{names}]
     chunk: 64KiB
     checksums: {checksums}
-{log}    volumes: [{{name: v0, size: {volume}, logical_block: {logical_block}}}]
+{log}{destage}    volumes: [{{name: v0, size: {volume}, logical_block: {logical_block}}}]
 listeners:
   - {{name: main, protocol: nvme-tcp, address: \"{nvme}\"}}
 subsystems:
@@ -323,7 +328,9 @@ mod tests {
         let dual = Setup { level: "raid6", members: 4, ..Setup::small("write-back") };
         let open = Setup { more: "sandbox: off\nsealed: off\n", ..Setup::fast() };
         let bare = Setup { copies: 0, ..Setup::small("write-through") };
-        for setup in [Setup::small("write-back"), Setup::small("write-through"), dual, bare, Setup::fast(), open] {
+        let keen = Setup { destage: "{age: 30s, memory_watermark: 10%}", ..Setup::fast() };
+        for setup in [keen, Setup::small("write-back"), Setup::small("write-through"), dual, bare, Setup::fast(), open]
+        {
             let text = configuration(setup, address(4420), address(9420));
             if let Err(problems) = config::parse(&text, "lab.yaml") {
                 panic!("{problems:?}\n{text}");

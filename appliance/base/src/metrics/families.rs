@@ -90,6 +90,10 @@ families! {
         "Stripe rows destaged to the members, by how their parity was made.";
     ARRAY_DESTAGES, "array_destages_total", Counter, None, ["array"],
         "Stripe destages completed, with the members flushed and the log record durable.";
+    ARRAY_DESTAGED, "array_destaged_bytes_total", Counter, Bytes, ["array"],
+        "Data that destages wrote to the members, parities and further mirrors not counted; what hosts wrote beyond that was overwritten in the log.";
+    ARRAY_OLD, "array_old_bytes_total", Counter, Bytes, ["array"],
+        "Old content that destages read, because the parity of a stripe that changes in part takes it.";
     ARRAY_LOG_COMMITS, "array_log_commits_total", Counter, None, ["array"],
         "Transactions made durable in the write log.";
     ARRAY_LOG_COMMIT_SIZE, "array_log_commit_size_bytes", Histogram, Bytes, ["array"],

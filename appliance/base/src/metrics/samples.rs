@@ -151,6 +151,8 @@ impl Metrics {
             }
         };
         each(&ARRAY_DESTAGES, &sum(|a| a.destages.get(), count));
+        each(&ARRAY_DESTAGED, &sum(|a| a.destaged_blocks.get(), bytes));
+        each(&ARRAY_OLD, &sum(|a| a.old_blocks.get(), bytes));
         each(&ARRAY_LOG_COMMITS, &sum(|a| a.log_commits.get(), count));
         each(&ARRAY_LOG_COMMIT_SIZE, &|i| {
             let sizes = self.shards().iter().map(|shard| &shard.arrays[i].log_commit_blocks);
@@ -309,7 +311,7 @@ mod tests {
             shard.volumes[0].record(VolumeOp::Write, 4096, Span::from_micros(3), true);
             shard.devices[1].record(DeviceOp::Flush, 0, Span::from_micros(5), false);
             shard.arrays[0].log_commit(2);
-            shard.arrays[0].stripe_write(StripeWrite::Reconstruct);
+            shard.arrays[0].stripe_write(StripeWrite::Reconstruct, 1, 2);
             shard.arrays[0].degraded.set(1);
             shard.arrays[0].log_used_blocks.set(10);
         }
@@ -322,6 +324,7 @@ mod tests {
         assert_eq!(number(&VOLUME_REQUESTS, &["a0", "v0", "read"]), 0.0);
         assert_eq!(number(&DEVICE_ERRORS, &["d1", "flush"]), 2.0);
         assert_eq!(number(&ARRAY_STRIPE_WRITES, &["a0", "reconstruct"]), 2.0);
+        assert_eq!((number(&ARRAY_DESTAGED, &["a0"]), number(&ARRAY_OLD, &["a0"])), (8192.0, 16384.0));
         assert_eq!(number(&ARRAY_DEGRADED, &["a0"]), 1.0);
         assert_eq!(number(&ARRAY_LOG_USED, &["a0"]), 81920.0);
         let Value::Histogram(latency) = value(&metrics, &VOLUME_LATENCY, &["a0", "v0", "write"]) else {

@@ -52,7 +52,9 @@ pub(super) fn boot(
             checksum_blocks,
             settings: DestageSettings {
                 age: array.destage.age.0,
+                full_stripe_delay: array.destage.full_stripe_delay.0,
                 high_watermark_percent: array.destage.high_watermark.0,
+                memory_watermark_percent: array.destage.memory_watermark.0,
                 ..DestageSettings::default()
             },
             drives: DriveSettings {

@@ -52,7 +52,7 @@ impl ArrayShard {
         }
         // A note that waits for company keeps its destage's place: not while others want one.
         let wanted = self.stopping
-            || !self.full.is_empty()
+            || self.full_is_due(work.now)
             || 2 * self.destages.len() > MAX_DESTAGES
             || self.walker.waits_for_destages();
         let patience = if wanted { Span::ZERO } else { self.settings.note_patience };
@@ -268,15 +268,15 @@ impl ArrayShard {
                 self.send_home(work, buffer, Home::Pool);
             }
         }
-        self.stripe_is_dirty(stripe);
+        self.stripe_is_dirty(stripe, work.now);
     }
 
     /// Lists a stripe with durable versions for destaging, unless one is under way.
-    pub(crate) fn stripe_is_dirty(&mut self, stripe: super::stripes::StripeRef) {
+    pub(crate) fn stripe_is_dirty(&mut self, stripe: super::stripes::StripeRef, now: Time) {
         let entry = self.stripes.get_mut(stripe);
         let columns = self.map.arrangement.at(entry.id).data_slots();
         if entry.durable.count_ones() == u32::from(columns) && !entry.queued_full {
-            entry.queued_full = true;
+            (entry.queued_full, entry.full_since) = (true, now);
             self.full.push_back(stripe);
         }
         if entry.destage.is_none() {

@@ -21,6 +21,7 @@
 
 pub(super) mod blocked;
 mod old;
+pub(super) mod policy;
 
 use base::ids::{LaneId, Slot};
 use base::metrics::StripeWrite;
@@ -37,7 +38,7 @@ use super::lane::Item;
 use super::stripes::StripeRef;
 use super::sum::Sum;
 use super::{ArrayShard, Purpose, Work};
-use crate::limits::{DESTAGES_A_TURN, RECORDS_IN_FLIGHT};
+use crate::limits::RECORDS_IN_FLIGHT;
 
 /// How far a destage is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,66 +119,6 @@ impl Destage {
 }
 
 impl ArrayShard {
-    /// Starts destages as far as the settings ask for and room allows: full stripes first, then by age and pressure.
-    pub(crate) fn start_destages<P: Ports>(&mut self, work: &mut Work<'_, P>) {
-        let mut budget = DESTAGES_A_TURN - self.retry_blocked(work, DESTAGES_A_TURN);
-        while budget > 0
-            && self.may_start(work)
-            && let Some(&stripe) = self.full.front()
-            && !self.walker.locks(self.stripes.get(stripe).id)
-        {
-            self.full.pop_front();
-            let entry = self.stripes.get_mut(stripe);
-            entry.queued_full = false;
-            let columns = u32::from(self.map.arrangement.at(entry.id).data_slots());
-            if entry.destage.is_some() || entry.durable.count_ones() < columns {
-                // Destaged meanwhile for another reason; if nothing is left of it, this was the last mention.
-                self.stripes.forget_if_empty(stripe);
-                continue;
-            }
-            if !self.start_destage(work, stripe) {
-                self.stripes.get_mut(stripe).queued_full = true;
-                self.full.push_front(stripe);
-                break;
-            }
-            budget -= 1;
-        }
-        let held = self.stripes.held() * 100;
-        let cache_is_full = held > self.stripes.capacity() * usize::from(self.settings.high_watermark_percent);
-        for at in 0..self.awake.len() {
-            let index = self.awake[at].index();
-            while budget > 0
-                && self.may_start(work)
-                && let Some(stripe) = self.pressing(index, work.now, cache_is_full)
-            {
-                if !self.start_destage(work, stripe) {
-                    break;
-                }
-                budget -= 1;
-            }
-        }
-    }
-
-    /// The oldest dirty stripe of a lane, if it should not wait any longer.
-    fn pressing(&self, index: usize, now: Time, cache_is_full: bool) -> Option<StripeRef> {
-        let lane = self.lanes[index].as_ref()?;
-        let oldest = lane.dirty.oldest()?;
-        let size = self.map.log_layout.lane_blocks();
-        let taken = size - lane.room().min(size);
-        let pressed = self.stopping
-            || self.map.is_unlogged()
-            || !self.acknowledges_from_log()
-            // What was promised in write-through is kept after a change of the mode.
-            || !self.through.is_empty()
-            || cache_is_full
-            || !lane.waiting.is_empty()
-            || lane.catch_up.is_some_and(|from| lane.tail().sequence < from)
-            || taken * 100 > size * u64::from(self.settings.high_watermark_percent)
-            || now >= self.stripes.get(oldest).since + self.settings.age;
-        let is_free = !self.walker.locks(self.stripes.get(oldest).id);
-        (pressed && is_free).then_some(oldest)
-    }
-
     /// Whether buffers and operations allow one more, with what the log needs kept free.
     pub(super) fn may_start<P: Ports>(&self, work: &Work<'_, P>) -> bool {
         let members = self.map.members.len();
@@ -341,14 +282,16 @@ impl ArrayShard {
     /// Computes the new parities, as the plan says.
     fn compute<P: Ports>(&mut self, work: &mut Work<'_, P>, key: Key<Destage>) {
         let plan = self.destages[key].plan.expect("a planned destage");
-        work.metrics.stripe_write(match plan.kind {
+        let stripe = self.destages[key].stripe;
+        let kind = match plan.kind {
             DestageKind::Full => StripeWrite::Full,
             DestageKind::ReadModifyWrite => StripeWrite::ReadModifyWrite,
             DestageKind::ReconstructWrite => StripeWrite::Reconstruct,
             DestageKind::DataOnly => StripeWrite::DataOnly,
-        });
+        };
+        let data = self.stripes.get(stripe).frozen.count_ones();
+        work.metrics.stripe_write(kind, data, plan.reads().count_ones());
         // The parities of zeros are zeros.
-        let stripe = self.destages[key].stripe;
         let zeros = plan.kind == DestageKind::Full && self.stripes.frozen_is_zero(stripe);
         self.destages[key].zero_parities = if zeros { plan.parities } else { 0 };
         if zeros {
@@ -500,7 +443,7 @@ impl ArrayShard {
         self.stripes.get_mut(stripe).recovered = false;
         self.unblock(stripe);
         if !self.stripes.forget_if_empty(stripe) && self.stripes.get(stripe).durable != 0 {
-            self.stripe_is_dirty(stripe);
+            self.stripe_is_dirty(stripe, work.now);
         }
     }
 

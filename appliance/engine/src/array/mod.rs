@@ -81,6 +81,7 @@ use checksums::Checksums;
 pub use checksums::set_aside_blocks as checksum_set_aside_blocks;
 use destage::Destage;
 use destage::blocked::Blocked;
+pub use destage::policy::DestageSettings;
 use detained::Detained;
 use dirty::Dirty;
 use exposure::Exposure;
@@ -117,23 +118,6 @@ pub const fn set_aside_blocks(members: usize) -> usize {
 const fn scratch_blocks(members: usize) -> usize {
     let wanted = 32 * (members + 1);
     if wanted > 512 { wanted } else { 512 }
-}
-
-/// When dirty stripes go to the members.
-#[derive(Clone, Copy, Debug)]
-pub struct DestageSettings {
-    /// How long a stripe may wait for more of itself.
-    pub age: Span,
-    /// Above this share of a lane's space, or of the cache, the oldest stripes go at once; in percent.
-    pub high_watermark_percent: u8,
-    /// How long a note that stripes were destaged may wait for company in the log.
-    pub note_patience: Span,
-}
-
-impl Default for DestageSettings {
-    fn default() -> Self {
-        Self { age: Span::from_secs(5), high_watermark_percent: 50, note_patience: Span::from_millis(20) }
-    }
 }
 
 /// What an array's step may use.
@@ -334,7 +318,7 @@ impl ArrayShard {
         self.stripes.version_mut(version).sequence = sequence;
         let replaced = self.stripes.became_durable(version, ports.now());
         assert!(replaced.is_none(), "recovery hands over one version of a block");
-        self.stripe_is_dirty(stripe);
+        self.stripe_is_dirty(stripe, ports.now());
     }
 
     /// Takes what it sets aside and fills the cache with what recovery found, before the first turn.
@@ -461,6 +445,7 @@ impl ArrayShard {
         if self.halted {
             return deadline;
         }
+        deadline = deadline.min(self.full_due_at());
         deadline = deadline.min(self.blocked.deadline()).min(self.walker.deadline()).min(self.dirty.deadline());
         for lane in self.awake.iter().filter_map(|id| self.lanes[id.index()].as_ref()) {
             deadline = deadline.min(lane.due_at(self.settings.note_patience));

@@ -80,6 +80,8 @@ pub(crate) struct Stripe {
     pub(crate) retry_at: Time,
     /// Whether it stands among its lane's blocked stripes, and not its dirty ones.
     pub(crate) parked: bool,
+    /// When all its columns had become dirty.
+    pub(crate) full_since: Time,
     /// Whether it stands in the queue of full stripes.
     pub(crate) queued_full: bool,
     versions: u32,
@@ -150,6 +152,8 @@ pub(crate) struct Stripes {
     /// Waiters promised to versions that are on their way into the log. A version that is replaced leaves its waiter behind,
     /// so waiters can run out before versions do.
     promised_waiters: usize,
+    /// Versions that are frozen.
+    frozen: usize,
 }
 
 impl Stripes {
@@ -166,6 +170,7 @@ impl Stripes {
             waiters: vec![Waiter { fragment: 0, next: NONE }; versions],
             free_waiters: (0..count).rev().collect(),
             promised_waiters: 0,
+            frozen: 0,
         }
     }
 
@@ -177,6 +182,11 @@ impl Stripes {
     /// Versions held.
     pub(crate) fn held(&self) -> usize {
         self.versions.len() - self.free_versions.len()
+    }
+
+    /// Versions held that are not on their way to the members.
+    pub(crate) fn waiting(&self) -> usize {
+        self.held() - self.frozen
     }
 
     /// Versions that may be held.
@@ -234,6 +244,7 @@ impl Stripes {
             tried: 0,
             retry_at: Time(0),
             parked: false,
+            full_since: Time::NEVER,
             queued_full: false,
             versions: NONE,
             waiters: NONE,
@@ -377,6 +388,7 @@ impl Stripes {
             }
             at = version.next;
         }
+        self.frozen += self.get(stripe).durable.count_ones() as usize;
         let entry = self.get_mut(stripe);
         assert!(entry.frozen == 0 && entry.waiters_frozen == NONE, "one destage at a time");
         entry.frozen = core::mem::take(&mut entry.durable);
@@ -391,15 +403,16 @@ impl Stripes {
         let mut at = self.get(stripe).versions;
         while at != NONE {
             let durable = self.get(stripe).durable;
-            let version = self.version_mut(VersionRef(at));
+            let version = self.version(VersionRef(at));
             let (column, next) = (version.column, version.next);
             if version.state == VersionState::Frozen {
+                self.frozen -= 1;
                 if durable & 1 << column != 0 {
                     self.get_mut(stripe).frozen &= !(1 << column);
                     let version = self.unlink(VersionRef(at));
                     return Some((version.sequence, version.buffer));
                 }
-                version.state = VersionState::Durable;
+                self.version_mut(VersionRef(at)).state = VersionState::Durable;
                 let entry = self.get_mut(stripe);
                 (entry.frozen, entry.durable) = (entry.frozen & !(1 << column), entry.durable | 1 << column);
             }
@@ -418,6 +431,7 @@ impl Stripes {
             let version = self.version(VersionRef(at));
             if version.state == VersionState::Frozen {
                 let version = self.unlink(VersionRef(at));
+                self.frozen -= 1;
                 self.get_mut(stripe).frozen &= !(1 << version.column);
                 return Some((version.sequence, version.buffer));
             }

@@ -89,7 +89,7 @@ impl ArrayShard {
         }
         self.unblock(stripe);
         if !self.stripes.forget_if_empty(stripe) && self.stripes.get(stripe).durable != 0 {
-            self.stripe_is_dirty(stripe);
+            self.stripe_is_dirty(stripe, work.now);
         }
     }
 
@@ -110,7 +110,7 @@ impl ArrayShard {
         }
         let entry = self.stripes.get_mut(stripe);
         entry.retry_at = work.now + RETRY_EVERY;
-        self.stripe_is_dirty(stripe);
+        self.stripe_is_dirty(stripe, work.now);
     }
 
     /// A stripe's last destage could be done, or it is dropped.
