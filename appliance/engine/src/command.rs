@@ -436,6 +436,11 @@ pub enum Event {
         /// Slots whose blocks of it cannot be had, as a bit mask.
         members: u32,
     },
+    /// So much cannot be destaged that a lane of the log is full: writes wait.
+    LogPinned {
+        /// Whose.
+        array: ArrayId,
+    },
     /// There has been none for a while that cannot be destaged.
     DestageUnblocked {
         /// Whose.

@@ -147,6 +147,11 @@ pub enum Message {
         /// Slots whose old content cannot be had, as a bit mask.
         members: u32,
     },
+    /// To the coordinator: so much cannot be destaged that a lane of the log is full, and writes wait.
+    LogPinned {
+        /// Whose log.
+        array: ArrayId,
+    },
     /// To the coordinator: there has been none for a while that cannot be destaged.
     DestageUnblocked {
         /// Whose.

@@ -201,6 +201,7 @@ impl Shard {
             | Message::MemberSlow { .. }
             | Message::MemberHangs { .. }
             | Message::DestageBlocked { .. }
+            | Message::LogPinned { .. }
             | Message::DestageUnblocked { .. }
             | Message::CopyFailed { .. }
             | Message::CopyCaughtUp { .. }

@@ -33,9 +33,14 @@ enum Mode {
 
 /// An array whose first stripes are written and on the members.
 fn bench(mode: Mode, stripes: u64) -> Bench {
+    bench_with(mode, stripes, 16_384)
+}
+
+/// The same with a lane of so many blocks.
+fn bench_with(mode: Mode, stripes: u64, lane_blocks: u64) -> Bench {
     let mut scenario = Scenario::draw_at(2, Some(Level::Raid5));
     (scenario.members, scenario.chunk_blocks, scenario.checksums) = (MEMBERS, 1, false);
-    (scenario.shards, scenario.lanes, scenario.lane_blocks) = (1, 1, 16_384);
+    (scenario.shards, scenario.lanes, scenario.lane_blocks) = (1, 1, lane_blocks);
     scenario.log_copies = if mode == Mode::WithoutLog { 0 } else { 2 };
     (scenario.write_through, scenario.members_are_zero) = (mode != Mode::WriteBack, true);
     scenario.destage_age = Span::from_millis(1);
@@ -235,4 +240,97 @@ fn the_power_fails_at_any_effect_while_a_stripe_is_blocked_and_goes_on() {
         }
     }
     assert!((10..MAX_EFFECTS).contains(&cuts) && blocked > 0, "{cuts} cuts, blocked after {blocked}");
+}
+
+/// Of a lane that some hundreds of writes fill: a stripe is blocked, and of another many blocks.
+fn nearly_full() -> Bench {
+    let mut bench = bench_with(Mode::WriteBack, 80, 1100);
+    lose(&bench, 1, &[0, 1, 2]);
+    assert_eq!(bench.ask(IoKind::WriteZeroes, block(1, 2), 0), Ok(0));
+    assert_eq!(bench.ask(IoKind::Write, block(1, 0), 0x22), Ok(0x22));
+    assert!(until(&mut bench, |usage| usage.blocked_blocks == 2));
+    bench
+}
+
+/// Writes other stripes many times, and now and then what is blocked: what that holds, or may hold if the power fails, and whether
+/// the power stayed.
+fn go_round(bench: &mut Bench, writes: u64) -> ([u8; 2], bool) {
+    let mut newest = 0x22;
+    for at in 0..writes {
+        let (lba, byte) = if at % 97 == 96 { (block(1, 0), at as u8) } else { (block(2 + at % 70, at % 4), 0x33) };
+        if bench.try_ask(IoKind::Write, lba, byte).is_none() {
+            return ([newest, if lba == block(1, 0) { byte } else { newest }], false);
+        }
+        if lba == block(1, 0) {
+            newest = byte;
+        }
+    }
+    ([newest; 2], true)
+}
+
+#[test]
+fn a_ring_goes_round_many_times_although_a_stripe_is_blocked() {
+    let mut bench = nearly_full();
+    // Each takes two blocks and more.
+    let ([newest, _], ended) = go_round(&mut bench, 5000);
+    assert!(ended && usage(&mut bench).blocked_stripes == 1);
+    assert_eq!(bench.ask(IoKind::Read, block(1, 0), 0), Ok(newest));
+    bench.power_cycle(&[]);
+    bench.start().expect("what is logged again is there");
+    assert_eq!(bench.ask(IoKind::Read, block(1, 0), 0), Ok(newest));
+    assert_eq!(bench.ask(IoKind::Read, block(1, 2), 0xff), Ok(0));
+    assert_eq!(bench.ask(IoKind::Read, block(1, 1), 0), Err(IoError::Unreadable));
+    assert_eq!(bench.ask(IoKind::Write, block(1, 1), 0x44), Ok(0x44));
+    is_whole(&mut bench);
+    assert_eq!(bench.ask(IoKind::Read, block(1, 0), 0), Ok(newest));
+}
+
+#[test]
+fn the_power_fails_while_data_is_logged_again() {
+    let mut cuts = 0;
+    for effect in (1..4000).step_by(61) {
+        let mut bench = nearly_full();
+        bench.rack.borrow_mut().plan(vec![PlannedFault { effect, fault: Fault::PowerCut }]);
+        let (allowed, ended) = go_round(&mut bench, 1500);
+        bench.rack.borrow_mut().plan(Vec::new());
+        if ended {
+            break;
+        }
+        cuts += 1;
+        bench.power_cycle(&[]);
+        bench.start().expect("what is logged again is there");
+        let found = bench.ask(IoKind::Read, block(1, 0), 0);
+        assert!(found.is_ok_and(|byte| allowed.contains(&byte)), "cut at {effect}: {found:?}, not {allowed:?}");
+        assert_eq!(bench.ask(IoKind::Read, block(1, 2), 0xff), Ok(0), "cut at {effect}");
+        assert_eq!(bench.ask(IoKind::Write, block(1, 1), 0x44), Ok(0x44));
+        is_whole(&mut bench);
+        assert_eq!(bench.ask(IoKind::Read, block(1, 0), 0), found);
+    }
+    assert!(cuts > 20, "{cuts} cuts");
+}
+
+#[test]
+fn with_too_much_blocked_the_lane_is_full_and_others_are_not_lost() {
+    let mut bench = bench_with(Mode::WriteBack, 400, 1100);
+    (0..300).for_each(|stripe| lose(&bench, stripe, &[0, 1]));
+    let mut acknowledged = 0;
+    // Nobody waits for the last of them: it may never end.
+    while usage(&mut bench).waiting_fragments == 0 && acknowledged < 300 {
+        if bench.ask_for_a_while(IoKind::Write, block(acknowledged, 0), 0x22).is_none() {
+            break;
+        }
+        acknowledged += 1;
+    }
+    assert!((30..300).contains(&acknowledged), "{acknowledged}");
+    assert!(usage(&mut bench).blocked_stripes > 0);
+    bench.power_cycle(&[]);
+    bench.start().expect("a full log is none that is damaged");
+    for stripe in 0..acknowledged {
+        assert_eq!(bench.ask(IoKind::Read, block(stripe, 0), 0), Ok(0x22));
+    }
+    // The drives read again, and all goes on.
+    bench.rack.borrow_mut().restore_blocks();
+    assert!(until(&mut bench, |usage| usage.dirty_blocks == 0));
+    assert_eq!(bench.ask(IoKind::Write, block(399, 0), 0x33), Ok(0x33));
+    is_whole(&mut bench);
 }

@@ -80,6 +80,11 @@ fn told(names: &Names, event: Event) -> Vec<Told> {
             let told = Told::new("destage.blocked", Severity::Error, text).of_array(&arrays[array.index()]);
             vec![told.with("stripe", stripe.0).with("members", members)]
         }
+        Event::LogPinned { array } => {
+            let text = "so much cannot be destaged that a part of the log is full, and writes to it wait. They go on when hosts have \
+                        written the blocks that they cannot read";
+            vec![Told::new("log.pinned", Severity::Error, text).of_array(&arrays[array.index()])]
+        }
         Event::DestageUnblocked { array } => {
             let text = "every stripe can be destaged again";
             vec![Told::new("destage.unblocked", Severity::Notice, text).of_array(&arrays[array.index()])]
@@ -237,6 +242,8 @@ mod tests {
         let all = told(&names, Event::DestageBlocked { array, stripe: base::ids::StripeId(7), members: 0b101 });
         assert_eq!((all.len(), all[0].name, all[0].severity), (1, "destage.blocked", Severity::Error));
         assert!(all[0].text.contains("stripe 7") && all[0].text.contains("[0, 2]"), "{}", all[0].text);
+        let all = told(&names, Event::LogPinned { array });
+        assert_eq!((all.len(), all[0].name, all[0].severity), (1, "log.pinned", Severity::Error));
         let all = told(&names, Event::DestageUnblocked { array });
         assert_eq!((all.len(), all[0].name, all[0].array.as_deref()), (1, "destage.unblocked", Some("a0")));
     }

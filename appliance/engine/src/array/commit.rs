@@ -141,7 +141,12 @@ impl ArrayShard {
                     payload[payload_count] = buffer;
                     payload_count += 1;
                 }
-                Item::Covers { .. } | Item::Destaged { .. } => {}
+                // Until it is durable the version needs the record that holds it now.
+                Item::Again { content: Some((_, buffer)), .. } => {
+                    payload[payload_count] = buffer;
+                    payload_count += 1;
+                }
+                Item::Again { content: None, .. } | Item::Covers { .. } | Item::Destaged { .. } => {}
             }
         }
         let crc = seal_record(&self.map.log, &header, &entries[..entry_count], work.ports.bytes_mut(descriptor.id()));
@@ -238,6 +243,7 @@ impl ArrayShard {
                         self.version_durable(work, id, version, through);
                     }
                 }
+                Item::Again { version, .. } => self.logged_again(id, version, sequence),
                 Item::Parity { destage, index, .. } => self.parity_logged(destage, index),
                 Item::Covers { .. } => {}
                 Item::Destaged { destage, .. } => self.destage_recorded(work, destage),

@@ -129,6 +129,9 @@ impl ArrayShard {
 
     pub(super) fn start_destage<P: Ports>(&mut self, work: &mut Work<'_, P>, stripe: StripeRef) -> bool {
         let entry = self.stripes.get(stripe);
+        if entry.again > 0 {
+            return false;
+        }
         let lane = self.lanes[entry.lane.index()].as_mut().expect("only the owner has its stripes");
         let (bare, unlogged) = (self.map.is_bare(), self.map.is_unlogged());
         assert!((entry.reserved || bare) && entry.destage.is_none(), "a dirty stripe has log space set aside");

@@ -17,6 +17,7 @@ use base::time::Time;
 use journal::{Anchor, Entry, LaneSpace, MAX_ENTRIES, MAX_RECORD_BLOCKS};
 use ports::{Buffer, BufferId};
 
+use super::again::Again;
 use super::destage::Destage;
 use super::stripes::{DirtyList, VersionRef};
 use crate::limits::{DESTAGED_WORTH_ENTRIES, RECORD_WORTH_BLOCKS, RECORDS_IN_FLIGHT};
@@ -45,6 +46,12 @@ pub(crate) enum Item {
         block: ArrayBlock,
         count: u32,
         through: u64,
+    },
+    /// Content that is in the log already; none is zeros.
+    Again {
+        version: VersionRef,
+        block: ArrayBlock,
+        content: Option<(u32, BufferId)>,
     },
     Parity {
         destage: Key<Destage>,
@@ -189,6 +196,7 @@ pub(crate) struct Lane {
     pub(crate) dirty: DirtyList,
     /// Those of them that cannot be destaged ([`super::destage::blocked`]), in the order in which that was tried.
     pub(crate) blocked: DirtyList,
+    pub(crate) again: Again,
     /// How far a clean stop has come.
     pub(crate) closing: Closing,
     /// Whether it stands among those that have something to do.
@@ -248,6 +256,7 @@ impl Lane {
             waiting: VecDeque::with_capacity(waiting),
             dirty: DirtyList::default(),
             blocked: DirtyList::default(),
+            again: Again::default(),
             closing: Closing::No,
             awake: true,
             anchor_wanted: false,
@@ -295,7 +304,7 @@ impl Lane {
 
     /// Adds to the open transaction; the caller has seen that it fits.
     pub(crate) fn push(&mut self, item: Item, now: Time) {
-        if matches!(item, Item::Data { .. } | Item::Parity { .. }) {
+        if matches!(item, Item::Data { .. } | Item::Again { content: Some(_), .. } | Item::Parity { .. }) {
             self.open.payload_blocks += 1;
         }
         if !matches!(item, Item::Destaged { .. }) {
@@ -394,6 +403,8 @@ pub(crate) fn entry_of(item: &Item, sequence: u64) -> Entry {
     match *item {
         Item::Data { block, crc, .. } => Entry::Data { block, crc },
         Item::Zeros { block, count, .. } => Entry::Zeros { block, count },
+        Item::Again { block, content: Some((crc, _)), .. } => Entry::Data { block, crc },
+        Item::Again { block, content: None, .. } => Entry::Zeros { block, count: 1 },
         Item::Parity { stripe, index, crc, .. } => Entry::Parity { stripe, index, crc },
         Item::Covers { block, sequence: covered } => Entry::Covers { block, lag: lag(covered) },
         Item::Destaged { stripe, upto, .. } => Entry::Destaged { stripe, lag: lag(upto) },

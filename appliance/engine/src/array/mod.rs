@@ -8,6 +8,7 @@
 //! | [`lane`] | one lane of the log |
 //! | [`write`] | admission of writes to a lane |
 //! | [`commit`] | records and anchors on their way to the copies |
+//! | [`again`] | data that is logged again, since it cannot go to the members |
 //! | [`newcomer`] | a device that becomes a copy of the log |
 //! | [`detained`] | buffers that a device still has though nobody waits for it |
 //! | [`read`] | reads from cache and members, degraded reads |
@@ -35,6 +36,7 @@
 //! read has ended that began before its versions were frozen; later reads find those blocks in the cache. And a read that
 //! must reconstruct a block waits while its stripe is under destage; so does one that mends a block.
 
+pub(crate) mod again;
 pub(crate) mod checksums;
 pub(crate) mod commit;
 pub(crate) mod destage;
@@ -413,6 +415,9 @@ impl ArrayShard {
         self.forgive_late(work);
         self.retry_reads(work);
         self.advance_updates(work);
+        if !self.halted {
+            self.log_again(work);
+        }
         self.admit_waiting(work);
         self.report_health(work.now);
         self.report_slow(work);

@@ -27,7 +27,7 @@ use super::destage::Destage;
 pub(crate) struct StripeRef(u32);
 
 /// The place of a version in the table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct VersionRef(u32);
 
 const NONE: u32 = u32::MAX;
@@ -80,6 +80,8 @@ pub(crate) struct Stripe {
     pub(crate) retry_at: Time,
     /// Whether it stands among its lane's blocked stripes, and not its dirty ones.
     pub(crate) parked: bool,
+    /// Versions that are being logged again: no destage begins.
+    pub(crate) again: u32,
     /// When all its columns had become dirty.
     pub(crate) full_since: Time,
     /// Whether it stands in the queue of full stripes.
@@ -244,6 +246,7 @@ impl Stripes {
             tried: 0,
             retry_at: Time(0),
             parked: false,
+            again: 0,
             full_since: Time::NEVER,
             queued_full: false,
             versions: NONE,
@@ -515,6 +518,29 @@ impl Stripes {
             (younger != NONE).then_some(StripeRef(younger))
         });
         stripes.map(|stripe| u64::from(self.get(stripe).durable.count_ones())).sum()
+    }
+
+    /// The versions of a list's stripes that stand in a record, as far as there is room for them; how many there are. None if one of
+    /// them is about to be replaced, or there are more.
+    pub(crate) fn of_record(&self, list: &DirtyList, sequence: u64, into: &mut [VersionRef]) -> Option<usize> {
+        let (mut found, mut next) = (0, list.oldest);
+        while next != NONE {
+            let entry = self.get(StripeRef(next));
+            let mut at = entry.versions;
+            while at != NONE {
+                let version = self.version(VersionRef(at));
+                if version.sequence == sequence && version.state == VersionState::Durable {
+                    if self.is_logging(entry.id, version.column) {
+                        return None;
+                    }
+                    *into.get_mut(found)? = VersionRef(at);
+                    found += 1;
+                }
+                at = version.next;
+            }
+            next = entry.younger;
+        }
+        Some(found)
     }
 
     /// Changes every stripe of a list.

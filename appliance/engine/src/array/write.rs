@@ -118,7 +118,8 @@ impl ArrayShard {
             .blocks(fragment)
             .filter(|&(stripe, _)| self.stripes.find(stripe).is_none_or(|stripe| !self.stripes.get(stripe).reserved));
         let descriptor = u64::from(lane.open.items.is_empty());
-        lane.room() >= descriptor + payload as u64 + self.map.destage_log_blocks() * stripes.count() as u64
+        lane.room().saturating_sub(self.held_back(lane))
+            >= descriptor + payload as u64 + self.map.destage_log_blocks() * stripes.count() as u64
     }
 
     /// Whether a read waits, without a log, until none of these blocks is being written: whoever comes later must not put that

@@ -342,6 +342,7 @@ impl Coordinator {
             }
             Message::MemberHangs { array, slot, hangs } => self.hangs(array, slot, from, hangs),
             Message::DestageBlocked { array, stripe, members } => self.destage_blocked(array, from, stripe, members),
+            Message::LogPinned { array } => self.tell(Event::LogPinned { array }),
             Message::DestageUnblocked { array } => self.destage_unblocked(array, from),
             Message::ZoneZeroed { array, zone } => {
                 self.arrays[array.index()].pending_zones.push_back((from, zone));

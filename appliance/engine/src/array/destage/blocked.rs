@@ -35,13 +35,20 @@ pub(crate) struct Blocked {
     pub(crate) stripes: u64,
     /// Whether an episode was told.
     told: bool,
+    /// Whether it was told that so much is blocked that a lane is full.
+    full_told: bool,
     /// Since when there are none.
     calm_since: Time,
 }
 
 impl Blocked {
     pub(crate) fn new() -> Self {
-        Self { stripes: 0, told: false, calm_since: Time::NEVER }
+        Self { stripes: 0, told: false, full_told: false, calm_since: Time::NEVER }
+    }
+
+    /// So much is blocked that a lane is full: whether that is to be told.
+    pub(crate) fn tell_full(&mut self) -> bool {
+        !core::mem::replace(&mut self.full_told, true)
     }
 
     /// When the episode is over, if nothing else happens.
