@@ -210,13 +210,15 @@ impl Checksums {
         self.index.remove(&key);
     }
 
-    /// A place for another block: a free one, or the one that nobody has needed for longest. Not one that was needed now.
-    fn make_room(&self, need: Need, now: Time) -> Option<u32> {
+    /// A place for another block: a free one, or the one that nobody has needed for longest. Not one that was needed now, nor
+    /// one whose buffer a device that was given up may still write into.
+    fn make_room(&self, need: Need, now: Time, is_held: impl Fn(BufferId) -> bool) -> Option<u32> {
         let half = self.places.len() / 2;
         let range = if need == Need::Read { 0..half } else { half..self.places.len() };
         let evictable = range.filter(|&at| {
             let place = &self.places[at];
-            place.state == State::Free || place.is_idle() && place.touched != now
+            let buffer = place.buffer.as_ref().expect("it was set aside").id();
+            (place.state == State::Free || place.is_idle() && place.touched != now) && !is_held(buffer)
         });
         let oldest = |&at: &usize| {
             let place = &self.places[at];
@@ -321,15 +323,13 @@ impl ArrayShard {
             return place.state == State::Ready && !place.orphaned;
         }
         let Some(member) = self.map.members[slot.index()] else { return false };
-        if self.failing_members & 1 << slot.0 != 0 || work.operations.available() <= crate::limits::RESERVED_OPERATIONS
-        {
+        // Only a read that nobody else can answer asks a member that is late.
+        let must_wait = self.failing_members & 1 << slot.0 != 0 || need == Need::Other && self.late & 1 << slot.0 != 0;
+        if must_wait || work.operations.available() <= crate::limits::RESERVED_OPERATIONS {
             return false;
         }
-        let Some(found) = self.checksums.make_room(need, work.now) else { return false };
-        let buffer = self.checksums.places[found as usize].buffer.as_ref().expect("it was set aside").id();
-        if work.operations.is_held(buffer) {
-            return false;
-        }
+        let is_held = |buffer| work.operations.is_held(buffer);
+        let Some(found) = self.checksums.make_room(need, work.now, is_held) else { return false };
         if self.checksums.places[found as usize].state != State::Free {
             self.checksums.free(found);
         }
@@ -340,7 +340,8 @@ impl ArrayShard {
         self.checksums.index.insert(key_of(slot, at), found);
         let purpose = Purpose::ChecksumRead { array: self.map.id, place: found };
         let from = (member.device, DeviceBlock(start.0 + at));
-        work.operations.start(work.ports, from, DeviceOp::Read, buffer, purpose);
+        // Whoever it is for: a host's read may soon wait for it.
+        work.operations.start_urgent(work.ports, from, buffer, purpose);
         false
     }
 
@@ -361,8 +362,11 @@ impl ArrayShard {
                 checksum::forget_all(work.ports.bytes_mut(buffer));
                 self.found_unreadable(work, slot);
             }
-            Err(_) => {
-                self.member_failed(slot);
+            Err(error) => {
+                match error {
+                    DeviceError::Late => self.is_late(slot),
+                    _ => self.member_failed(slot),
+                }
                 self.change_checksum_buffer(work, found);
                 self.checksums.free(found);
                 return;
@@ -371,6 +375,11 @@ impl ArrayShard {
         if orphaned {
             self.checksums.free(found);
         }
+    }
+
+    /// Whose checksum block is being read into a place.
+    pub(super) fn checksum_member(&self, found: u32) -> Slot {
+        self.checksums.places[found as usize].slot
     }
 
     /// Compares a block of a member with its entry, which is at hand.

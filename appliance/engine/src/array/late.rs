@@ -40,20 +40,31 @@ impl ArrayShard {
         self.reports.push_back(Message::MemberHangs { array: self.map.id, slot, hangs });
     }
 
-    /// Whether others can answer what a read asks of a member, which is late from now on if they can.
+    /// Whether others can answer what a read asks of a member, or stand in for a member whose checksums are wanted. The member is
+    /// late from now on if they can.
     pub(crate) fn goes_on_without<P: Ports>(&mut self, work: &Work<'_, P>, purpose: &Purpose) -> bool {
-        let &Purpose::Read { read, slot, .. } = purpose else { return false };
+        let (slot, goes_on) = match *purpose {
+            Purpose::Read { read, slot, .. } => (slot, self.reads_without(read, slot)),
+            Purpose::ChecksumRead { place, .. } => {
+                let slot = self.checksum_member(place);
+                (slot, self.map.arrangement.bears(self.map.missing() | self.late | 1 << slot.0))
+            }
+            _ => return false,
+        };
+        if goes_on && let Some(member) = self.map.members[slot.index()] {
+            work.devices[member.device.index()].late_reads.increment();
+        }
+        goes_on
+    }
+
+    fn reads_without(&self, read: Key<Read>, slot: Slot) -> bool {
         let fragment = &self.reads[read].fragment;
         let place = self.map.arrangement.locate(fragment.start);
         let last = StripeId(place.stripe.0 + u64::from(fragment.count) - 1);
         let without = self.missing(last) | self.late | 1 << slot.0;
         let is_there =
             plan_read(self.map.arrangement.at(place.stripe), place.stripe, place.column, without) != ReadPlan::Lost;
-        let goes_on = is_there && self.dirty.is_trusted(self.map.arrangement.zone_of(place.stripe));
-        if goes_on && let Some(member) = self.map.members[slot.index()] {
-            work.devices[member.device.index()].late_reads.increment();
-        }
-        goes_on
+        is_there && self.dirty.is_trusted(self.map.arrangement.zone_of(place.stripe))
     }
 
     /// How a host's read of blocks of one column goes: without members that are late, if that can be.

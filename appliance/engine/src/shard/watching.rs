@@ -17,7 +17,9 @@ impl Shard {
         while let Some((index, purpose)) = self.operations.late() {
             worked = true;
             let purpose = *purpose;
-            let Purpose::Read { array, .. } = purpose else { unreachable!("only reads of hosts are urgent") };
+            let (Purpose::Read { array, .. } | Purpose::ChecksumRead { array, .. }) = purpose else {
+                unreachable!("only reads of hosts and of checksums are urgent")
+            };
             if self.with_array(ports, array, |array, work| array.goes_on_without(work, &purpose)) {
                 let purpose = self.operations.give_up_one(index);
                 self.completed(ports, purpose, Span::ZERO, Err(DeviceError::Late));
