@@ -27,6 +27,16 @@ const REGIONS_AT: usize = 256;
 const REGION_BYTES: usize = 32;
 const REGION_ANCHORS: u16 = 1;
 const REGION_RINGS: u16 = 2;
+const MEMBERS_AT: usize = 1024;
+
+/// Slots that members may have.
+pub const MEMBER_SLOTS: usize = u32::BITS as usize;
+
+/// The identities of members by slot; nil where there is none, or it was not kept.
+pub type MemberUuids = [Uuid; MEMBER_SLOTS];
+
+const _: () = assert!(REGIONS_AT + MAX_REGIONS * REGION_BYTES <= MEMBERS_AT);
+const _: () = assert!(MEMBERS_AT + MEMBER_SLOTS * size_of::<Uuid>() <= base::BLOCK);
 
 /// How writes are acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +77,8 @@ pub struct LogSuperblock {
     pub epoch: u64,
     /// The members that take part at that epoch, as a bit mask by slot; none where an older version wrote it.
     pub members: u32,
+    /// Who they are: a place may have been given to another. All nil where an older version wrote it.
+    pub member_uuids: MemberUuids,
     /// The epoch of the array's geometry.
     pub geometry_epoch: u32,
     /// The latest start of the array. Made durable *before* an opening record carries it, so that none is used twice.
@@ -138,6 +150,8 @@ impl LogSuperblock {
         for (kind, flags, start, blocks) in known.into_iter().chain(later) {
             to.u16_le(kind).u16_le(flags).u32_le(0).u64_le(start).u64_le(blocks).u64_le(0);
         }
+        to.pad_to(MEMBERS_AT);
+        self.member_uuids.iter().for_each(|uuid| _ = to.bytes(&uuid.0));
         put_crc(out);
     }
 
@@ -176,6 +190,11 @@ impl LogSuperblock {
         from.skip(2)?;
         let (layout, later_regions) = regions_from(block, regions, lanes, from.u64_le()?)?;
         let members = from.u32_le()?;
+        let mut from = Reader::new(&block[MEMBERS_AT..]);
+        let mut member_uuids = [Uuid::NIL; MEMBER_SLOTS];
+        for uuid in &mut member_uuids {
+            *uuid = Uuid(from.array()?);
+        }
         Ok(Self {
             identity,
             compatible,
@@ -184,6 +203,7 @@ impl LogSuperblock {
             copy_count,
             epoch,
             members,
+            member_uuids,
             geometry_epoch,
             incarnation,
             mode,
@@ -268,6 +288,7 @@ mod tests {
             copy_count: 2,
             epoch: 7,
             members: 0b1011,
+            member_uuids: core::array::from_fn(|slot| Uuid([slot as u8; 16])),
             geometry_epoch: 8,
             incarnation: 9,
             mode: LogMode::WriteBack,

@@ -61,6 +61,15 @@ fn sealed(header: &RecordHeader, entries: &[Entry]) -> Block {
 
 #[test]
 fn superblock() {
+    same_superblock([Uuid::NIL; 32], include_str!("../golden/superblock.hex"));
+    let mut members = [Uuid::NIL; 32];
+    members[0] = Uuid(*b"first-of-members");
+    members[31] = Uuid(*b"last--of-members");
+    same_superblock(members, include_str!("../golden/superblock-with-members.hex"));
+}
+
+#[track_caller]
+fn same_superblock(member_uuids: [Uuid; 32], golden: &str) {
     let superblock = LogSuperblock {
         identity: IDENTITY,
         compatible: 0,
@@ -69,6 +78,7 @@ fn superblock() {
         copy_count: 2,
         epoch: 0x11,
         members: 0x0a0b_0c0d,
+        member_uuids,
         geometry_epoch: 0x31,
         incarnation: 0x21,
         mode: LogMode::WriteBack,
@@ -79,8 +89,8 @@ fn superblock() {
     };
     let mut block = ZERO_BLOCK;
     superblock.encode(&mut block);
-    same(&block, include_str!("../golden/superblock.hex"));
-    assert_eq!(LogSuperblock::decode(&unhex(include_str!("../golden/superblock.hex"))), Ok(superblock));
+    same(&block, golden);
+    assert_eq!(LogSuperblock::decode(&unhex(golden)), Ok(superblock));
 }
 
 #[test]

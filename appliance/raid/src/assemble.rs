@@ -9,7 +9,7 @@
 //!
 //! All that rests on somebody being there who would know. Where the level bears the loss of all members that are there, the
 //! others may have gone on without them, and *none* of these would have been told. Then the copies of the log are witnesses:
-//! each says which members take part at its epoch, and all that stay are told of every exclusion. If one says that others went
+//! each says which members take part at its epoch, by place and identity, and all that stay are told of every exclusion. If one says that others went
 //! on alone, or those who may have gone on could have taken all log copies that know of it with them, the operator must say so.
 //!
 //! Whenever what is used does not agree to the byte about epoch and tables, all of it is to be written anew at an epoch above
@@ -20,8 +20,9 @@ mod truth;
 #[cfg(test)]
 mod tests;
 
-use base::ids::DeviceId;
+use base::ids::{DeviceId, Slot};
 use base::uuid::Uuid;
+use journal::superblock::MemberUuids;
 use thiserror::Error;
 
 use crate::geometry::slots;
@@ -53,6 +54,8 @@ pub struct LogCandidate {
     pub epoch: u64,
     /// The members that take part at that epoch, as a bit mask; none if it does not say.
     pub members: u32,
+    /// Who they are, by slot; nil where it does not say.
+    pub member_uuids: MemberUuids,
     /// Whether it was only about to become a copy, by its own word.
     pub joining: bool,
 }
@@ -343,9 +346,15 @@ fn refuse_left_behind(
     if !geometry.bears(there) {
         return Ok(());
     }
+    // A place may have been given to another.
+    let names = |log: &LogCandidate, slot: Slot| {
+        let said = log.member_uuids[slot.index()];
+        said.is_nil() || said == superblock.members[slot.index()].uuid
+    };
     let went_on = |log: &&LogCandidate| {
         let is_of_this = log.array == superblock.array && log.generation == superblock.log_generation;
-        is_of_this && log.epoch >= superblock.epoch && log.members != 0 && log.members & there == 0
+        let names_one = slots(log.members & there).any(|slot| names(log, slot));
+        is_of_this && log.epoch >= superblock.epoch && log.members != 0 && !names_one
     };
     if let Some(log) = logs.iter().find(went_on) {
         let alone = slots(log.members & geometry.all_members()).map(|slot| slot.0).collect();

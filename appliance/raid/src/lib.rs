@@ -60,5 +60,7 @@ pub use recipe::{Lost, Recipe, Term, recipe, weight};
 pub use reshape::{Reshape, ReshapeError};
 pub use scrub::{Repair, ScrubCounts, ScrubRecord, ScrubState};
 pub use signature::{Signature, foreign_signature};
-pub use superblock::{CopyEntry, LogFate, MemberEntry, State, Superblock, SuperblockError, Tables, superblock_block};
+pub use superblock::{
+    CopyEntry, LogFate, MemberEntry, State, Superblock, SuperblockError, Tables, member_uuids, superblock_block,
+};
 pub use zone_bits::ZoneBits;

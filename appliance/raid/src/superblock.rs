@@ -8,7 +8,7 @@ use base::Block;
 use base::cursor::{Reader, Truncated, Writer};
 use base::ids::DeviceBlock;
 use base::uuid::Uuid;
-use journal::superblock::LaterRegion;
+use journal::superblock::{LaterRegion, MEMBER_SLOTS, MemberUuids};
 use thiserror::Error;
 
 use crate::geometry::{Geometry, GeometryError};
@@ -70,6 +70,7 @@ const MEMBERS_AT: usize = 1024;
 const MEMBER_BYTES: usize = 32;
 const SCRUB_AT: usize = 2048;
 
+const _: () = assert!(MAX_MEMBERS as usize <= MEMBER_SLOTS);
 const _: () = assert!(COPIES_AT + MAX_COPIES * COPY_BYTES <= REGIONS_AT);
 const _: () = assert!(REGIONS_AT + MAX_REGIONS * REGION_BYTES <= MEMBERS_AT);
 const _: () = assert!(MEMBERS_AT + MAX_MEMBERS as usize * MEMBER_BYTES <= SCRUB_AT);
@@ -120,6 +121,11 @@ pub struct MemberEntry {
     pub uuid: Uuid,
     /// Whether it takes part.
     pub state: State,
+}
+
+/// The identities of members, as a log copy keeps them.
+pub fn member_uuids(members: &[MemberEntry]) -> MemberUuids {
+    core::array::from_fn(|slot| members.get(slot).map_or(Uuid::NIL, |member| member.uuid))
 }
 
 /// A log copy as all superblocks list it.

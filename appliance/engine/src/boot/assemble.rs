@@ -444,6 +444,7 @@ pub(super) fn log_candidates(logs: &[(DeviceId, LogSuperblock)]) -> Vec<LogCandi
         generation: log.identity.generation,
         epoch: log.epoch,
         members: log.members,
+        member_uuids: log.member_uuids,
         joining: log.joining,
     };
     logs.iter().map(candidate).collect()
@@ -517,6 +518,7 @@ fn make_durable<D: SyncDevice>(
         assert!(log.epoch <= assembly.epoch(), "a log's epoch never goes down");
         log.epoch = assembly.epoch();
         log.members = assembly.members_whole();
+        log.member_uuids = raid::member_uuids(&assembly.superblock.members);
         log.incarnation = incarnation;
         log.joining = false;
         log.copy_count = assembly.copies.len() as u16;

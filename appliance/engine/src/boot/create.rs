@@ -73,15 +73,15 @@ pub fn create_array<D: SyncDevice>(
 ) -> Result<Uuid, BootError> {
     let mut uuid = || Uuid::from_random([entropy(), entropy()]);
     let array = uuid();
-    let member_uuids: Vec<Uuid> = spec.members.iter().map(|_| uuid()).collect();
+    let entry = |_| MemberEntry { uuid: uuid(), state: State::Active };
+    let members: Vec<MemberEntry> = spec.members.iter().map(entry).collect();
     let copy_uuids: Vec<Uuid> = spec.copies.iter().map(|_| uuid()).collect();
     let generation = u128::from(entropy()) << 64 | u128::from(entropy());
     let plan = plan(devices, spec, entropy)?;
     let identity = LogIdentity { array, generation };
-    let active = State::Active;
 
     if let Some(layout) = plan.log_layout {
-        write_log(devices, spec, (&plan.geometry, layout), identity, &copy_uuids)?;
+        write_log(devices, spec, (&members, layout), identity, &copy_uuids)?;
     }
 
     let mut initialised = ZoneBits::new(array, plan.geometry.zones(), spec.known_zero);
@@ -118,7 +118,7 @@ pub fn create_array<D: SyncDevice>(
             epoch: 1,
             update: 2,
             log_generation: if spec.copies.is_empty() { 0 } else { generation },
-            members: member_uuids.iter().map(|&uuid| MemberEntry { uuid, state: active }).collect(),
+            members: members.clone(),
             copies: copy_uuids.iter().map(|&uuid| CopyEntry::active(uuid)).collect(),
             scrub: None,
             log_fate: LogFate::Kept,
@@ -142,7 +142,7 @@ pub fn create_array<D: SyncDevice>(
 fn write_log<D: SyncDevice>(
     devices: &mut [Option<D>],
     spec: &CreateArray,
-    (geometry, layout): (&Geometry, LogLayout),
+    (members, layout): (&[MemberEntry], LogLayout),
     identity: LogIdentity,
     copy_uuids: &[Uuid],
 ) -> Result<(), BootError> {
@@ -154,7 +154,8 @@ fn write_log<D: SyncDevice>(
             copy_index: at as u16,
             copy_count: spec.copies.len() as u16,
             epoch: 1,
-            members: geometry.all_members(),
+            members: u32::MAX >> (u32::BITS as usize - members.len()),
+            member_uuids: raid::member_uuids(members),
             geometry_epoch: 0,
             incarnation: 1,
             mode: spec.mode,

@@ -108,7 +108,7 @@ impl Coordinator {
         }
         for (copy, superblock) in (0u8..).zip(&mut array.array.log_superblocks) {
             let (Some(device), Some(superblock)) = (map.copies[usize::from(copy)], superblock) else { continue };
-            proposal.log(superblock, map);
+            proposal.log(superblock, map, tables);
             let buffer = self.spare.pop().expect("enough were counted");
             superblock.encode(ports.bytes_mut(buffer.id()));
             let place = (device, LogLayout::superblock_block(slot_of(superblock.update)));

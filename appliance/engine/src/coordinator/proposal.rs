@@ -98,11 +98,12 @@ impl Proposal {
     }
 
     /// What a log copy is to say of an array whose map will be this; its next update is due.
-    pub(super) fn log(&self, superblock: &mut LogSuperblock, map: &ArrayMap) {
+    pub(super) fn log(&self, superblock: &mut LogSuperblock, map: &ArrayMap, tables: &Tables) {
         superblock.epoch = map.epoch;
         superblock.copy_count = map.copies.len() as u16;
         superblock.mode = map.mode.into();
         superblock.members = map.arrangement.geometry().all_members() & !map.missing();
+        superblock.member_uuids = raid::member_uuids(&tables.members);
         superblock.update += 1;
     }
 

@@ -8,6 +8,9 @@ mod places;
 use super::*;
 use crate::superblock::tests::example;
 
+/// As older versions wrote them.
+const NOT_KEPT: MemberUuids = [Uuid::NIL; journal::superblock::MEMBER_SLOTS];
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     There,
@@ -46,6 +49,7 @@ fn world(fates: [Fate; 3], logs: [Fate; 2]) -> (Vec<Candidate>, Vec<LogCandidate
                 generation: newest.log_generation,
                 epoch: if *fate == Fate::Stale { 7 } else { newest.epoch },
                 members: 0,
+                member_uuids: NOT_KEPT,
                 joining: false,
             });
         }

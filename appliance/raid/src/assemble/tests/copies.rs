@@ -64,6 +64,7 @@ fn logs(joining: bool) -> Vec<LogCandidate> {
         generation: superblock.log_generation,
         epoch: 7,
         members: 0,
+        member_uuids: NOT_KEPT,
         joining,
     };
     vec![log(20, superblock.copies[0].uuid, false), log(21, superblock.copies[1].uuid, false), log(22, NEW, joining)]

@@ -58,6 +58,7 @@ impl World {
                 generation: superblock.log_generation,
                 epoch: self.logs[usize::from(copy)].0,
                 members: self.logs[usize::from(copy)].1,
+                member_uuids: NOT_KEPT,
                 joining: false,
             })
             .collect();

@@ -52,6 +52,7 @@ fn logs(epoch: u64) -> Vec<LogCandidate> {
         generation: superblock.log_generation,
         epoch,
         members: 0,
+        member_uuids: NOT_KEPT,
         joining: false,
     };
     (0..2).map(log).collect()
@@ -304,4 +305,30 @@ fn who_left_long_ago_does_not_outvote_the_one_that_is_left() {
     let found = of(&[(10, &first), (12, &second), (15, &last)]);
     let refused = assemble(Wanted::Named("a0"), &found, &logs(20), false);
     assert!(matches!(refused, Err(AssembleError::Contradiction { .. })), "{refused:?}");
+}
+
+/// A mirror whose first place was given to another, which was filled: then only who was replaced is there, with the log.
+#[test]
+fn a_mirror_that_was_replaced_is_left_behind_though_its_place_takes_part() {
+    let geometry = Geometry::new(crate::Level::Raid1, 2, 1, 1024).expect("a pair");
+    let mut replaced = Superblock { slot: 0, geometry, ..example() };
+    replaced.members.truncate(2);
+    let mut members = replaced.members.clone();
+    members[0].uuid = NEW;
+    let log = |member_uuids| LogCandidate { members: 0b11, member_uuids, ..logs(12)[0] };
+    let all = |member_uuids| [log(member_uuids), LogCandidate { uuid: replaced.copies[1].uuid, ..log(member_uuids) }];
+    let start = |superblock: &Superblock, member_uuids| {
+        assemble(Wanted::Named("a0"), &of(&[(10, superblock)]), &all(member_uuids), false)
+    };
+    let left_behind = start(&replaced, crate::member_uuids(&members));
+    assert!(
+        matches!(left_behind, Err(AssembleError::LeftBehind { ref alone, .. }) if alone == &[0, 1]),
+        "{left_behind:?}"
+    );
+    // Who is named has all that there is, and says so itself.
+    let drive = Superblock { members: members.clone(), epoch: 12, ..replaced.clone() };
+    assert_eq!(start(&drive, crate::member_uuids(&members)).expect("it is one of them").members_whole(), 1);
+    // The other mirror takes part under its own name: whoever has its neighbour's place is nothing to it.
+    let other = Superblock { slot: 1, ..drive };
+    assert_eq!(start(&other, crate::member_uuids(&members)).expect("it is one of them").members_whole(), 2);
 }
