@@ -82,9 +82,10 @@ pub enum DriveCommand {
         #[command(flatten)]
         server: Server,
     },
-    /// Put a declared drive that nothing uses in the place of one that is out; it is rebuilt from the others.
+    /// Put a declared drive that nothing uses in the place of another: of one that is out, and is rebuilt from the others; or of one
+    /// that is in use, which stays so until the new drive is its like, so that nothing is ever missing.
     Replace {
-        /// The drive that is out.
+        /// The drive that is out, or is to go.
         old: String,
         /// The drive that takes its place.
         new: String,
@@ -136,7 +137,7 @@ pub enum DriveCommand {
         #[command(flatten)]
         server: Server,
     },
-    /// Use a drive no longer: its array goes on without it, degraded.
+    /// Use a drive no longer: its array goes on without it, degraded. A drive that was to succeed another is let go.
     Fail {
         /// The drive, as the configuration calls it.
         name: String,

@@ -125,6 +125,9 @@ pub struct RebuildStatus {
     pub seconds_left: Option<u64>,
     /// Whether it was told to wait.
     pub paused: bool,
+    /// The drive that becomes the like of the member, which is in use, to take its place; none if the member itself is filled.
+    #[serde(default)]
+    pub successor: Option<String>,
 }
 
 /// The last scrub of an array, be it under way or over.
@@ -339,7 +342,11 @@ impl Status {
                 Some(seconds) => duration(seconds as f64),
                 None => "-".to_owned(),
             };
-            row([&a.name, &rebuild.member, &done, &format!("{}/s", size(rebuild.bytes_per_second)), &left])
+            let member = match &rebuild.successor {
+                Some(drive) => format!("{} ({drive} to succeed)", rebuild.member),
+                None => rebuild.member.to_string(),
+            };
+            row([&a.name, &member, &done, &format!("{}/s", size(rebuild.bytes_per_second)), &left])
         });
         out += &table("Rebuilds", &["array", "member", "done", "rate", "left"], rebuilds);
         let scrubs = self.arrays.iter().filter_map(|a| a.scrub.as_ref().map(|scrub| (a, scrub)));

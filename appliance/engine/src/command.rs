@@ -40,7 +40,8 @@ pub enum Verb {
         /// The drive.
         spare: Spare,
     },
-    /// Give the place of a member that is out to a drive that holds nothing of use.
+    /// Give a place to a drive that holds nothing of use. If a member is in use there, the drive becomes its like first, and what is
+    /// told at once is that it has begun.
     Replace {
         /// Whose.
         array: ArrayId,
@@ -53,6 +54,11 @@ pub enum Verb {
     Release {
         /// The drive.
         device: DeviceId,
+    },
+    /// Let the drive go that is to succeed a member: the member stays.
+    CancelSuccession {
+        /// Whose.
+        array: ArrayId,
     },
     /// Let the rebuild of a member wait, or go on.
     PauseRebuild {
@@ -252,8 +258,20 @@ pub enum Refusal {
     #[error("the array takes no writes: too many members or all log copies are lost")]
     Down,
     /// There is a member in the place.
-    #[error("the place has a member that is in use: fail that drive first")]
+    #[error("the place has a member that is being rebuilt: fail that drive first")]
     Taken,
+    /// One at a time.
+    #[error("another drive of the array is being replaced: wait for its end, or fail the drive that comes")]
+    SuccessionUnderWay,
+    /// There is none.
+    #[error("no drive is to succeed a member")]
+    NoSuccession,
+    /// No number is left for it.
+    #[error(
+        "an array of {} members has no place for a drive beside them: fail the old drive first",
+        raid::level::MAX_MEMBERS
+    )]
+    NoPlaceBeside,
     /// The drive is too small.
     #[error("it is smaller than the array's members")]
     TooSmall,
@@ -293,6 +311,19 @@ pub enum Refusal {
     /// Too many commands at once.
     #[error("too many commands are under way: try again")]
     Busy,
+}
+
+/// Why a drive does not succeed a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SuccessionEnd {
+    /// It does not do what it should.
+    Failed,
+    /// The member went out before: the drive has its place, and is rebuilt from the others.
+    MemberGone,
+    /// Somebody wanted it so.
+    Cancelled,
+    /// The array takes no writes any more.
+    Down,
 }
 
 /// Something that happened.
@@ -445,6 +476,37 @@ pub enum Event {
     DestageUnblocked {
         /// Whose.
         array: ArrayId,
+    },
+    /// A drive is becoming the like of a member, to take its place.
+    SuccessionBegan {
+        /// Whose.
+        array: ArrayId,
+        /// The place.
+        slot: Slot,
+        /// The drive that comes.
+        device: DeviceId,
+    },
+    /// It has taken the place.
+    Succeeded {
+        /// Whose.
+        array: ArrayId,
+        /// The place.
+        slot: Slot,
+        /// The drive that came.
+        device: DeviceId,
+        /// The drive that was there.
+        before: DeviceId,
+    },
+    /// It does not take the place.
+    SuccessionEnded {
+        /// Whose.
+        array: ArrayId,
+        /// The place.
+        slot: Slot,
+        /// The drive that was to come.
+        device: DeviceId,
+        /// Why.
+        why: SuccessionEnd,
     },
     /// A drive has the place of a member, and is to be rebuilt.
     Joined {

@@ -123,6 +123,16 @@ pub struct Newcomer {
     pub run: u32,
 }
 
+/// A drive that is to take the place of a member which is still in use. What goes to the member goes there too, as far as it is
+/// the member's like already; nothing is read from it, and nobody relies on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Successor {
+    /// The place.
+    pub slot: Slot,
+    /// What will be there.
+    pub member: Member,
+}
+
 /// One array at one epoch.
 #[derive(Clone, Debug)]
 pub struct ArrayMap {
@@ -154,6 +164,8 @@ pub struct ArrayMap {
     pub exposed: bool,
     /// A device that is about to be a copy. It comes and goes without an epoch of its own, since nothing relies on it.
     pub newcomer: Option<Newcomer>,
+    /// A drive that is to take a member's place. It comes without an epoch of its own, likewise.
+    pub successor: Option<Successor>,
     /// The incarnation of this start.
     pub incarnation: u64,
     /// When writes are acknowledged.
@@ -202,9 +214,41 @@ impl ArrayMap {
         slots.fold(0, |mask, (slot, _)| mask | 1 << slot)
     }
 
-    /// Whether the member of a slot is being rebuilt.
+    /// Whether the member of a slot is being rebuilt, or that of a successor made a member's like.
     pub fn is_rebuilding(&self, slot: Slot) -> bool {
-        self.members[slot.index()].is_some_and(|member| member.position.is_some())
+        self.member(slot).is_some_and(|member| member.position.is_some())
+    }
+
+    /// The number that a successor goes by where members go by their slots: the one behind theirs.
+    pub const fn successor_slot(&self) -> Slot {
+        Slot(self.arrangement.geometry().members())
+    }
+
+    /// The member of a slot, or the successor.
+    pub fn member(&self, slot: Slot) -> Option<Member> {
+        match self.members.get(slot.index()) {
+            Some(member) => *member,
+            None => self.successor.map(|successor| successor.member),
+        }
+    }
+
+    /// Whose blocks are, or are to be, on the member of a slot or on the successor.
+    pub fn place_of(&self, slot: Slot) -> Slot {
+        match self.successor {
+            Some(successor) if slot == self.successor_slot() => successor.slot,
+            _ => slot,
+        }
+    }
+
+    /// All that is written: the members, and the successor behind them.
+    pub fn written(&self) -> impl Iterator<Item = (Slot, Member)> {
+        let members = (0u8..).map(Slot).zip(&self.members).filter_map(|(slot, member)| Some((slot, (*member)?)));
+        members.chain(self.successor.map(|successor| (self.successor_slot(), successor.member)))
+    }
+
+    /// The slot of a device among all that is written.
+    pub fn slot_of(&self, device: DeviceId) -> Option<Slot> {
+        self.written().find(|(_, member)| member.device == device).map(|(slot, _)| slot)
     }
 
     /// The devices that records and anchors go to, with their places: the copies, and who is about to be one.
@@ -215,7 +259,7 @@ impl ArrayMap {
 
     /// All devices that anything goes to: the members, and those of the log.
     pub fn devices(&self) -> impl Iterator<Item = DeviceId> {
-        self.members.iter().flatten().map(|member| member.device).chain(self.log_devices().map(|(_, device)| device))
+        self.written().map(|(_, member)| member.device).chain(self.log_devices().map(|(_, device)| device))
     }
 
     /// Whether records and anchors go to a place of the log.
@@ -252,12 +296,13 @@ impl ArrayMap {
 
     /// The member of a slot and the device block of a stripe on it, if it holds the stripe.
     pub fn on_member(&self, slot: Slot, stripe: StripeId) -> Option<(DeviceId, DeviceBlock)> {
-        if self.missing_at(stripe) & 1 << slot.0 == 0 { self.place(slot, stripe) } else { None }
+        let holds = self.missing_at(stripe) & 1 << slot.0 == 0 && slot.0 < self.arrangement.geometry().members();
+        if holds { self.place(slot, stripe) } else { None }
     }
 
-    /// The member of a slot and the device block that is the stripe's on it, whether it holds it or not.
+    /// The member of a slot, or the successor, and the device block that is the stripe's on it, whether it holds it or not.
     pub fn place(&self, slot: Slot, stripe: StripeId) -> Option<(DeviceId, DeviceBlock)> {
-        let member = self.members[slot.index()]?;
+        let member = self.member(slot)?;
         Some((member.device, DeviceBlock(member.data_start.0 + stripe.0)))
     }
 }

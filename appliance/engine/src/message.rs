@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use base::ids::{ArrayBlock, ArrayId, Slot, StripeId, ZoneId};
+use base::ids::{ArrayBlock, ArrayId, DeviceId, Slot, StripeId, ZoneId};
 use base::sector::Margins;
 use base::snapshot::Snapshot;
 use base::time::{Span, Time};
@@ -100,12 +100,12 @@ pub enum Message {
         /// The request.
         request: u64,
     },
-    /// To the coordinator: a member does not answer as it should.
+    /// To the coordinator: a member, or a successor, does not answer as it should.
     MemberFailed {
         /// Whose member.
         array: ArrayId,
-        /// Which.
-        slot: Slot,
+        /// Its device: the place may have another by now.
+        device: DeviceId,
     },
     /// To the coordinator: what was found on a member since it last heard.
     MemberErrors {

@@ -385,11 +385,12 @@ impl<T> Operations<T> {
         Some(DeviceId(at as u16))
     }
 
-    /// An urgent operation that was not answered in time, and what it is for.
-    pub(crate) fn late(&self) -> Option<(u32, &T)> {
+    /// An urgent operation that was not answered in time, by which device, and what it is for.
+    pub(crate) fn late(&self) -> Option<(u32, DeviceId, &T)> {
         let watch = self.watches.iter().find(|watch| self.urgent_due(watch) <= self.now)?;
         let index = watch.lists[1].oldest;
-        Some((index, self.places[index as usize].purpose.as_ref().expect("it was not given up")))
+        let device = self.places[index as usize].device;
+        Some((index, device, self.places[index as usize].purpose.as_ref().expect("it was not given up")))
     }
 
     /// When the next answer of a watched device is due.

@@ -5,7 +5,7 @@ mod watching;
 
 use std::sync::Arc;
 
-use base::ids::{ArrayId, ShardId, Slot};
+use base::ids::{ArrayId, DeviceId, ShardId, Slot};
 use base::metrics::{DeviceOp as CountedOp, Metrics};
 use base::time::{Span, Time};
 use ports::{DeviceError, DeviceOp, Ports, Program, Turn};
@@ -293,7 +293,7 @@ impl Shard {
             metrics.devices[device.index()].record(counted, bytes, took, result.is_ok());
             // Nobody waits any more for what was given up.
             if let Some(purpose) = purpose {
-                self.completed(ports, purpose, took, result);
+                self.completed(ports, purpose, (device, took), result);
             }
         }
         true
@@ -303,7 +303,7 @@ impl Shard {
         &mut self,
         ports: &mut P,
         purpose: Purpose,
-        took: Span,
+        answer: (DeviceId, Span),
         result: Result<(), DeviceError>,
     ) {
         match purpose {
@@ -324,7 +324,7 @@ impl Shard {
             | Purpose::ChecksumRead { array, .. }
             | Purpose::ChecksumWrite { array, .. }
             | Purpose::Walk { array, .. } => {
-                self.with_array(ports, array, |array, work| array.completed(work, purpose, took, result));
+                self.with_array(ports, array, |array, work| array.completed(work, purpose, answer, result));
             }
         }
     }
@@ -463,6 +463,7 @@ impl Shard {
                 members: map.members.iter().map(|member| member.map(|member| member.device)).collect(),
                 copies: map.copies.clone(),
                 rebuilding_members: (0u8..map.members.len() as u8).filter(|&at| map.is_rebuilding(Slot(at))).collect(),
+                successor: self.coordinator.as_ref().and_then(|coordinator| coordinator.successor_status(map.id)),
                 rebuild: self.coordinator.as_ref().and_then(|coordinator| coordinator.rebuild_status(map.id, now)),
                 attach: self.coordinator.as_ref().and_then(|coordinator| coordinator.attach_status(map.id)),
                 scrub: self.coordinator.as_ref().and_then(|coordinator| coordinator.scrub_status(map.id, now)),

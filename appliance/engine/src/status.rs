@@ -1,6 +1,6 @@
 //! What one shard has to tell, for `status` and for people. Plain values, put together when asked.
 
-use base::ids::{ArrayId, DeviceId, ShardId};
+use base::ids::{ArrayId, DeviceId, ShardId, Slot};
 use ports::Address;
 use raid::ScrubCounts;
 use serde::Serialize;
@@ -91,6 +91,9 @@ pub struct ArrayStatus {
     /// Drives that may take the place of a member. Shard 0 knows them.
     #[serde(skip)]
     pub spares: Vec<DeviceId>,
+    /// The drive that is to succeed a member, and the member's slot. Shard 0 knows it.
+    #[serde(skip)]
+    pub successor: Option<(Slot, DeviceId)>,
     /// The member that is being rebuilt, if one is. Shard 0 knows it.
     pub rebuild: Option<RebuildStatus>,
     /// The device that is becoming a copy of the log, if one is. Shard 0 knows it.

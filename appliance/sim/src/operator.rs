@@ -21,6 +21,8 @@ pub struct Health {
     pub members: Vec<Option<DeviceId>>,
     /// The members that are being rebuilt, or are to be.
     pub rebuilding: Vec<Slot>,
+    /// The drive that is to succeed a member, and the member.
+    pub successor: Option<(Slot, DeviceId)>,
     /// Drives that are kept.
     pub spares: Vec<DeviceId>,
     /// Whether it takes writes.
@@ -42,7 +44,10 @@ pub struct Health {
 impl Health {
     /// Whether all members are there and hold what they should.
     pub fn is_whole(&self) -> bool {
-        self.members.iter().all(Option::is_some) && self.rebuilding.is_empty() && !self.resyncing
+        self.members.iter().all(Option::is_some)
+            && self.rebuilding.is_empty()
+            && self.successor.is_none()
+            && !self.resyncing
     }
 
     /// The members that do not hold all they should, as a bit mask.
@@ -58,7 +63,8 @@ impl Health {
 
     /// Whether a device takes part or is kept to.
     pub fn uses(&self, device: DeviceId) -> bool {
-        self.members.contains(&Some(device)) || self.spares.contains(&device)
+        let succeeds = self.successor.is_some_and(|(_, successor)| successor == device);
+        self.members.contains(&Some(device)) || self.spares.contains(&device) || succeeds
     }
 }
 
@@ -71,6 +77,8 @@ pub enum Order {
     Add(DeviceId),
     /// Give a place to a drive.
     Replace(Slot, DeviceId),
+    /// Let the drive go that is to succeed a member.
+    Cancel,
     /// Let the rebuild wait, or go on.
     Pause(bool),
     /// Make a device a copy of the log.
@@ -125,6 +133,8 @@ pub struct Operator {
     repair: Option<Repair>,
     /// What is to be lost may hang instead, for so long.
     hangs: Option<(Random, [Span; 2])>,
+    /// When members that are in use are succeeded, if they are, and how often they still may be.
+    successions: Option<(Random, u32)>,
     /// Whether drives are left alone.
     scrubs_only: bool,
     /// Drives that may still be lost or failed.
@@ -152,6 +162,7 @@ impl Operator {
             scrubs: None,
             repair: None,
             hangs: None,
+            successions: None,
             scrubs_only: false,
             losses,
             cuts,
@@ -175,6 +186,9 @@ impl Operator {
             // Until it has been given up, and for ever.
             let spans = [Span(4 * scenario.drive_timeouts.1.0), Span(u64::MAX)];
             operator.hangs = Some((Random::named(scenario.seed, "operator's hangs"), spans));
+        }
+        if scenario.succeeds {
+            operator.successions = Some((Random::named(scenario.seed, "successions"), 2));
         }
         Some(if scenario.operated { operator } else { operator.leaving_drives_alone() })
     }
@@ -206,6 +220,7 @@ impl Operator {
     /// Nothing more goes wrong from now on.
     pub fn calm_down(&mut self) {
         (self.losses, self.cuts) = (0, 0);
+        self.successions.take();
     }
 
     /// The power has failed: nobody answers what was asked.
@@ -229,7 +244,10 @@ impl Operator {
 
     /// What to do about an array. `works` tells which devices could be members, and work.
     pub fn decide(&mut self, health: &Health, works: &[DeviceId]) -> Option<Deed> {
-        self.lost.take_if(|device| !health.members.contains(&Some(*device)));
+        self.lost.take_if(|device| {
+            !health.members.contains(&Some(*device))
+                && health.successor.is_none_or(|(_, successor)| successor != *device)
+        });
         if !health.writable || self.lost.is_some() {
             return None;
         }
@@ -273,6 +291,12 @@ impl Operator {
     }
 
     fn deed(&mut self, health: &Health, works: &[DeviceId]) -> Option<Deed> {
+        if health.successor.is_some() && self.paused {
+            return self.random.once_in(2).then(|| self.pause(false));
+        }
+        if let Some(deed) = self.succession(health, works) {
+            return Some(deed);
+        }
         let empty = health.members.iter().position(Option::is_none).map(|slot| Slot(slot as u8));
         let others = self.may_go(health);
         if self.losses > 0 && !others.is_empty() && !health.is_whole() && self.random.once_in(20) {
@@ -287,6 +311,43 @@ impl Operator {
             }
             ([], Some(slot)) => self.mend(slot, health, works),
             ([], None) => self.harm(health, &others),
+        }
+    }
+
+    // A member in use is succeeded, or that is disturbed: the drive that comes, or the member, is lost or failed.
+    fn succession(&mut self, health: &Health, works: &[DeviceId]) -> Option<Deed> {
+        let may_go = self.may_go(health);
+        let (random, left) = self.successions.as_mut()?;
+        let Some((slot, device)) = health.successor else {
+            let used: Vec<_> = (0..).map(Slot).zip(&health.members).filter(|(_, member)| member.is_some()).collect();
+            let unused: Vec<_> = works.iter().copied().filter(|&device| !health.uses(device)).collect();
+            if *left == 0 || used.is_empty() || unused.is_empty() || !random.once_in(4) {
+                return None;
+            }
+            *left -= 1;
+            let (slot, _) = random.choose(&used);
+            return Some(Deed::Ask(Order::Replace(slot, random.choose(&unused))));
+        };
+        match random.below(400) {
+            0 => Some(Deed::Ask(Order::Cancel)),
+            1 if self.losses > 0 => {
+                self.losses -= 1;
+                Some(Deed::Lose { device, returns: random.once_in(2) })
+            }
+            2 if self.losses > 0 && may_go.contains(&slot) => {
+                self.losses -= 1;
+                Some(Deed::Ask(Order::Fail(slot)))
+            }
+            3 if self.losses > 0 && may_go.contains(&slot) => {
+                self.losses -= 1;
+                let device = health.members[slot.index()].expect("it may go");
+                Some(Deed::Lose { device, returns: random.once_in(2) })
+            }
+            4 if self.cuts > 0 => {
+                self.cuts -= 1;
+                Some(Deed::Cut)
+            }
+            _ => None,
         }
     }
 
@@ -370,6 +431,7 @@ mod tests {
             members: vec![Some(DeviceId(0)), (!missing).then_some(DeviceId(1)), Some(DeviceId(2))],
             rebuilding: rebuilding.then_some(Slot(2)).into_iter().collect(),
             spares: Vec::new(),
+            successor: None,
             writable: true,
             copies: Vec::new(),
             newcomer: None,
@@ -427,6 +489,7 @@ mod tests {
             members: vec![Some(DeviceId(0)), Some(DeviceId(1)), Some(DeviceId(2))],
             rebuilding: Vec::new(),
             spares: Vec::new(),
+            successor: None,
             writable: true,
             copies: Vec::new(),
             newcomer: None,
@@ -468,6 +531,7 @@ mod tests {
                     members: (0..5).map(|slot| (slot != 1 && !(two && slot == 4)).then_some(DeviceId(slot))).collect(),
                     rebuilding: Vec::new(),
                     spares: Vec::new(),
+                    successor: None,
                     writable: true,
                     copies: Vec::new(),
                     newcomer: None,

@@ -196,6 +196,7 @@ impl Subject for Production {
             members: array.members.clone(),
             rebuilding: array.rebuilding_members.iter().copied().map(Slot).collect(),
             spares: array.spares.clone(),
+            successor: array.successor,
             writable: array.service == "read-write",
             copies: array.copies.clone(),
             newcomer: array.attach.map(|attach| attach.device),
@@ -213,6 +214,7 @@ impl Subject for Production {
             Order::Fail(slot) => Verb::FailMember { array, slot },
             Order::Add(device) => Verb::AddSpare { array, spare: spare(device) },
             Order::Replace(slot, device) => Verb::Replace { array, slot, spare: spare(device) },
+            Order::Cancel => Verb::CancelSuccession { array },
             Order::Scrub(verb) => Verb::Scrub { array, verb },
             Order::Pause(paused) => Verb::PauseRebuild { array, paused },
             Order::AttachCopy { device, instead } => {
@@ -228,7 +230,7 @@ impl Subject for Production {
     }
 
     fn tells_of_rebuild(message: &Message) -> bool {
-        matches!(message, Message::Event(event) if matches!(**event, Event::Rebuilt { .. }))
+        matches!(message, Message::Event(event) if matches!(**event, Event::Rebuilt { .. } | Event::Succeeded { .. }))
     }
 
     fn raise(ports: &mut SimPorts<Message>, shards: u16, association: Association) {

@@ -120,6 +120,9 @@ pub struct Scenario {
     pub drive_timeouts: (Span, Span),
     /// Whether the drives that whoever looks after them loses may hang instead.
     pub hangs: bool,
+    /// Whether members that are in use are succeeded by others: now and then by whoever looks after the drives, else one of them as
+    /// soon as it can be.
+    pub succeeds: bool,
     /// What becomes of the array when the last log copy is lost.
     pub on_log_loss: OnLogLoss,
     /// What of the log is lost, and when, if all of it is.
@@ -253,6 +256,7 @@ impl Scenario {
             log_patience: Span::from_secs(10),
             drive_timeouts: (Span::from_secs(3), Span::from_secs(45)),
             hangs: false,
+            succeeds: false,
             on_log_loss: OnLogLoss::ReadOnly,
             exposure: None,
             checksums: false,
@@ -350,6 +354,11 @@ impl Scenario {
         scenario.keep_witnesses();
         if hanging::is_meant(seed) && scenario.exposure.is_none() {
             scenario.let_members_hang(&mut Random::named(seed, "hanging"));
+        }
+        if scenario.operated && Random::named(seed, "succeeds").once_in(3) {
+            scenario.succeeds = true;
+            scenario.rebuild.limits = Limits { bytes_a_second: 0, latency: Span::ZERO };
+            scenario.zones = scenario.zones.min(2);
         }
         scenario.workload.write_through = scenario.write_through;
         scenario

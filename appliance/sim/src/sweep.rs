@@ -42,6 +42,8 @@ pub enum Damage {
     CopyLostInCrash,
     /// A member is missing from the beginning, and a drive takes its place.
     Rebuilding,
+    /// A drive becomes the like of a member that is in use, and takes its place.
+    Succeeding,
     /// The log has one copy, and a device becomes another.
     Attaching,
     /// All copies of the log are lost half way, and the array goes on without; with the next power-on they are back.
@@ -76,6 +78,7 @@ impl fmt::Display for Case {
             Damage::TwoLostInCrash => "two members lost in the crash",
             Damage::CopyLostInCrash => "a log copy lost in the crash",
             Damage::Rebuilding => "a member being rebuilt",
+            Damage::Succeeding => "a member being succeeded",
             Damage::Attaching => "a device becoming a log copy",
             Damage::LogLost => "the log lost",
         };
@@ -152,6 +155,13 @@ pub fn cases() -> Vec<Case> {
             cases.push(Case { level, damage, log_copies, write_through, volatile_cache, checksums: false });
         }
     }
+    let succeeded =
+        [(Level::Raid5, 1, false), (Level::Raid5, 2, true), (Level::Raid10, 1, true), (Level::Raid6, 0, false)];
+    for (write_through, (level, log_copies, checksums)) in (0u8..).map(|at| at % 2 == 1).zip(succeeded) {
+        let (damage, volatile_cache) = (Damage::Succeeding, true);
+        let write_through = write_through || log_copies == 0;
+        cases.push(Case { level, damage, log_copies, write_through, volatile_cache, checksums });
+    }
     cases
 }
 
@@ -199,11 +209,12 @@ pub fn script(number: usize, case: Case, requests: u64) -> Scenario {
         log_patience: Span::from_secs(10),
         drive_timeouts: (Span::from_secs(3), Span::from_secs(45)),
         hangs: false,
+        succeeds: case.damage == Damage::Succeeding,
         on_log_loss: OnLogLoss::ReadOnly,
         exposure: None,
         checksums: case.checksums,
         members_are_zero: !number.is_multiple_of(3),
-        spares: u8::from(case.damage == Damage::Rebuilding),
+        spares: u8::from(matches!(case.damage, Damage::Rebuilding | Damage::Succeeding)),
         log_spares: u8::from(case.damage == Damage::Attaching),
         log_keeping: (case.damage == Damage::Attaching).then_some(Keeping::OneMore),
         rebuild: RoundSettings { save_zones: 1, ..RoundSettings::default() },
@@ -211,7 +222,7 @@ pub fn script(number: usize, case: Case, requests: u64) -> Scenario {
         scrubbed: false,
         repair_always: None,
         operated: false,
-        heals: matches!(case.damage, Damage::Rebuilding | Damage::Attaching),
+        heals: matches!(case.damage, Damage::Rebuilding | Damage::Succeeding | Damage::Attaching),
         degraded: Vec::new(),
         faults: Vec::new(),
         // On RAID-6 there are many pairs to lose: in write-back, where more is in the log, they are all tried.
@@ -264,6 +275,7 @@ pub fn script(number: usize, case: Case, requests: u64) -> Scenario {
         | Damage::MemberLostInCrash
         | Damage::TwoLostInCrash
         | Damage::CopyLostInCrash
+        | Damage::Succeeding
         | Damage::Attaching
         | Damage::LogLost => 0,
     };
@@ -345,6 +357,7 @@ fn run_cut<S: Subject>(world: &World, cut: Cut) -> Result<(), Failure> {
         | Damage::Degraded
         | Damage::TwiceDegraded
         | Damage::Rebuilding
+        | Damage::Succeeding
         | Damage::Attaching
         | Damage::LogLost => 0,
         Damage::MemberLostInCrash | Damage::DegradedAndLostInCrash => 1,
@@ -373,14 +386,26 @@ fn run_cut<S: Subject>(world: &World, cut: Cut) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::production::Production;
     use crate::toy::{self, NO_FLUSH, NOTHING, Toy};
 
     #[test]
     fn the_cases_cover_every_combination_once() {
         let cases = cases();
-        assert_eq!(cases.len(), 36 + 12 + 8 + 4 + 6 + 5 + 8);
+        assert_eq!(cases.len(), 36 + 12 + 8 + 4 + 6 + 5 + 8 + 4);
         for (index, case) in cases.iter().enumerate() {
             assert!(!cases[..index].contains(case));
+        }
+    }
+
+    #[test]
+    fn in_the_scripts_for_it_a_member_is_rebuilt_or_succeeded() {
+        for (number, case) in (0..).zip(cases()) {
+            if matches!(case.damage, Damage::Rebuilding | Damage::Succeeding) && number % 3 == 0 {
+                let world = World::create::<Production>(script(number, case, 8), false).expect("an array can be made");
+                let report = world.run::<Production>().expect("without a cut all is well");
+                assert!(report.rebuilds > 0, "{case}");
+            }
         }
     }
 

@@ -268,6 +268,7 @@ impl World {
             let Some(health) = machine.health() else { return Ok(Served::Finished) };
             let can_come = health.resyncing
                 || !health.rebuilding.is_empty()
+                || health.successor.is_some()
                 || !health.spares.is_empty()
                 || self.has_unused(&health);
             if health.is_whole() || !health.writable || !can_come {

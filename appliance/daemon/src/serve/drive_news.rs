@@ -1,9 +1,10 @@
 //! What the engine finds out about drives, as events of the history.
 
-use base::ids::Slot;
+use base::ids::{DeviceId, Slot};
 use engine::array::MemberErrors;
-use engine::command::Event;
+use engine::command::{Event, SuccessionEnd};
 
+use super::news::Names;
 use crate::events::{Severity, Told};
 
 /// The event that such a piece of news is; none for news of another kind.
@@ -22,6 +23,53 @@ pub(super) fn told(arrays: &[String], event: &Event) -> Option<Told> {
         _ => return None,
     };
     Some(told.of_array(&arrays[array.index()]).with("member", slot.0))
+}
+
+/// The event that such a piece of news is; none for news of another kind.
+pub(super) fn of_succession(names: &Names, event: &Event) -> Option<Told> {
+    let drive = |device: &DeviceId| names.drives[device].as_str();
+    let (array, slot, told) = match event {
+        Event::SuccessionBegan { array, slot, device } => {
+            let text = format!(
+                "drive {} becomes the like of member {} and takes its place then; the member stays in use meanwhile",
+                drive(device),
+                slot.0
+            );
+            (array, slot, Told::new("succession.began", Severity::Notice, text).with("drive", drive(device)))
+        }
+        Event::Succeeded { array, slot, device, before } => {
+            let text = format!(
+                "drive {} has the place of member {}; drive {}, which had it, is used no longer and may be taken out",
+                drive(device),
+                slot.0,
+                drive(before)
+            );
+            let told = Told::new("succession.ended", Severity::Notice, text);
+            (array, slot, told.with("drive", drive(device)).with("before", drive(before)))
+        }
+        Event::SuccessionEnded { array, slot, device, why } => {
+            let (severity, because) = match why {
+                SuccessionEnd::Failed => (Severity::Error, "it failed, and is not used; the member stays"),
+                SuccessionEnd::MemberGone => (
+                    Severity::Warning,
+                    "the member went out before: the drive gets its place now, and is rebuilt from the others",
+                ),
+                SuccessionEnd::Cancelled => (Severity::Notice, "an operator let it go; the member stays"),
+                SuccessionEnd::Down => (Severity::Warning, "the array takes no writes any more"),
+            };
+            let text = format!("drive {} does not succeed member {}: {because}", drive(device), slot.0);
+            let why = match why {
+                SuccessionEnd::Failed => "failed",
+                SuccessionEnd::MemberGone => "member-gone",
+                SuccessionEnd::Cancelled => "cancelled",
+                SuccessionEnd::Down => "down",
+            };
+            let told = Told::new("succession.given_up", severity, text).with("drive", drive(device));
+            (array, slot, told.with("why", why))
+        }
+        _ => return None,
+    };
+    Some(told.of_array(&names.arrays[array.index()]).with("member", slot.0))
 }
 
 fn read_errors(slot: Slot, errors: MemberErrors, in_the_hour: u32) -> Told {

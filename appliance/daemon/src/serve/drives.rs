@@ -29,8 +29,18 @@ pub(super) struct Use {
 /// As what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum UseKind {
-    Member { slot: u8, rebuilding: bool },
-    Copy { copy: u8, joining: bool },
+    Member {
+        slot: u8,
+        rebuilding: bool,
+    },
+    /// It is to succeed the member of this slot.
+    Successor {
+        slot: u8,
+    },
+    Copy {
+        copy: u8,
+        joining: bool,
+    },
     Spare,
 }
 
@@ -39,6 +49,7 @@ impl Use {
     pub(super) fn role(self, array: &str) -> String {
         match self.kind {
             UseKind::Member { slot, .. } => format!("{array} member {slot}"),
+            UseKind::Successor { slot } => format!("{array} member {slot}, next"),
             UseKind::Copy { copy, .. } => format!("{array} log {copy}"),
             UseKind::Spare => format!("{array} spare"),
         }
@@ -74,8 +85,10 @@ pub(super) fn uses(fixed: &Fixed, shards: &[ShardStatus]) -> BTreeMap<DeviceId, 
             (0u8..).zip(copies).filter_map(|(copy, device)| Some((device?, UseKind::Copy { copy, joining: false })));
         let joining = parts.iter().filter_map(|part| part.attach);
         let joining = joining.map(|attach| (attach.device, UseKind::Copy { copy: attach.copy, joining: true }));
+        let successor = parts.iter().filter_map(|part| part.successor);
+        let successor = successor.map(|(slot, device)| (device, UseKind::Successor { slot: slot.0 }));
         // Whoever is a member meanwhile is a spare no longer.
-        let all = spares.chain(joining).chain(copies).chain(members);
+        let all = spares.chain(joining).chain(copies).chain(successor).chain(members);
         uses.extend(all.map(|(device, kind)| (device, Use { array, kind })));
     }
     uses
@@ -138,6 +151,8 @@ fn fail(reporter: &Reporter, params: Value) -> Result<Value, String> {
     let array = ArrayId(used.array as u16);
     let verb = match used.kind {
         UseKind::Member { slot, .. } => Verb::FailMember { array, slot: Slot(slot) },
+        // The member stays.
+        UseKind::Successor { .. } => Verb::CancelSuccession { array },
         UseKind::Copy { joining: true, .. } => return Err(format!("drive {name} is no copy of the log yet")),
         UseKind::Copy { copy, .. } => Verb::FailCopy { array, copy },
         UseKind::Spare => return Err(format!("drive {name} is a spare and not in use")),
@@ -157,15 +172,30 @@ fn add(reporter: &Reporter, params: Value) -> Result<Value, String> {
     Ok(json!({ "drive": name, "array": array }))
 }
 
-/// Puts a drive in the place of one that is out.
+/// Puts a drive in the place of one that is out, or of one that is in use once it is its like.
 fn replace(reporter: &Reporter, params: Value) -> Result<Value, String> {
     let Replace { old, new, force } = take(params)?;
     let _drives = reporter.changing()?;
     let placed = find(reporter, &old)?;
     let shards = reporter.shards.statuses();
-    if let Some(used) = uses(&reporter.fixed, &shards).get(&placed.id).copied() {
-        let role = used.role(&reporter.fixed.maps[used.array].name);
-        return Err(format!("drive {old} is {role} and in use: brindle drive fail {old} first"));
+    match uses(&reporter.fixed, &shards).get(&placed.id).copied() {
+        Some(Use { array: at, kind: UseKind::Member { slot, .. } }) => {
+            let spare = free_drive(reporter, &new, at, Wanted::Member, force)?;
+            let verb = Verb::Replace { array: ArrayId(at as u16), slot: Slot(slot), spare };
+            reporter.shards.command(verb).map_err(|error| format!("drive {new}: {error}"))?;
+            let array = &reporter.fixed.maps[at].name;
+            return Ok(json!({ "drive": new, "array": array, "member": slot, "in_use": true }));
+        }
+        Some(used) => {
+            let role = used.role(&reporter.fixed.maps[used.array].name);
+            let what = if used.copy().is_some() {
+                "brindle log replace is for that"
+            } else {
+                "it holds no data to be replaced"
+            };
+            return Err(format!("drive {old} is {role}: {what}"));
+        }
+        None => {}
     }
     let at = placed.array.or_else(|| bears_witness(reporter, placed));
     let at = at.ok_or_else(|| format!("drive {old} belongs to no array"))?;

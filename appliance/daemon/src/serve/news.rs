@@ -179,6 +179,9 @@ fn told(names: &Names, event: Event) -> Vec<Told> {
             let told = Told::new("drive.refused", Severity::Error, text).of_array(&arrays[array.index()]);
             vec![told.with("drive", drives[&device].as_str())]
         }
+        Event::SuccessionBegan { .. } | Event::Succeeded { .. } | Event::SuccessionEnded { .. } => {
+            drive_news::of_succession(names, &event).into_iter().collect()
+        }
         Event::RebuildBegan { array, slot, position } => {
             let text = format!("member {} is being rebuilt, from stripe {position}", slot.0);
             let told = Told::new("rebuild.began", Severity::Info, text).of_array(&arrays[array.index()]);

@@ -176,6 +176,12 @@ impl Reporter {
                 bytes_per_second: rebuild.bytes_a_second,
                 seconds_left: rebuild.seconds_left,
                 paused: rebuild.paused,
+                successor: parts.iter().find_map(|part| part.successor).filter(|(slot, _)| slot.0 == rebuild.slot).map(
+                    |(_, device)| {
+                        let placed = self.fixed.devices.iter().find(|placed| placed.id == Some(device));
+                        placed.map_or_else(String::new, |placed| placed.described.name.clone())
+                    },
+                ),
             }),
             scrub: parts.iter().find_map(|part| part.scrub).map(scrub_status),
             resync: parts.iter().find_map(|part| part.resync).map(|resync| ResyncStatus {
@@ -221,7 +227,9 @@ impl Reporter {
                 _ if open.is_none() => "missing",
                 (None, _) if self.wipes.is_running(*id) => "wiping",
                 (Some(Use { kind: UseKind::Member { rebuilding: true, .. }, .. }), _) => "rebuilding",
-                (Some(Use { kind: UseKind::Copy { joining: true, .. }, .. }), _) => "joining",
+                (Some(Use { kind: UseKind::Copy { joining: true, .. } | UseKind::Successor { .. }, .. }), _) => {
+                    "joining"
+                }
                 (Some(Use { kind: UseKind::Spare, .. }), _) => "spare",
                 (Some(_), _) => "active",
                 (None, Some(_)) => "excluded",
@@ -234,7 +242,7 @@ impl Reporter {
             let is_among = |slots: fn(&ArrayStatus) -> &Vec<u8>| {
                 used.is_some_and(|used| match used.kind {
                     UseKind::Member { slot, .. } => slots(&arrays[used.array]).contains(&slot),
-                    UseKind::Copy { .. } | UseKind::Spare => false,
+                    UseKind::Copy { .. } | UseKind::Spare | UseKind::Successor { .. } => false,
                 })
             };
             let (waits, hangs) = owed(*id, shards);

@@ -20,13 +20,17 @@ pub fn run(command: &DriveCommand) -> Result<String, Box<dyn Error>> {
         DriveCommand::Fail { name, consent, server } => {
             let socket = socket_of(server)?;
             let drive = find(&socket, name)?;
-            let plan = format!(
-                "Drive {name} ({}) is {} and will be used no longer: what it holds goes stale at once, and it can only come back \
-                 by being rebuilt.",
-                role(&drive),
-                drive.state
-            );
-            let plan = plan + last_copy(&socket, &drive)?;
+            let plan = if is_to_succeed(&drive) {
+                format!("Drive {name} ({}) is let go: the member that it was to succeed stays in use.", role(&drive))
+            } else {
+                let plan = format!(
+                    "Drive {name} ({}) is {} and will be used no longer: what it holds goes stale at once, and it can only come \
+                     back by being rebuilt.",
+                    role(&drive),
+                    drive.state
+                );
+                plan + &last_copy(&socket, &drive)?
+            };
             consent::ask(&plan, *consent)?;
             let result: Value = call(&socket, "drive.fail", &json!({ "name": name }))?;
             Ok(said(server, &result, format!("drive {name} is used no longer")))
@@ -49,18 +53,31 @@ pub fn run(command: &DriveCommand) -> Result<String, Box<dyn Error>> {
         DriveCommand::Replace { old, new, force, consent, server } => {
             let socket = socket_of(server)?;
             let (gone, drive) = (find(&socket, old)?, find(&socket, new)?);
+            let when = if matches!(gone.state.as_str(), "active") {
+                format!(
+                    "becomes the like of {old} ({}), which stays in use meanwhile, and takes its place then",
+                    role(&gone)
+                )
+            } else {
+                format!("takes the place of {old} ({})", role(&gone))
+            };
             let plan = format!(
-                "Drive {new} ({}, at {}) is {} and takes the place of {old} ({}): what it holds is overwritten, and {old} can \
-                 never come back to its place.",
+                "Drive {new} ({}, at {}) is {} and {when}: what it holds is overwritten, and {old} can never come back to its \
+                 place.",
                 role(&drive),
                 drive.path,
-                drive.state,
-                role(&gone)
+                drive.state
             );
             consent::ask(&plan, *consent)?;
             let result: Value = call(&socket, "drive.replace", &json!({ "old": old, "new": new, "force": force }))?;
             let member = &result["member"];
-            let text = format!("drive {new} is member {member} now and is being rebuilt; brindle status shows how far");
+            let text = if result["in_use"] == true {
+                format!(
+                    "drive {new} is becoming the like of {old}, member {member}, to take its place; brindle status shows how far"
+                )
+            } else {
+                format!("drive {new} is member {member} now and is being rebuilt; brindle status shows how far")
+            };
             Ok(said(server, &result, text))
         }
         DriveCommand::Wipe { name, quick, secure, no_wait, consent, server } => {
@@ -141,6 +158,10 @@ fn in_words(seen: &Seen) -> String {
     let refused = seen.refused.iter().map(|one| format!("drive {} cannot be opened: {}\n", one.drive, one.why));
     let text: String = appeared.chain(gone).chain(refused).collect();
     if text.is_empty() { "nothing has appeared, and nothing is gone\n".to_owned() } else { text }
+}
+
+fn is_to_succeed(drive: &DeviceStatus) -> bool {
+    drive.state == "joining" && drive.role.ends_with(", next")
 }
 
 pub(super) fn find(socket: &Path, name: &str) -> Result<DeviceStatus, Box<dyn Error>> {

@@ -41,9 +41,26 @@ impl Again {
 }
 
 impl ArrayShard {
+    /// The log is lost: what was on its way to its head for the second time stays where it is.
+    pub(super) fn leave_again(&mut self) {
+        let stripes = &mut self.stripes;
+        for lane in self.lanes.iter_mut().flatten() {
+            lane.again.under_way = 0;
+            let groups = lane.records.iter_mut().filter_map(|record| record.group.as_mut());
+            for group in groups.chain(core::iter::once(&mut lane.open)) {
+                group.items.retain(|item| {
+                    let Item::Again { version, .. } = item else { return true };
+                    let stripe = stripes.stripe_of(*version);
+                    stripes.get_mut(stripe).again -= 1;
+                    false
+                });
+            }
+        }
+    }
+
     /// Logs again what pins the tails of lanes.
     pub(crate) fn log_again<P: Ports>(&mut self, work: &mut Work<'_, P>) {
-        if self.blocked.stripes == 0 || self.map.is_bare() {
+        if self.blocked.stripes == 0 || self.map.is_bare() || self.map.is_unlogged() {
             return;
         }
         for at in 0..self.awake.len() {
@@ -80,7 +97,7 @@ impl ArrayShard {
             self.stripes.get_mut(stripe).again += 1;
             let Self { stripes, map, .. } = self;
             let held = stripes.version(version);
-            let block = map.geometry.array_block(stripes.get(stripe).id, held.column);
+            let block = map.arrangement.array_block(stripes.get(stripe).id, held.column);
             let buffer = held.buffer.as_ref().map(Buffer::id);
             let content = buffer.map(|buffer| (payload_crc(&map.log, work.ports.bytes(buffer)), buffer));
             self.log(id, Item::Again { version, block, content }, work.now);

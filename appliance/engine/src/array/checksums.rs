@@ -24,7 +24,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasherDefault;
 
-use base::ids::{DeviceBlock, Slot, StripeId, ZoneId};
+use base::ids::{DeviceBlock, DeviceId, Slot, StripeId, ZoneId};
 use base::slab::Key;
 use base::time::Time;
 use ports::{Buffer, BufferId, DeviceError, DeviceOp, Ports};
@@ -93,6 +93,9 @@ enum State {
 #[derive(Debug)]
 struct Place {
     slot: Slot,
+    /// Whose its entries are, and where it lies.
+    of: Checksummed,
+    location: (DeviceId, DeviceBlock),
     /// Its place in the member's region.
     at: u64,
     state: State,
@@ -102,6 +105,8 @@ struct Place {
     touched: Time,
     /// Its member has gone: it is dropped as soon as nobody uses it.
     orphaned: bool,
+    /// Its device has another slot now: what was set here goes to it yet, and nobody reads the block again before.
+    retiring: bool,
     /// Entries were set that no write carries yet.
     changed: bool,
     /// Someone needs them durable without a flush.
@@ -117,12 +122,15 @@ impl Place {
     fn new() -> Self {
         Self {
             slot: Slot(0),
+            of: Checksummed { array: base::uuid::Uuid::NIL, slot: Slot(0) },
+            location: (DeviceId(0), DeviceBlock(0)),
             at: 0,
             state: State::Free,
             buffer: None,
             pins: 0,
             touched: Time(0),
             orphaned: false,
+            retiring: false,
             changed: false,
             durable: false,
             writing: None,
@@ -198,6 +206,14 @@ impl Checksums {
         self.index.get(&key_of(slot, at)).copied()
     }
 
+    /// Whether a device has a checksum block in the making from when it was a successor.
+    fn retires(&self, device: DeviceId, at: u64, successor: Slot) -> bool {
+        self.find(successor, at).is_some_and(|found| {
+            let place = &self.places[found as usize];
+            place.retiring && place.location.0 == device
+        })
+    }
+
     fn place(&mut self, at: u32) -> &mut Place {
         &mut self.places[at as usize]
     }
@@ -206,7 +222,7 @@ impl Checksums {
         let place = &mut self.places[at as usize];
         let key = place.key();
         place.state = State::Free;
-        place.orphaned = false;
+        (place.orphaned, place.retiring) = (false, false);
         self.index.remove(&key);
     }
 
@@ -262,7 +278,7 @@ impl Checksums {
 
 /// Whose blocks those of a slot are.
 pub(crate) fn of(map: &ArrayMap, slot: Slot) -> Checksummed {
-    Checksummed { array: map.uuid, slot }
+    Checksummed { array: map.uuid, slot: map.place_of(slot) }
 }
 
 impl ArrayShard {
@@ -320,9 +336,12 @@ impl ArrayShard {
         if let Some(found) = self.checksums.find(slot, at) {
             let place = self.checksums.place(found);
             place.touched = work.now;
-            return place.state == State::Ready && !place.orphaned;
+            return place.state == State::Ready && !place.orphaned && !place.retiring;
         }
-        let Some(member) = self.map.members[slot.index()] else { return false };
+        let Some(member) = self.map.member(slot) else { return false };
+        if self.checksums.retires(member.device, at, self.map.successor_slot()) {
+            return false;
+        }
         // Only a read that nobody else can answer asks a member that is late.
         let must_wait = self.failing_members & 1 << slot.0 != 0 || need == Need::Other && self.late & 1 << slot.0 != 0;
         if must_wait || work.operations.available() <= crate::limits::RESERVED_OPERATIONS {
@@ -334,14 +353,16 @@ impl ArrayShard {
             self.checksums.free(found);
         }
         let start = member.checksums.expect("an array with checksums has a region for them on each member");
+        let location = (member.device, DeviceBlock(start.0 + at));
+        let of = of(&self.map, slot);
         let place = self.checksums.place(found);
         (place.slot, place.at, place.state, place.touched) = (slot, at, State::Loading, work.now);
+        (place.of, place.location) = (of, location);
         let buffer = place.buffer.as_ref().map(Buffer::id);
         self.checksums.index.insert(key_of(slot, at), found);
         let purpose = Purpose::ChecksumRead { array: self.map.id, place: found };
-        let from = (member.device, DeviceBlock(start.0 + at));
         // Whoever it is for: a host's read may soon wait for it.
-        work.operations.start_urgent(work.ports, from, buffer, purpose);
+        work.operations.start_urgent(work.ports, location, buffer, purpose);
         false
     }
 
@@ -353,11 +374,11 @@ impl ArrayShard {
         result: Result<(), DeviceError>,
     ) {
         let place = self.checksums.place(found);
-        let (slot, at, orphaned) = (place.slot, place.at, place.orphaned);
+        let (slot, at, of, orphaned) = (place.slot, place.at, place.of, place.orphaned);
         let buffer = place.buffer.as_ref().expect("it was set aside").id();
         place.state = State::Ready;
         match result {
-            Ok(()) => _ = of(&self.map, slot).open(at, work.ports.bytes_mut(buffer)),
+            Ok(()) => _ = of.open(at, work.ports.bytes_mut(buffer)),
             Err(DeviceError::Unreadable) => {
                 checksum::forget_all(work.ports.bytes_mut(buffer));
                 self.found_unreadable(work, slot);
@@ -400,7 +421,7 @@ impl ArrayShard {
         let entry = block.map_or(Entry::ZEROS, |block| of(&self.map, slot).entry(stripe, ports.bytes(block)));
         let found = self.checksums.find(slot, self.checksum_block(stripe)).expect("it is at hand");
         let place = self.checksums.place(found);
-        assert!(place.state == State::Ready && !place.orphaned, "it is at hand");
+        assert!(place.state == State::Ready && !place.orphaned && !place.retiring, "it is at hand");
         let buffer = place.buffer.as_ref().expect("it was set aside").id();
         checksum::set_entry(ports.bytes_mut(buffer), stripe, self.map.arrangement.zone_stripes(), entry);
         self.checksums.changed(found, waiter);
@@ -414,20 +435,19 @@ impl ArrayShard {
         {
             self.checksums.to_write.pop_front();
             let place = &mut self.checksums.places[found as usize];
-            let (slot, at) = (place.slot, place.at);
-            let Some(member) = self.map.members[slot.index()].filter(|_| !place.orphaned) else { continue };
+            if place.orphaned {
+                continue;
+            }
             let buffer = self.checksums.spare.pop().expect("there was one");
             let master = place.buffer.as_ref().expect("it was set aside").id();
             let (to, from) = work.ports.pair(buffer.id(), master);
             to.copy_from_slice(from);
-            of(&self.map, slot).seal(at, to);
+            place.of.seal(place.at, to);
             let op = if place.durable { DeviceOp::WriteDurable } else { DeviceOp::Write };
             (place.changed, place.durable) = (false, false);
             core::mem::swap(&mut place.next, &mut place.flying);
             let purpose = Purpose::ChecksumWrite { array: self.map.id, place: found };
-            let start = member.checksums.expect("an array with checksums has a region for them on each member");
-            let to = (member.device, DeviceBlock(start.0 + at));
-            work.operations.start(work.ports, to, op, Some(buffer.id()), purpose);
+            work.operations.start(work.ports, place.location, op, Some(buffer.id()), purpose);
             self.checksums.places[found as usize].writing = Some(buffer);
         }
     }
@@ -459,7 +479,7 @@ impl ArrayShard {
         result: Result<(), DeviceError>,
     ) {
         let place = self.checksums.place(found);
-        let (slot, orphaned) = (place.slot, place.orphaned);
+        let (slot, orphaned, retiring) = (place.slot, place.orphaned, place.retiring);
         let buffer = place.writing.take().expect("a write was under way");
         if place.changed && !orphaned {
             self.checksums.to_write.push_back(found);
@@ -471,6 +491,8 @@ impl ArrayShard {
         self.tell_checksum_waiters(work, found, false, result.is_ok());
         if orphaned {
             self.drop_orphan(work, found);
+        } else if retiring && self.checksums.place(found).is_idle() {
+            self.checksums.free(found);
         }
     }
 
@@ -498,15 +520,25 @@ impl ArrayShard {
 
     /// Drops what is known of members that are gone or others now.
     pub(crate) fn checksum_members_changed<P: Ports>(&mut self, work: &mut Work<'_, P>, before: &ArrayMap) {
-        let device = |map: &ArrayMap, slot: usize| map.members[slot].map(|member| member.device);
-        let changed = (0..before.members.len()).filter(|&slot| device(before, slot) != device(&self.map, slot));
-        let changed = changed.fold(0, |mask: u32, slot| mask | 1 << slot);
-        if changed == 0 {
+        let device = |map: &ArrayMap, slot: Slot| map.member(slot).map(|member| member.device);
+        if (0..=before.arrangement.geometry().members())
+            .map(Slot)
+            .all(|slot| device(before, slot) == device(&self.map, slot))
+        {
             return;
         }
         for found in 0..self.checksums.places.len() as u32 {
-            let place = self.checksums.place(found);
-            if place.state != State::Free && changed & 1 << place.slot.0 != 0 {
+            let place = &mut self.checksums.places[found as usize];
+            let at = place.location.0;
+            if place.state == State::Free || place.retiring || device(&self.map, place.slot) == Some(at) {
+                continue;
+            }
+            if self.map.slot_of(at).is_some() && place.state == State::Ready {
+                place.retiring = true;
+                if place.is_idle() {
+                    self.checksums.free(found);
+                }
+            } else {
                 place.orphaned = true;
                 if place.writing.is_none() {
                     self.drop_orphan(work, found);

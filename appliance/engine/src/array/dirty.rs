@@ -190,7 +190,7 @@ impl ArrayShard {
 
     /// Flushes the members for zones that have rested, or for all; false if that must wait.
     fn clean<P: Ports>(&mut self, work: &mut Work<'_, P>) -> bool {
-        let members = self.map.members.len();
+        let members = self.map.members.len() + 1;
         if self.dirty.unanswered > 0 || self.failing_members != 0 || work.operations.available() <= members {
             return false;
         }
@@ -205,8 +205,7 @@ impl ArrayShard {
             return true;
         }
         self.dirty.failed = false;
-        for (slot, member) in (0u8..).map(Slot).zip(&self.map.members) {
-            let Some(member) = member else { continue };
+        for (slot, member) in self.map.written() {
             self.dirty.unanswered += 1;
             let purpose = Purpose::CleanFlush { array: self.map.id, slot };
             work.operations.start(work.ports, (member.device, DeviceBlock(0)), DeviceOp::Flush, None, purpose);

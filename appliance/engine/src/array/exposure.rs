@@ -56,6 +56,7 @@ impl ArrayShard {
     /// The log is lost: destages that were about to log something, or did so, go on without that.
     fn begin_draining<P: Ports>(&mut self, work: &mut Work<'_, P>) {
         self.exposure.told = false;
+        self.leave_again();
         while let Some(key) = self.to_log.pop_front() {
             self.leave_log(work, key);
         }
@@ -125,7 +126,7 @@ impl ArrayShard {
                     }
                 }
                 // Of destages that went on without.
-                Item::Parity { .. } | Item::Covers { .. } | Item::Destaged { .. } => {}
+                Item::Parity { .. } | Item::Covers { .. } | Item::Destaged { .. } | Item::Again { .. } => {}
             }
         }
         self.exposure.owed.append(&mut group.acknowledgements);

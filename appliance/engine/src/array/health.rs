@@ -58,11 +58,16 @@ impl Health {
 }
 
 impl ArrayShard {
-    /// A member did not do what it should: no more is asked of it, and the coordinator is told once.
+    /// A member did not do what it should: no more is asked of it, and the coordinator is told once. What a device does that has
+    /// no place any more, or another one by now, says nothing of who has its place.
     pub(super) fn member_failed(&mut self, slot: Slot) {
-        if self.failing_members & 1 << slot.0 == 0 && self.map.members[slot.index()].is_some() {
+        let place = self.answering.map_or(Some(slot), |device| self.map.slot_of(device));
+        if let Some(slot) = place
+            && let Some(member) = self.map.member(slot)
+            && self.failing_members & 1 << slot.0 == 0
+        {
             self.failing_members |= 1 << slot.0;
-            self.reports.push_back(Message::MemberFailed { array: self.map.id, slot });
+            self.reports.push_back(Message::MemberFailed { array: self.map.id, device: member.device });
         }
     }
 
@@ -81,7 +86,7 @@ impl ArrayShard {
 
     /// A member could not read a block.
     pub(crate) fn found_unreadable<P: Ports>(&mut self, work: &Work<'_, P>, slot: Slot) {
-        if let Some(member) = self.map.members[slot.index()] {
+        if let Some(member) = self.map.member(slot) {
             work.devices[member.device.index()].unreadable_blocks.increment();
             self.found(slot, MemberErrors { unreadable: 1, ..MemberErrors::default() });
         }
@@ -89,7 +94,7 @@ impl ArrayShard {
 
     /// A member gave back a block that is not what was written there.
     pub(crate) fn found_wrong<P: Ports>(&mut self, work: &Work<'_, P>, slot: Slot) {
-        if let Some(member) = self.map.members[slot.index()] {
+        if let Some(member) = self.map.member(slot) {
             work.devices[member.device.index()].wrong_blocks.increment();
             self.found(slot, MemberErrors { wrong: 1, ..MemberErrors::default() });
         }
@@ -97,7 +102,7 @@ impl ArrayShard {
 
     /// A block that could not be read, or was wrong, was written again: whether the member gave it back then.
     pub(crate) fn found_rewritten<P: Ports>(&mut self, work: &Work<'_, P>, slot: Slot, succeeded: bool) {
-        let Some(member) = self.map.members[slot.index()] else { return };
+        let Some(member) = self.map.member(slot) else { return };
         let metrics = &work.devices[member.device.index()];
         let counter = if succeeded { &metrics.corrected_blocks } else { &metrics.uncorrected_blocks };
         counter.increment();
@@ -109,7 +114,7 @@ impl ArrayShard {
     pub(crate) fn report_slow<P: Ports>(&mut self, work: &Work<'_, P>) {
         let Self { peers, reports, map, .. } = self;
         peers.look(work.now, |PeerChange { slot, slow, mean, peers }| {
-            if let Some(member) = map.members[slot.index()] {
+            if let Some(member) = map.member(slot) {
                 work.devices[member.device.index()].slow.set(u64::from(slow));
                 reports.push_back(Message::MemberSlow { array: map.id, slot, slow, mean, peers });
             }
@@ -118,7 +123,7 @@ impl ArrayShard {
 
     /// Slots whose members are much slower than the others.
     pub(crate) fn slow_members(&self) -> Vec<u8> {
-        let slow = self.peers.slow() & !self.map.missing();
+        let slow = self.peers.slow() & !self.map.missing() & self.map.arrangement.geometry().all_members();
         slots(slow).map(|slot| slot.0).collect()
     }
 

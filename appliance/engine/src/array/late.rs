@@ -6,7 +6,7 @@
 //! member's stead while it is a member. When that is over too, the coordinator is told, which excludes the member if the
 //! array can do without it. With the map that says so all that is under way there is given up.
 
-use base::ids::{DeviceId, Slot, StripeId};
+use base::ids::{Slot, StripeId};
 use base::slab::Key;
 use ports::{BufferList, Ports};
 use raid::{ReadPlan, plan_read, slots};
@@ -24,15 +24,9 @@ impl ArrayShard {
             work.operations.watch(device, self.log_patience);
         }
         let DriveSettings { read_timeout, timeout, .. } = self.drives;
-        for member in self.map.members.iter().flatten() {
+        for (_, member) in self.map.written() {
             work.operations.watch_closely(member.device, timeout, Some(read_timeout));
         }
-    }
-
-    /// The slot that a device has.
-    pub(crate) fn slot_of(&self, device: DeviceId) -> Option<Slot> {
-        let has = |member: &Option<crate::map::Member>| member.is_some_and(|member| member.device == device);
-        self.map.members.iter().position(has).map(|slot| Slot(slot as u8))
     }
 
     /// A member has not answered something for too long, or has answered all of it after all.
@@ -47,11 +41,11 @@ impl ArrayShard {
             Purpose::Read { read, slot, .. } => (slot, self.reads_without(read, slot)),
             Purpose::ChecksumRead { place, .. } => {
                 let slot = self.checksum_member(place);
-                (slot, self.map.arrangement.bears(self.map.missing() | self.late | 1 << slot.0))
+                (slot, self.map.arrangement.geometry().bears(self.map.missing() | self.late | 1 << slot.0))
             }
             _ => return false,
         };
-        if goes_on && let Some(member) = self.map.members[slot.index()] {
+        if goes_on && let Some(member) = self.map.member(slot) {
             work.devices[member.device.index()].late_reads.increment();
         }
         goes_on
@@ -94,7 +88,7 @@ impl ArrayShard {
     /// Members that have answered everything are late no longer.
     pub(crate) fn forgive_late<P: Ports>(&mut self, work: &Work<'_, P>) {
         for slot in slots(self.late) {
-            let owes = self.map.members[slot.index()].is_some_and(|member| work.operations.owes(member.device));
+            let owes = self.map.member(slot).is_some_and(|member| work.operations.owes(member.device));
             if !owes {
                 self.late &= !(1 << slot.0);
             }

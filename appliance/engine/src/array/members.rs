@@ -92,7 +92,7 @@ impl ArrayShard {
     pub(crate) fn start_writes<P: Ports>(&mut self, work: &mut Work<'_, P>) {
         for _ in 0..self.in_grace.len() {
             let key = self.in_grace.pop_front().expect("as many as there were");
-            let operations = self.writes.due.len() + self.map.members.len();
+            let operations = self.writes.due.len() + self.map.members.len() + 1;
             if self.grace.is_over(self.destages[key].grace)
                 && work.operations.available() > operations
                 && (!self.map.checksums || self.have_checksums_of(work, key))
@@ -117,7 +117,9 @@ impl ArrayShard {
         let parities = (0..geometry.parities()).filter(is_written);
         let all = parities.fold(homes, |mask, index| mask | 1 << geometry.parity_member(id, index).0);
         let present = all & !self.missing(id);
-        self.have_checksums(work, Need::Other, id, present)
+        let succeeded = |slot: &Slot| self.presence.on_successor(&self.map, *slot, id).is_some();
+        let successor = slots(present).find(succeeded).map_or(0, |_| 1 << self.map.successor_slot().0);
+        self.have_checksums(work, Need::Other, id, present | successor)
     }
 
     /// Gives what is due to the members, neighbours in one operation: stripes that were written together mostly go together.
@@ -158,6 +160,9 @@ impl ArrayShard {
         let mut write = |slot: Slot, buffer: Option<BufferId>| {
             if let Some((device, at)) = presence.on_member(map, slot, id) {
                 due.push(DueWrite { device, at, slot, buffer, destage: key });
+            }
+            if let Some((device, at)) = presence.on_successor(map, slot, id) {
+                due.push(DueWrite { device, at, slot: map.successor_slot(), buffer, destage: key });
             }
         };
         for column in (0..geometry.data_slots()).filter(|column| frozen & 1 << column != 0) {
@@ -236,15 +241,14 @@ impl ArrayShard {
         if !flushing.batch.is_empty()
             || flushing.next.is_empty()
             || self.failing_members != 0
-            || work.operations.available() <= self.map.members.len()
+            || work.operations.available() <= self.map.members.len() + 1
         {
             return;
         }
         core::mem::swap(&mut flushing.batch, &mut flushing.next);
         flushing.failed = false;
         flushing.unanswered = 0;
-        for (slot, member) in (0u8..).map(Slot).zip(&self.map.members) {
-            let Some(member) = member else { continue };
+        for (slot, member) in self.map.written() {
             flushing.unanswered += 1;
             let purpose = Purpose::MemberFlush { array: self.map.id, slot };
             work.operations.start(work.ports, (member.device, DeviceBlock(0)), DeviceOp::Flush, None, purpose);

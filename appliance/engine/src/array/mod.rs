@@ -27,6 +27,7 @@
 //! | [`dirty`] | zones that a crash could leave dirty, without a log |
 //! | [`walk`] | whole zones, range by range, for a rebuild, a scrub or a resync |
 //! | [`presence`] | which members hold a stripe |
+//! | [`succession`] | a drive that is to take a member's place |
 //! | [`pace`] | how fast work in the background goes |
 //! | `purpose` | what a device operation was for |
 //! | `usage` | how full it is |
@@ -56,6 +57,7 @@ pub(crate) mod presence;
 mod purpose;
 pub(crate) mod read;
 pub(crate) mod stripes;
+mod succession;
 pub(crate) mod sum;
 pub(crate) mod update;
 mod usage;
@@ -66,7 +68,7 @@ pub(crate) mod zones;
 
 use std::collections::VecDeque;
 
-use base::ids::{ArrayBlock, LaneId, ShardId, Slot};
+use base::ids::{ArrayBlock, DeviceId, LaneId, ShardId, Slot};
 use base::metrics::{ArrayMetrics, DeviceMetrics};
 use base::slab::{Key, Slab};
 use base::snapshot::Snapshot;
@@ -186,9 +188,11 @@ pub(crate) struct ArrayShard {
     late: u32,
     /// The newcomer to which the log goes, and whether it was said that it has all that the lanes need.
     newcomer: Option<(Newcomer, bool)>,
-    /// Members and copies that were reported and are not excluded yet.
+    /// Members and copies that were reported and are not excluded yet; a successor behind the members.
     failing_members: u32,
     failing_copies: u32,
+    /// The device whose answer is being taken.
+    answering: Option<DeviceId>,
     answers: VecDeque<(ShardId, FragmentDone)>,
     reports: VecDeque<Message>,
     settings: DestageSettings,
@@ -266,10 +270,10 @@ impl ArrayShard {
             to_mend: VecDeque::with_capacity(MAX_DESTAGES),
             mends: Slab::new(MAX_MENDS),
             blocked: Blocked::new(),
-            health: Health::new(map.members.len()),
-            peers: Peers::new(map.members.len()),
+            health: Health::new(map.members.len() + 1),
+            peers: Peers::new(map.members.len() + 1),
             checksums: Checksums::new(&map, part.checksum_blocks),
-            writes: Writes::new(map.members.len()),
+            writes: Writes::new(map.members.len() + 1),
             flushing: Flushing::new(),
             reads: Slab::new(LOCAL_FRAGMENTS / 2),
             stalled: VecDeque::with_capacity(LOCAL_FRAGMENTS / 2),
@@ -291,6 +295,7 @@ impl ArrayShard {
             newcomer: None,
             failing_members: 0,
             failing_copies: 0,
+            answering: None,
             answers: VecDeque::with_capacity(2 * fragments),
             reports: VecDeque::with_capacity(256),
             settings: part.settings,
@@ -381,9 +386,10 @@ impl ArrayShard {
         &mut self,
         work: &mut Work<'_, P>,
         purpose: Purpose,
-        took: Span,
+        (device, took): (DeviceId, Span),
         result: Result<(), DeviceError>,
     ) {
+        self.answering = Some(device);
         match purpose {
             Purpose::Read { slot, .. } | Purpose::DestageRead { slot, .. } => self.peers.note(slot, false, took),
             Purpose::DestageWrite { slot, .. } => self.peers.note(slot, true, took),
@@ -407,6 +413,7 @@ impl ArrayShard {
             Purpose::ChecksumWrite { place, .. } => self.checksum_written(work, place, result),
             Purpose::Coordinator { .. } => unreachable!("the shard gives the coordinator its own"),
         }
+        self.answering = None;
     }
 
     /// Does what has become possible: sends records, starts destages, moves tails, retries what waited.
@@ -468,11 +475,12 @@ impl ArrayShard {
     /// Takes a new epoch. What waited for an exclusion goes on without what was excluded.
     pub(crate) fn new_map<P: Ports>(&mut self, work: &mut Work<'_, P>, map: Snapshot<ArrayMap>) {
         assert!(map.epoch >= self.map.epoch, "epochs only grow");
-        for (slot, (before, now)) in (0u8..).map(Slot).zip(self.map.members.iter().zip(&map.members)) {
-            if before.map(|member| member.device) != now.map(|member| member.device) {
+        for slot in (0..=map.arrangement.geometry().members()).map(Slot) {
+            if self.map.member(slot).map(|member| member.device) != map.member(slot).map(|member| member.device) {
                 self.peers.forget(slot);
             }
         }
+        self.failing_members = succession::still_failing(self.failing_members, &self.map, &map);
         if self.map.mode != map.mode {
             self.reports.push_back(Message::ModeTaken { array: map.id });
         }
@@ -481,7 +489,6 @@ impl ArrayShard {
         self.checksum_members_changed(work, &before);
         self.watch_devices(work);
         self.wake_all();
-        self.failing_members &= !self.map.absent();
         self.failing_copies &= self.map.log_devices().fold(0, |mask, (copy, _)| mask | 1 << copy);
         self.newcomer_changed();
         self.halt_if_refused(work);

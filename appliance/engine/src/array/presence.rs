@@ -71,6 +71,13 @@ impl Presence {
         map.missing_at(stripe) & !rebuilt
     }
 
+    /// The place of a stripe on the drive that is to succeed the member of a slot, if it is the member's like there.
+    pub(crate) fn on_successor(&self, map: &ArrayMap, slot: Slot, stripe: StripeId) -> Option<(DeviceId, DeviceBlock)> {
+        map.successor.filter(|successor| successor.slot == slot)?;
+        let successor = map.successor_slot();
+        if self.rebuilt(map, stripe) == Some(successor) { map.place(successor, stripe) } else { None }
+    }
+
     /// The member of a slot and the device block of a stripe on it, if it holds it.
     pub(crate) fn on_member(&self, map: &ArrayMap, slot: Slot, stripe: StripeId) -> Option<(DeviceId, DeviceBlock)> {
         if self.rebuilt(map, stripe) == Some(slot) { map.place(slot, stripe) } else { map.on_member(slot, stripe) }

@@ -73,14 +73,19 @@ impl ArrayShard {
         }
         *job = Job { step: Step::Zeroing, unanswered: 0, failed: false, ..*job };
         let first = StripeId(job.zone.0 * zone_stripes);
-        for slot in (0..self.map.members.len() as u8).map(Slot) {
-            let Some((device, at)) = self.presence.on_member(&self.map, slot, first) else { continue };
+        for (slot, member) in self.map.written() {
+            let on_member = self.presence.on_member(&self.map, slot, first);
+            let written = on_member.or_else(|| {
+                let successor = self.map.successor.filter(|_| slot == self.map.successor_slot())?;
+                self.presence.on_successor(&self.map, successor.slot, first)
+            });
+            let Some((device, at)) = written else { continue };
             job.unanswered += 1;
             let purpose = Purpose::ZoneZero { array: self.map.id, job: place as u8, slot };
             let op = DeviceOp::WriteZeroes(zone_stripes as u32);
             work.operations.start(work.ports, (device, at), op, None, purpose);
             // Zeros there say that the zone is zeros.
-            if let Some(start) = self.map.members[slot.index()].and_then(|member| member.checksums) {
+            if let Some(start) = member.checksums {
                 let blocks = checksum::zone_blocks(zone_stripes);
                 let at = DeviceBlock(start.0 + job.zone.0 * blocks);
                 job.unanswered += 1;
@@ -110,8 +115,7 @@ impl ArrayShard {
         if self.zone_answered(place, slot, succeeded) {
             let job = self.zones.jobs[usize::from(place)].as_mut().expect("a job under way");
             job.step = Step::Flushing;
-            for (slot, member) in (0u8..).map(Slot).zip(&self.map.members) {
-                let Some(member) = member else { continue };
+            for (slot, member) in self.map.written() {
                 job.unanswered += 1;
                 let purpose = Purpose::ZoneFlush { array: self.map.id, job: place, slot };
                 work.operations.start(work.ports, (member.device, DeviceBlock(0)), DeviceOp::Flush, None, purpose);

@@ -289,6 +289,7 @@ fn attempt<D: SyncDevice>(
         free_copies: free_copies(&assembly.superblock),
         exposed: assembly.superblock.log_fate == LogFate::GivenUp,
         newcomer: None,
+        successor: None,
         incarnation,
         mode,
         on_log_loss: options.on_log_loss,

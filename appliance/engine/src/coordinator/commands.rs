@@ -15,7 +15,7 @@ use ports::Ports;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Waiting {
     ticket: u64,
-    members: u32,
+    pub(super) members: u32,
     copies: u32,
     /// Places of the log that are to be free.
     free: u32,
@@ -57,6 +57,7 @@ impl Coordinator {
             Verb::AddSpare { array, spare } => self.add_spare(array, spare).map(|()| self.answer(ticket, Ok(()))),
             Verb::Replace { array, slot, spare } => self.replace(array, slot, spare, ticket),
             Verb::Release { device } => self.release_drive(device).map(|()| self.answer(ticket, Ok(()))),
+            Verb::CancelSuccession { array } => self.cancel_succession(array, ticket),
             Verb::PauseRebuild { array, paused } => {
                 self.arrays[array.index()].paused = paused;
                 self.answer(ticket, Ok(()));
@@ -151,6 +152,10 @@ impl Coordinator {
 
     /// Gives a place to a drive, as soon as nothing else is under way. A spare may be asked for by name.
     fn replace(&mut self, id: ArrayId, slot: Slot, spare: Spare, ticket: u64) -> Result<(), Refusal> {
+        let has_member = |member: &Option<_>| member.is_some();
+        if self.arrays[id.index()].array.map.members.get(slot.index()).is_some_and(has_member) {
+            return self.succeed(id, slot, spare, ticket);
+        }
         self.may_join(id, slot, &spare)?;
         let array = &mut self.arrays[id.index()];
         if array.asked.len() >= MAX_COMMANDS {
@@ -168,7 +173,8 @@ impl Coordinator {
     pub(super) fn is_unused(&self, device: DeviceId) -> Result<(), Refusal> {
         let uses = |array: &Coordinated| {
             let map = &array.array.map;
-            map.members.iter().flatten().any(|member| member.device == device)
+            map.slot_of(device).is_some()
+                || array.succession.as_ref().is_some_and(|succession| succession.device() == device)
                 || map.copies.contains(&Some(device))
                 || array.attaching.as_ref().is_some_and(|attaching| attaching.newcomer().device == device)
                 || array.array.spares.iter().any(|spare| spare.device == device)

@@ -76,7 +76,8 @@ impl Coordinator {
     /// A member has become slow to a shard, or is so no longer; with its mean and the median of the others.
     pub(super) fn paced(&mut self, id: ArrayId, slot: Slot, from: ShardId, slow: bool, (mean, peers): (Span, Span)) {
         let array = &mut self.arrays[id.index()];
-        let record = &mut array.members[slot.index()];
+        // A successor may take its time.
+        let Some(record) = array.members.get_mut(slot.index()) else { return };
         let before = record.slow;
         record.slow = if slow { before | 1 << from.0 } else { before & !(1 << from.0) };
         if (before == 0) == (record.slow == 0) || array.is_leaving(slot) {
@@ -92,7 +93,13 @@ impl Coordinator {
     /// A member has not answered a shard for too long, or has after all.
     pub(super) fn hangs(&mut self, id: ArrayId, slot: Slot, from: ShardId, hangs: bool) {
         let array = &mut self.arrays[id.index()];
-        let record = &mut array.members[slot.index()];
+        let Some(record) = array.members.get_mut(slot.index()) else {
+            if hangs && let Some(successor) = array.array.map.successor {
+                array.pending.unseat = true;
+                self.to_give_up.push(successor.member.device);
+            }
+            return;
+        };
         record.hanging = if hangs { record.hanging | 1 << from.0 } else { record.hanging & !(1 << from.0) };
         if record.hanging == 0 && core::mem::take(&mut record.hanging_said) && !array.is_leaving(slot) {
             self.tell(Event::Hanging { array: id, slot, hangs: false, excluded: false });

@@ -5,6 +5,9 @@
 //!
 //! Should the drive fail on the way it is given up, and with it the command that asked for it. What other members were told
 //! of it meanwhile is then said anew without it.
+//!
+//! A drive that succeeds a member which is still in use ([`super::succession`]) is cleared before anything is copied to it, and
+//! prepared in the same way once it is the member's like.
 
 use base::ids::{ArrayId, DeviceBlock, DeviceId, Slot, StripeId};
 use base::uuid::Uuid;
@@ -51,6 +54,17 @@ enum Step {
     Superblock,
 }
 
+/// What a drive is prepared for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// A place that has no member. Who asked for it waits for the answer.
+    Join(Option<u64>),
+    /// To become a member's like: it is only cleared.
+    Copy,
+    /// The place of the member whose like it is.
+    Succeed,
+}
+
 /// A drive that is being prepared.
 #[derive(Debug)]
 pub(super) struct Joining {
@@ -58,7 +72,7 @@ pub(super) struct Joining {
     spare: Spare,
     slot: Slot,
     superblock: Superblock,
-    ticket: Option<u64>,
+    way: Way,
     /// Taken for as long as it lasts.
     buffers: Vec<Buffer>,
 }
@@ -71,6 +85,10 @@ impl Joining {
 
     pub(super) fn device(&self) -> DeviceId {
         self.spare.device
+    }
+
+    fn ticket(&self) -> Option<u64> {
+        if let Way::Join(ticket) = self.way { ticket } else { None }
     }
 }
 
@@ -93,7 +111,7 @@ impl Coordinator {
         if self.layout_on(id, spare).is_some() { Ok(()) } else { Err(Refusal::TooSmall) }
     }
 
-    fn layout_on(&self, id: ArrayId, spare: &Spare) -> Option<MemberLayout> {
+    pub(super) fn layout_on(&self, id: ArrayId, spare: &Spare) -> Option<MemberLayout> {
         let map = &self.arrays[id.index()].array.map;
         let geometry = map.arrangement.geometry();
         let layout = MemberLayout::for_device(spare.blocks, geometry.zone_stripes(), map.checksums).ok()?;
@@ -136,7 +154,19 @@ impl Coordinator {
             let Some(at) = spares.iter().position(fits) else { return false };
             (slot, self.arrays[id.index()].array.spares.remove(at), None)
         };
-        let layout = self.layout_on(id, &spare).expect("it was looked at just now");
+        self.begin_to_prepare(ports, operations, id, (slot, spare, Way::Join(ticket)));
+        true
+    }
+
+    /// Begins to prepare a drive that fits. The caller has seen that there are buffers and operations.
+    pub(super) fn begin_to_prepare<P: Ports>(
+        &mut self,
+        ports: &mut P,
+        operations: &mut Operations<Purpose>,
+        id: ArrayId,
+        (slot, spare, way): (Slot, Spare, Way),
+    ) {
+        let layout = self.layout_on(id, &spare).expect("it was looked at before");
         let array = &self.arrays[id.index()];
         let any = array.array.superblocks.iter().flatten().next().expect("an array that is served has members");
         let superblock = Superblock { slot: slot.0, layout, update: 0, later_regions: Vec::new(), ..any.clone() };
@@ -145,11 +175,10 @@ impl Coordinator {
             spare,
             slot,
             superblock,
-            ticket,
+            way,
             buffers: self.spare.split_off(self.spare.len() - JOIN_BLOCKS),
         };
         self.prepare_drive(ports, operations, id, joining);
-        true
     }
 
     /// Takes the next step after the one that has ended.
@@ -162,28 +191,36 @@ impl Coordinator {
         failed: bool,
     ) {
         let array = &mut self.arrays[id.index()];
-        let has_ended = joining.step == Step::Superblock;
+        let has_ended = joining.step == Step::Superblock || joining.way == Way::Copy;
         if has_ended || failed || self.stopping {
             // The drive may still read some, if it was given up.
             array.buffers.append(&mut joining.buffers);
             take_back(&mut array.buffers, &mut self.spare, operations);
         }
         if self.stopping {
-            if let Some(ticket) = joining.ticket {
+            if let Some(ticket) = joining.ticket() {
                 self.answer(ticket, Err(Refusal::Stopping));
             }
             return;
         }
         if core::mem::take(&mut array.drive_failed) {
-            self.give_up(id, joining.spare.device, joining.ticket);
+            match joining.way {
+                Way::Join(ticket) => self.give_up(id, joining.spare.device, ticket),
+                Way::Copy | Way::Succeed => self.successor_failed(id),
+            }
             return;
         }
         if failed {
             // Another member, which is on its way out: then from the beginning.
-            match joining.ticket {
-                Some(ticket) => array.asked.push_front((joining.slot, joining.spare, ticket)),
-                None => array.array.spares.insert(0, joining.spare),
+            match joining.way {
+                Way::Join(Some(ticket)) => array.asked.push_front((joining.slot, joining.spare, ticket)),
+                Way::Join(None) => array.array.spares.insert(0, joining.spare),
+                Way::Copy | Way::Succeed => self.prepare_successor_again(id),
             }
+            return;
+        }
+        if joining.way == Way::Copy {
+            self.successor_cleared(id);
             return;
         }
         let bitmap_blocks = ZoneBits::blocks_for(array.array.map.arrangement.zones()) as usize;
@@ -196,12 +233,14 @@ impl Coordinator {
             Step::WriteTable(0) => Step::ReadTable(1),
             Step::WriteTable(_) => Step::Superblock,
             Step::Superblock => {
-                let Joining { spare, slot, superblock, ticket, .. } = joining;
+                let Joining { spare, slot, superblock, way, .. } = joining;
                 let data_start = DeviceBlock(superblock.layout.data.start);
                 let checksums = superblock.layout.checksums.map(|region| DeviceBlock(region.start));
-                let member = Member { device: spare.device, data_start, checksums, position: Some(StripeId(0)) };
-                let join = Join { slot, uuid: spare.uuid, member, superblock, ticket };
-                array.pending.edit = Some(Edit::Join(Box::new(join)));
+                let position = if way == Way::Succeed { None } else { Some(StripeId(0)) };
+                let member = Member { device: spare.device, data_start, checksums, position };
+                let ticket = if let Way::Join(ticket) = way { ticket } else { None };
+                let join = Box::new(Join { slot, uuid: spare.uuid, member, superblock, ticket, before: None });
+                array.pending.edit = Some(if way == Way::Succeed { Edit::Succeed(join) } else { Edit::Join(join) });
                 return;
             }
         };
@@ -286,6 +325,8 @@ pub(super) struct Join {
     /// What it bears.
     pub(super) superblock: Superblock,
     pub(super) ticket: Option<u64>,
+    /// What the member bore whose place it takes, for as long as it may have to be said again.
+    pub(super) before: Option<Superblock>,
 }
 
 /// What tables say of a drive that has just come.

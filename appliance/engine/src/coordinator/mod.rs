@@ -16,6 +16,7 @@
 //! | `volumes` | what volumes there are, and where hosts find them |
 //! | `table` | an array's volume table on its way to the members |
 //! | `join` | a drive on its way to a place that has no member |
+//! | `succession` | a drive on its way to the place of a member that is still in use |
 //! | `attach` | a device on its way to be a copy of the log |
 //! | `mode` | when writes are acknowledged |
 //! | `exposure` | an array that goes on when its log is lost |
@@ -39,6 +40,7 @@ mod rebuild;
 mod resync;
 mod round;
 mod scrub;
+mod succession;
 mod table;
 pub mod volumes;
 
@@ -76,6 +78,7 @@ use resync::Resync;
 pub use round::RoundSettings;
 use scrub::Scrub;
 pub use scrub::ScrubSettings;
+use succession::Succession;
 pub use table::TABLE_BUFFERS;
 use volumes::Volumes;
 
@@ -178,6 +181,7 @@ struct Coordinated {
     /// Shards that have drained since the log was lost, and whether one cannot.
     drained: (u16, bool),
     rebuild: Option<Rebuild>,
+    succession: Option<Succession>,
     resync: Option<Resync>,
     /// Whether rebuilds are to wait.
     paused: bool,
@@ -245,6 +249,7 @@ impl Coordinator {
             switching: None,
             drained: (0, false),
             rebuild: None,
+            succession: None,
             paused: false,
         });
         Self {
@@ -315,10 +320,12 @@ impl Coordinator {
     /// Takes a report or a request of a shard.
     pub(crate) fn message(&mut self, from: ShardId, message: Message) {
         match message {
-            Message::MemberFailed { array, slot } => {
+            Message::MemberFailed { array, device } => {
                 let array = &mut self.arrays[array.index()];
-                if array.array.map.members[slot.index()].is_some() {
-                    array.pending.members |= 1 << slot.0;
+                match array.array.map.slot_of(device) {
+                    Some(slot) if slot == array.array.map.successor_slot() => array.pending.unseat = true,
+                    Some(slot) => array.pending.members |= 1 << slot.0,
+                    None => {}
                 }
             }
             Message::CopyFailed { array: id, copy, error } => {
@@ -335,7 +342,10 @@ impl Coordinator {
             Message::ModeTaken { array } => self.mode_taken(array),
             Message::Drained { array, blocked } => self.drained(array, blocked),
             Message::MemberErrors { array, slot, errors } => {
-                self.arrays[array.index()].members[slot.index()].hear(errors);
+                // Of a successor only checksums are read.
+                if let Some(member) = self.arrays[array.index()].members.get_mut(slot.index()) {
+                    member.hear(errors);
+                }
             }
             Message::MemberSlow { array, slot, slow, mean, peers } => {
                 self.paced(array, slot, from, slow, (mean, peers))
@@ -480,6 +490,7 @@ impl Coordinator {
             worked |= self.go_on_attaching(ports, operations, id);
             worked |= self.go_on_switching(id);
             worked |= self.go_on_exposing(id);
+            worked |= self.go_on_succeeding(ports, operations, id);
             worked |= self.resync(id, ports.now());
             worked |= self.rebuild(ports, operations, id);
             worked |= self.scrub(ports, id);
@@ -492,6 +503,9 @@ impl Coordinator {
         match change {
             Change::None => {}
             Change::Joining(_) => unreachable!("its steps go on elsewhere"),
+            Change::Flushing { slot, .. } if slot == array.array.map.successor_slot() => {
+                self.successor_flushed(id, failed)
+            }
             Change::Flushing { slot, zones } if !failed => self.save_position(id, slot, zones, now),
             Change::Flushing { .. } => {}
             Change::Proposing(proposed) if failed => self.propose_again(id, proposed.proposal),
@@ -521,9 +535,11 @@ impl Coordinator {
     fn propose_again(&mut self, id: ArrayId, mut proposal: Proposal) {
         let array = &mut self.arrays[id.index()];
         let (members, copies) = (array.pending.members, array.pending.copies);
+        let successor_failed = core::mem::take(&mut array.drive_failed);
         let refused = proposal.edit.take_if(|edit| match edit {
             Edit::Join(join) => members & 1 << join.slot.0 != 0,
             Edit::Attach(attach) => copies & 1 << attach.newcomer.copy != 0,
+            Edit::Succeed(_) => successor_failed,
             Edit::Position { .. } | Edit::Scrub(_) | Edit::Mode(_) | Edit::Expose | Edit::Halt => false,
         });
         proposal.again |= refused.is_some();
@@ -534,6 +550,7 @@ impl Coordinator {
                 array.array.superblocks[join.slot.index()] = None;
                 self.give_up(id, join.member.device, join.ticket);
             }
+            Some(Edit::Succeed(join)) => self.not_succeeded(id, *join),
             // Shards log to it until that is in force: some may have been told that it has everything.
             Some(Edit::Attach(attach)) => {
                 array.array.log_superblocks[usize::from(attach.newcomer.copy)] = None;
@@ -586,6 +603,7 @@ impl Coordinator {
             Some(Edit::Position { slot, position: None }) if members & 1 << slot.0 == 0 => {
                 self.tell(Event::Rebuilt { array: id, slot });
             }
+            Some(Edit::Succeed(join)) => self.succeeded(id, &join, &before),
             Some(Edit::Scrub(record)) => self.scrub_saved(id, scrub_before, record),
             Some(Edit::Mode(mode)) => self.mode_published(id, mode),
             Some(Edit::Expose) => self.exposed(id),
@@ -593,6 +611,7 @@ impl Coordinator {
             Some(Edit::Position { .. } | Edit::Attach(_)) | None => {}
         }
         self.newcomer_published(id);
+        self.succession_published(id, &before);
         self.excluded(id);
     }
 }

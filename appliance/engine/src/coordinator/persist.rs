@@ -39,6 +39,12 @@ impl Coordinator {
     pub(super) fn propose<P: Ports>(&mut self, ports: &mut P, operations: &mut Operations<Purpose>, id: ArrayId) {
         let array = &mut self.arrays[id.index()];
         let mut proposal = core::mem::take(&mut array.pending);
+        if let Some(refused) = proposal.settle_succession() {
+            array.pending = proposal;
+            self.not_succeeded(id, *refused);
+            return;
+        }
+        let array = &mut self.arrays[id.index()];
         array.epoch += 1;
         let epoch = array.epoch;
         let map = ports.seal("array map", proposal.map(&array.array.map, epoch));
@@ -60,6 +66,10 @@ impl Coordinator {
                     self.mode_refused(id, Refusal::Down);
                 }
                 Some(Edit::Position { .. } | Edit::Attach(_) | Edit::Expose) => array.pending = proposal,
+                Some(Edit::Succeed(join)) => {
+                    array.pending = proposal;
+                    self.not_succeeded(id, *join);
+                }
                 edit @ Some(Edit::Halt) => {
                     proposal.edit = edit;
                     self.publish(id, Proposed { proposal, tables, map });
@@ -77,6 +87,10 @@ impl Coordinator {
         }
         if let Some(Edit::Join(join)) = &proposal.edit {
             array.array.superblocks[join.slot.index()] = Some(join.superblock.clone());
+        }
+        if let Some(Edit::Succeed(join)) = &mut proposal.edit {
+            let before = array.array.superblocks[join.slot.index()].replace(join.superblock.clone());
+            join.before = join.before.take().or(before);
         }
         if let Some(Edit::Attach(attach)) = &proposal.edit {
             let (place, count) = (usize::from(attach.newcomer.copy), map.copies.len());
@@ -96,13 +110,16 @@ impl Coordinator {
     ) {
         let array = &mut self.arrays[id.index()];
         let Proposed { proposal, tables, map } = &proposed;
+        let successor = if let Some(Edit::Succeed(join)) = &proposal.edit { Some(join.slot) } else { None };
         for (slot, superblock) in (0u8..).map(Slot).zip(&mut array.array.superblocks) {
             let (Some(member), Some(superblock)) = (map.members[slot.index()], superblock) else { continue };
             superblock.renew(map.epoch, tables);
             let buffer = self.spare.pop().expect("enough were counted");
             superblock.encode(ports.bytes_mut(buffer.id()));
             let place = (member.device, raid::superblock_block(superblock.update));
-            write(ports, operations, id, Target::Member(slot.0), place, &buffer);
+            // What becomes of the member before it says nothing of a successor.
+            let target = if successor == Some(slot) { Target::Drive } else { Target::Member(slot.0) };
+            write(ports, operations, id, target, place, &buffer);
             array.unanswered += 1;
             array.buffers.push(buffer);
         }

@@ -10,7 +10,7 @@
 
 use base::ids::{Slot, StripeId};
 use journal::LogSuperblock;
-use raid::{LogFate, ScrubRecord, State, Tables};
+use raid::{LogFate, MemberEntry, ScrubRecord, State, Tables};
 
 use super::attach::Attach;
 use super::join::{Join, entry};
@@ -21,6 +21,8 @@ use crate::map::{ArrayMap, LogMode, OnLogLoss, Service};
 pub(super) enum Edit {
     /// A drive takes a place that has no member, and is to be rebuilt.
     Join(Box<Join>),
+    /// A drive that has become the like of a member takes its place, and is whole.
+    Succeed(Box<Join>),
     /// A member has been rebuilt this far; none is all of it.
     Position { slot: Slot, position: Option<StripeId> },
     /// A device is a copy of the log, perhaps in the stead of another.
@@ -44,6 +46,8 @@ pub(super) struct Proposal {
     pub(super) copies: u32,
     /// Log copies that are to go for good, as a bit mask: nobody will miss them.
     pub(super) detached: u32,
+    /// Whether the drive that is to succeed a member is to be let go.
+    pub(super) unseat: bool,
     /// What else, one thing at a time.
     pub(super) edit: Option<Edit>,
     /// Something was said to some that did not come into force: what is in force is to be said again.
@@ -53,7 +57,7 @@ pub(super) struct Proposal {
 impl Proposal {
     /// Whether it changes nothing.
     pub(super) fn is_empty(&self) -> bool {
-        self.members | self.copies | self.detached == 0 && self.edit.is_none() && !self.again
+        self.members | self.copies | self.detached == 0 && self.edit.is_none() && !self.again && !self.unseat
     }
 
     /// Takes an earlier one up into this one, which is to be proposed in its stead.
@@ -64,6 +68,7 @@ impl Proposal {
         self.detached |= earlier.detached;
         self.edit = earlier.edit;
         self.again |= earlier.again;
+        self.unseat |= earlier.unseat;
     }
 
     /// What all member superblocks are to say of members and copies, for an array whose map will be this.
@@ -71,6 +76,9 @@ impl Proposal {
         let (mut tables, epoch) = (in_force.clone(), map.epoch);
         match &self.edit {
             Some(Edit::Join(join)) => tables.members[join.slot.index()] = entry(join.uuid),
+            Some(Edit::Succeed(join)) => {
+                tables.members[join.slot.index()] = MemberEntry { uuid: join.uuid, state: State::Active };
+            }
             Some(Edit::Position { slot, position }) => {
                 let rebuilding = |position: StripeId| State::Rebuilding { position: position.0 };
                 tables.members[slot.index()].state = position.map_or(State::Active, rebuilding);
@@ -113,6 +121,10 @@ impl Proposal {
         map.epoch = epoch;
         match &self.edit {
             Some(Edit::Join(join)) => map.members[join.slot.index()] = Some(join.member),
+            Some(Edit::Succeed(join)) => {
+                map.members[join.slot.index()] = Some(join.member);
+                map.successor = None;
+            }
             Some(Edit::Position { slot, position }) => {
                 let member = map.members[slot.index()].as_mut().expect("an edit goes with its member");
                 member.position = *position;
@@ -138,8 +150,11 @@ impl Proposal {
             *device = None;
         }
         map.newcomer.take_if(|newcomer| gone & 1 << newcomer.copy != 0);
+        // Whoever was to succeed a member that has gone has to be rebuilt in its place.
+        map.successor.take_if(|successor| self.unseat || self.members & 1 << successor.slot.0 != 0);
         map.service = service(&map);
         map.newcomer.take_if(|_| map.service != Service::ReadWrite);
+        map.successor.take_if(|_| map.service != Service::ReadWrite);
         map
     }
 }

@@ -44,7 +44,7 @@ impl Coordinator {
         if let Some(rebuild) = array.rebuild.as_mut().filter(|rebuild| rebuild.round.run == run) {
             rebuild.round.missed(from);
             let stripe = StripeId(zone.0 * array.array.map.arrangement.zone_stripes());
-            let slot = rebuild.slot;
+            let slot = array.array.map.place_of(rebuild.slot);
             self.tell(Event::RebuildBlocked { array: id, slot, stripe });
         }
     }
@@ -60,25 +60,36 @@ impl Coordinator {
         let array = &mut self.arrays[id.index()];
         let map = &array.array.map;
         array.rebuild.take_if(|rebuild| !map.is_rebuilding(rebuild.slot));
-        if self.stopping || map.service != Service::ReadWrite || array.resync.is_some() {
+        if self.stopping || map.service != Service::ReadWrite || array.resync.is_some() || array.is_to_succeed() {
             return false;
         }
+        // A member that has to be rebuilt comes before a drive that is to succeed one.
+        let successor = map.successor_slot();
+        let wanted = next_to_rebuild(map).map(|(slot, _)| slot);
+        array.rebuild.take_if(|rebuild| rebuild.slot == successor && wanted != Some(successor));
         if array.rebuild.is_none() {
             let Some((slot, position)) = next_to_rebuild(map) else { return false };
             self.next_run += 1;
             let zone = map.arrangement.zone_of(position).0;
             let round = Round::new(self.next_run, zone, self.shards, now);
             array.rebuild = Some(Rebuild { slot, round });
-            self.tell(Event::RebuildBegan { array: id, slot, position });
+            if slot != successor {
+                self.tell(Event::RebuildBegan { array: id, slot, position });
+            }
         }
         let given = self.give_to_rebuild(id);
         let array = &mut self.arrays[id.index()];
         let rebuild = array.rebuild.as_ref().expect("begun above");
         let zones = array.array.map.arrangement.zones();
-        let is_to_save = rebuild.round.is_to_save(zones, &array.array.rebuild, now);
+        // Nothing that a successor has counts before it has all.
+        let is_to_save = match rebuild.slot == successor {
+            true => rebuild.round.done() == zones,
+            false => rebuild.round.is_to_save(zones, &array.array.rebuild, now),
+        };
         if is_to_save && array.is_at_rest() && operations.available() > 0 {
-            let member = array.array.map.members[rebuild.slot.index()].expect("a member that is being rebuilt");
-            let purpose = Purpose::Coordinator { write: pack(id, Target::Member(rebuild.slot.0)) };
+            let member = array.array.map.member(rebuild.slot).expect("a member that is being rebuilt");
+            let target = if rebuild.slot == successor { Target::Drive } else { Target::Member(rebuild.slot.0) };
+            let purpose = Purpose::Coordinator { write: pack(id, target) };
             operations.start(ports, (member.device, DeviceBlock(0)), DeviceOp::Flush, None, purpose);
             array.unanswered += 1;
             array.change = Change::Flushing { slot: rebuild.slot, zones: rebuild.round.done() };
@@ -117,7 +128,7 @@ impl Coordinator {
     /// When a position is to be saved.
     pub(super) fn rebuild_deadline(&self) -> Time {
         let due = self.arrays.iter().filter(|_| !self.stopping).filter_map(|array| {
-            let rebuild = array.rebuild.as_ref()?;
+            let rebuild = array.rebuild.as_ref().filter(|rebuild| rebuild.slot != array.array.map.successor_slot())?;
             rebuild.round.save_due(&array.array.rebuild)
         });
         due.min().unwrap_or(Time::NEVER)
@@ -129,7 +140,7 @@ impl Coordinator {
         let rebuild = array.rebuild.as_ref()?;
         let progress = rebuild.round.progress(array.array.map.arrangement.geometry(), now);
         Some(RebuildStatus {
-            slot: rebuild.slot.0,
+            slot: array.array.map.place_of(rebuild.slot).0,
             done_bytes: progress.done_bytes,
             bytes: progress.bytes,
             bytes_a_second: progress.bytes_a_second,
@@ -139,7 +150,7 @@ impl Coordinator {
     }
 }
 
-/// The first member that is being rebuilt, and how far it is.
+/// The first member that is being rebuilt, or the successor behind them all, and how far it is.
 fn next_to_rebuild(map: &ArrayMap) -> Option<(Slot, StripeId)> {
-    (0..).map(Slot).zip(&map.members).find_map(|(slot, member)| Some((slot, member.as_ref()?.position?)))
+    map.written().find_map(|(slot, member)| Some((slot, member.position?)))
 }

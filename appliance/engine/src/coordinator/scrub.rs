@@ -69,7 +69,7 @@ impl Scrub {
 
 /// Whether a scrub goes on with an array like this.
 fn may_go_on(map: &ArrayMap) -> bool {
-    let is_rebuilding = map.members.iter().flatten().any(|member| member.position.is_some());
+    let is_rebuilding = map.written().any(|(_, member)| member.position.is_some());
     map.service == Service::ReadWrite && !is_rebuilding && map.arrangement.geometry().compares(map.missing())
 }
 

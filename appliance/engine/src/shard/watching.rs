@@ -14,7 +14,7 @@ impl Shard {
     /// without them: a read that others can answer at once, everything else once they are excluded.
     pub(super) fn watch<P: Ports<Message = Message>>(&mut self, ports: &mut P) -> bool {
         let mut worked = false;
-        while let Some((index, purpose)) = self.operations.late() {
+        while let Some((index, device, purpose)) = self.operations.late() {
             worked = true;
             let purpose = *purpose;
             let (Purpose::Read { array, .. } | Purpose::ChecksumRead { array, .. }) = purpose else {
@@ -22,7 +22,7 @@ impl Shard {
             };
             if self.with_array(ports, array, |array, work| array.goes_on_without(work, &purpose)) {
                 let purpose = self.operations.give_up_one(index);
-                self.completed(ports, purpose, Span::ZERO, Err(DeviceError::Late));
+                self.completed(ports, purpose, (device, Span::ZERO), Err(DeviceError::Late));
             } else {
                 self.operations.let_wait(index);
             }
@@ -44,7 +44,7 @@ impl Shard {
     /// Tells the coordinator of a member that hangs, or does so no longer; false if it is none.
     fn report_hanging(&mut self, device: DeviceId, hangs: bool) -> bool {
         let Some((array, slot)) =
-            self.arrays.iter_mut().find_map(|array| array.slot_of(device).map(|slot| (array, slot)))
+            self.arrays.iter_mut().find_map(|array| array.map().slot_of(device).map(|slot| (array, slot)))
         else {
             return false;
         };
@@ -57,7 +57,7 @@ impl Shard {
         while let Some(purpose) = self.operations.give_up(device) {
             // Its latency is not known yet.
             self.metrics.shard(self.shard).devices[device.index()].ops[CountedOp::Write as usize].record(0, false);
-            self.completed(ports, purpose, Span::ZERO, Err(DeviceError::Late));
+            self.completed(ports, purpose, (device, Span::ZERO), Err(DeviceError::Late));
         }
     }
 }

@@ -1,12 +1,12 @@
 //! Somebody looks after the array while it works: what the operator decides is done here, and what a scrub says it found is
 //! believed only where there is something to be found.
 
-use base::ids::DeviceId;
+use base::ids::{DeviceId, Slot};
 
 use super::World;
 use crate::failure::Failure;
 use crate::machine::Machine;
-use crate::operator::{Deed, Health};
+use crate::operator::{Deed, Health, Order};
 use crate::random::Random;
 use crate::subject::{Subject, draw_uuid};
 
@@ -23,6 +23,7 @@ impl World {
     // Lets whoever looks after the drives do something.
     pub(super) fn operate<S: Subject>(&mut self, machine: &mut Machine<S>) -> Result<(), Failure> {
         self.keep_log(machine);
+        self.succeed_one(machine);
         self.rebuilds += machine.rebuilt();
         let Some(operator) = &mut self.operator else { return Ok(()) };
         while let Some(answer) = machine.answer() {
@@ -47,6 +48,19 @@ impl World {
             Some(Deed::Cut) => self.rack.borrow_mut().cut_power(),
         }
         Ok(())
+    }
+
+    // Has a member succeeded, where nobody looks after the drives.
+    fn succeed_one<S: Subject>(&self, machine: &mut Machine<S>) {
+        if !self.scenario.succeeds || self.operator.is_some() {
+            return;
+        }
+        let Some(health) = machine.health() else { return };
+        let slot = Slot((self.scenario.seed % u64::from(self.scenario.members)) as u8);
+        if let (true, Some(&spare)) = (health.writable, health.spares.first()) {
+            let uuid = draw_uuid(&mut Random::named(self.scenario.seed, "successor"));
+            machine.ask(&self.scenario, u64::MAX, Order::Replace(slot, spare), uuid);
+        }
     }
 
     /// Where nothing is wrong, nothing is found: what hosts write meanwhile, and what the power left half written, is no mistake.

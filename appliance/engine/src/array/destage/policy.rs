@@ -87,7 +87,8 @@ impl ArrayShard {
     /// Whether all columns of a stripe are dirty, and none is on its way.
     fn is_full(&self, stripe: StripeRef) -> bool {
         let entry = self.stripes.get(stripe);
-        entry.destage.is_none() && entry.durable.count_ones() == u32::from(self.map.arrangement.at(entry.id).data_slots())
+        entry.destage.is_none()
+            && entry.durable.count_ones() == u32::from(self.map.arrangement.at(entry.id).data_slots())
     }
 
     /// When the oldest full stripe goes, if nothing else comes.

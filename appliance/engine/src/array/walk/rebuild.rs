@@ -34,7 +34,7 @@ impl ArrayShard {
             && let Some(order) = self.walker.orders.front()
             && let Action::Rebuild(slot) = order.action
         {
-            let member = self.map.members[slot.index()];
+            let member = self.map.member(slot);
             self.walker.settling = member.is_some_and(|member| work.operations.is_writing(member.device));
         }
     }
@@ -52,7 +52,7 @@ impl ArrayShard {
         let rows = core::iter::successors(Some(start), |stripe| Some(behind(*stripe)).filter(|next| next.0 < end));
         rows.into_iter().try_fold(0, |members, stripe| {
             let geometry = self.map.arrangement.at(stripe);
-            let recipe = recipe(geometry, stripe, geometry.part_of(stripe, target), missing)?;
+            let recipe = recipe(geometry, stripe, geometry.part_of(stripe, self.map.place_of(target)), missing)?;
             Ok(members | recipe.members())
         })
     }
@@ -76,7 +76,8 @@ impl ArrayShard {
         for (at, sum) in sums[..count].iter_mut().enumerate() {
             let stripe = StripeId(start.0 + at as u64);
             let geometry = self.map.arrangement.at(stripe);
-            let recipe = recipe(geometry, stripe, geometry.part_of(stripe, target), range.missing);
+            let wanted = geometry.part_of(stripe, self.map.place_of(target));
+            let recipe = recipe(geometry, stripe, wanted, range.missing);
             let recipe = recipe.expect("the range was read by these recipes");
             let mut blocks = [BufferId(0); MAX_MEMBERS as usize];
             for (block, term) in blocks.iter_mut().zip(recipe.terms()) {
