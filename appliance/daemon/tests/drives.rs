@@ -96,8 +96,6 @@ fn a_spare_takes_over_by_itself_and_then_the_array_bears_the_next_loss() {
     assert_eq!(place.status().arrays[0].state, "degraded");
     let foreign = run(&place, &["drive", "replace", "d0", "d1", "--yes"]).unwrap_err();
     assert!(foreign.contains("bears a member of array a0") && foreign.contains("--force"), "{foreign}");
-    let in_use = run(&place, &["drive", "replace", "d2", "s1", "--yes"]).unwrap_err();
-    assert!(in_use.contains("in use: brindle drive fail d2 first"), "{in_use}");
     let unasked = run(&place, &["drive", "replace", "d0", "s1"]).unwrap_err();
     assert!(unasked.contains("can never come back") && unasked.contains("--yes"), "{unasked}");
     let said = run(&place, &["drive", "replace", "d0", "s1", "--yes"]).unwrap();
@@ -123,6 +121,68 @@ fn a_spare_takes_over_by_itself_and_then_the_array_bears_the_next_loss() {
     }
     assert!(client.holds(40, 0xee) && client.holds(41, 0xef) && client.holds(42, 0xf0));
     server.stop();
+}
+
+#[test]
+fn a_member_in_use_is_succeeded_without_ever_being_missing() {
+    let place = Place::new("drives-succeeded");
+    let text = with_spares(&[("    spares: [s0]", "    rebuild: {rate: 1MiB, latency: 0s}")]);
+    let server = place.serve(&text, &[]);
+    let mut client = Client::connect(&server);
+    for lba in (0..2048).step_by(16) {
+        client.write(lba, 16, (lba / 16) as u8 + 1);
+    }
+    let unasked = run(&place, &["drive", "replace", "d1", "s0"]).unwrap_err();
+    assert!(unasked.contains("becomes the like of d1") && unasked.contains("stays in use meanwhile"), "{unasked}");
+    let copy = run(&place, &["drive", "replace", "l0", "s0", "--yes"]).unwrap_err();
+    assert!(copy.contains("brindle log replace"), "{copy}");
+
+    // Let go again: the member stays, and the drive is nobody's.
+    let said = run(&place, &["drive", "replace", "d1", "s0", "--yes"]).unwrap();
+    assert!(said.contains("is becoming the like of d1, member 1"), "{said}");
+    assert_eq!(state_of(&place, "s0"), ("joining".into(), "a0 member 1, next".into()));
+    let second = run(&place, &["drive", "replace", "d2", "s1", "--yes"]).unwrap_err();
+    assert!(second.contains("another drive of the array is being replaced"), "{second}");
+    let status = place.status();
+    let rebuild = status.arrays[0].rebuild.as_ref().expect("it is being copied");
+    assert_eq!((rebuild.member, rebuild.successor.as_deref()), (1, Some("s0")));
+    assert_eq!(status.arrays[0].state, "optimal", "nothing is missing meanwhile");
+    run(&place, &["drive", "fail", "s0", "--yes"]).unwrap();
+    become_of(&place, "s0", "unused");
+    assert_eq!(state_of(&place, "d1"), ("active".into(), "a0 member 1".into()));
+
+    // And now to the end, while the host goes on.
+    run(&place, &["drive", "replace", "d1", "s0", "--yes"]).unwrap();
+    for lba in 100..140 {
+        client.write(lba, 1, 0xa5);
+    }
+    become_of(&place, "s0", "active");
+    assert_eq!(state_of(&place, "s0").1, "a0 member 1");
+    assert_eq!(state_of(&place, "d1").0, "excluded");
+    let told = run(&place, &["events"]).unwrap();
+    for event in ["succession.began", "succession.given_up", "succession.ended"] {
+        assert!(told.contains(event), "{event}: {told}");
+    }
+    server.stop();
+
+    // The next start knows whose place it is, and what is there is what was written.
+    let server = place.serve(&text, &[]);
+    assert_eq!(state_of(&place, "s0"), ("active".into(), "a0 member 1".into()));
+    run(&place, &["drive", "fail", "d0", "--yes"]).unwrap();
+    let mut client = Client::connect(&server);
+    for lba in (0..2048).step_by(16).filter(|lba| !(96..144).contains(lba)) {
+        assert!(client.holds(lba, (lba / 16) as u8 + 1), "block {lba}");
+    }
+    assert!((100..140).all(|lba| client.holds(lba, 0xa5)));
+    server.stop();
+}
+
+/// Waits until a drive is in a state.
+fn become_of(place: &Place, drive: &str, state: &str) {
+    let begun = std::time::Instant::now();
+    while state_of(place, drive).0 != state {
+        assert!(begun.elapsed() < appliance::SOON, "{drive} is {:?}", state_of(place, drive));
+    }
 }
 
 #[test]

@@ -2,17 +2,19 @@
 //! what all shards share; its answer carries the command's ticket and comes when the change is durable and in force, or
 //! when it is refused. News come unasked.
 
+mod refusal;
+
 use base::ids::{ArrayId, DeviceId, Slot, StripeId, VolumeId};
 use base::sector::LogicalBlock;
 use base::time::Span;
 use ports::DeviceError;
-use raid::{MetadataError, Repair, ScrubRecord};
-use thiserror::Error;
+use raid::{Repair, ScrubRecord};
 
 use crate::array::{Found, MemberErrors};
 use crate::coordinator::Spare;
 use crate::map::LogMode;
 use crate::map::Service;
+pub use refusal::Refusal;
 
 /// A command, with a number that its answer repeats.
 #[derive(Debug)]
@@ -225,92 +227,6 @@ pub struct Answer {
     pub ticket: u64,
     /// How it ended.
     pub result: Result<(), Refusal>,
-}
-
-/// Why a command was not carried out. Nothing was changed.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum Refusal {
-    /// It is out already.
-    #[error("it is not in use: it was excluded or is missing")]
-    NotInUse,
-    /// The array would lose data by it.
-    #[error("the array cannot do without it: more members or log copies would be missing than it bears")]
-    Needed,
-    /// The table of volumes cannot be changed so.
-    #[error(transparent)]
-    Table(Box<MetadataError>),
-    /// No subsystem has this name.
-    #[error("there is no such subsystem: subsystems are what the configuration names")]
-    NoSubsystem,
-    /// The identifier is another volume's.
-    #[error("this namespace identifier is taken in the subsystem")]
-    NsidTaken,
-    /// There is no identifier left, or this is none.
-    #[error(
-        "there is no such namespace identifier, or none is free: they go from 1 to {}",
-        nvmf::limits::MAX_NAMESPACES
-    )]
-    NoNsid,
-    /// Too many volumes were made since the start.
-    #[error("{} volumes were made since the start: more need a restart", crate::limits::MAX_VOLUMES)]
-    TooManyVolumes,
-    /// The array takes no writes.
-    #[error("the array takes no writes: too many members or all log copies are lost")]
-    Down,
-    /// There is a member in the place.
-    #[error("the place has a member that is being rebuilt: fail that drive first")]
-    Taken,
-    /// One at a time.
-    #[error("another drive of the array is being replaced: wait for its end, or fail the drive that comes")]
-    SuccessionUnderWay,
-    /// There is none.
-    #[error("no drive is to succeed a member")]
-    NoSuccession,
-    /// No number is left for it.
-    #[error(
-        "an array of {} members has no place for a drive beside them: fail the old drive first",
-        raid::level::MAX_MEMBERS
-    )]
-    NoPlaceBeside,
-    /// The drive is too small.
-    #[error("it is smaller than the array's members")]
-    TooSmall,
-    /// The device is too small.
-    #[error("it is smaller than the log's copies: at least {} bytes are needed", need * base::BLOCK as u64)]
-    LogTooSmall {
-        /// Blocks needed.
-        need: u64,
-    },
-    /// Without it there would be no log.
-    #[error("it is the only copy of the log: attach another one first")]
-    LastCopy,
-    /// There is none to add to.
-    #[error("the array has no log")]
-    NoLog,
-    /// There is no place for a further copy.
-    #[error("the log has {} copies, and cannot have more: detach one first", journal::MAX_COPIES)]
-    TooManyCopies,
-    /// The drive takes part, or is kept, already.
-    #[error("it is in use, or a spare, already")]
-    InUse,
-    /// The drive does not do what it should.
-    #[error("it failed while it was being prepared, and is not used")]
-    DriveFailed,
-    /// There is no redundancy.
-    #[error("its level has no redundancy: there is nothing to compare with")]
-    NothingToCompare,
-    /// One at a time.
-    #[error("a scrub is under way: stop it first")]
-    ScrubUnderWay,
-    /// There is none.
-    #[error("no scrub is under way")]
-    NoScrub,
-    /// The appliance is stopping.
-    #[error("the appliance is stopping")]
-    Stopping,
-    /// Too many commands at once.
-    #[error("too many commands are under way: try again")]
-    Busy,
 }
 
 /// Why a drive does not succeed a member.

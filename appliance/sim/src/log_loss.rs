@@ -296,7 +296,7 @@ fn what_was_on_its_way_into_the_log_is_acknowledged_once_the_members_have_it() {
         let begun = (0..30).filter(|lba| bench.begin_write(*lba % 12, 0x40 + *lba as u8)).count();
         assert_eq!(begun, 30);
         for _ in 0..begun {
-            assert_eq!(bench.await_answer().result, Ok(()), "write-through: {write_through}");
+            assert_eq!(bench.await_answer().expect("the power stays").result, Ok(()), "write-through: {write_through}");
         }
         assert!(is_exposed(&mut bench));
         bench.power_cycle(&[]);

@@ -358,7 +358,6 @@ impl Scenario {
         if scenario.operated && Random::named(seed, "succeeds").once_in(3) {
             scenario.succeeds = true;
             scenario.rebuild.limits = Limits { bytes_a_second: 0, latency: Span::ZERO };
-            scenario.zones = scenario.zones.min(2);
         }
         scenario.workload.write_through = scenario.write_through;
         scenario

@@ -21,9 +21,9 @@ pub(super) fn to_history(fixed: &Fixed, events: Events) -> impl Fn(Event) + Send
 }
 
 /// What the configuration calls things.
-struct Names {
-    arrays: Vec<String>,
-    drives: BTreeMap<DeviceId, String>,
+pub(super) struct Names {
+    pub(super) arrays: Vec<String>,
+    pub(super) drives: BTreeMap<DeviceId, String>,
 }
 
 /// The events that a piece of news is. Names are a public interface.

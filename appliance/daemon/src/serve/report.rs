@@ -178,7 +178,7 @@ impl Reporter {
                 paused: rebuild.paused,
                 successor: parts.iter().find_map(|part| part.successor).filter(|(slot, _)| slot.0 == rebuild.slot).map(
                     |(_, device)| {
-                        let placed = self.fixed.devices.iter().find(|placed| placed.id == Some(device));
+                        let placed = self.fixed.devices.iter().find(|placed| placed.id == device);
                         placed.map_or_else(String::new, |placed| placed.described.name.clone())
                     },
                 ),

@@ -135,6 +135,36 @@ impl Coordinator {
         }
         array.change = Change::Proposing(Box::new(proposed));
     }
+
+    /// Whoever failed is excluded in the next step, and what was proposed comes with it: nothing was told yet. But a drive that
+    /// failed on its way in is nobody's loss: the others are told again what they were told before.
+    pub(super) fn propose_again(&mut self, id: ArrayId, mut proposal: Proposal) {
+        let array = &mut self.arrays[id.index()];
+        let (members, copies) = (array.pending.members, array.pending.copies);
+        let successor_failed = core::mem::take(&mut array.drive_failed);
+        let refused = proposal.edit.take_if(|edit| match edit {
+            Edit::Join(join) => members & 1 << join.slot.0 != 0,
+            Edit::Attach(attach) => copies & 1 << attach.newcomer.copy != 0,
+            Edit::Succeed(_) => successor_failed,
+            Edit::Position { .. } | Edit::Scrub(_) | Edit::Mode(_) | Edit::Expose | Edit::Halt => false,
+        });
+        proposal.again |= refused.is_some();
+        array.pending.take_up(proposal);
+        match refused {
+            Some(Edit::Join(join)) => {
+                array.pending.members &= !(1 << join.slot.0);
+                array.array.superblocks[join.slot.index()] = None;
+                self.give_up(id, join.member.device, join.ticket);
+            }
+            Some(Edit::Succeed(join)) => self.not_succeeded(id, *join),
+            // Shards log to it until that is in force: some may have been told that it has everything.
+            Some(Edit::Attach(attach)) => {
+                array.array.log_superblocks[usize::from(attach.newcomer.copy)] = None;
+                array.array.log_superblocks.truncate(array.array.map.copies.len());
+            }
+            Some(Edit::Position { .. } | Edit::Scrub(_) | Edit::Mode(_) | Edit::Expose | Edit::Halt) | None => {}
+        }
+    }
 }
 
 /// Starts a durable write of one block.

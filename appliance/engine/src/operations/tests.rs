@@ -108,11 +108,11 @@ fn an_urgent_read_is_late_before_its_device_is_overdue_and_counts_until_it_is_an
     operations.start_urgent(&mut devices, (MEMBER, DeviceBlock(2)), [BufferId(9)], "alone");
     assert_eq!((operations.late(), operations.deadline()), (None, Time(1) + read));
     operations.set_time(Time(1) + read);
-    assert_eq!(operations.late(), Some((1, &"urgent")));
+    assert_eq!(operations.late(), Some((1, MEMBER, &"urgent")));
     assert_eq!(operations.give_up_one(1), "urgent");
     assert!(operations.is_held(BufferId(8)) && operations.owes(MEMBER));
     assert!(!operations.is_writing(MEMBER), "what is read changes nothing there");
-    assert_eq!(operations.late(), Some((2, &"alone")));
+    assert_eq!(operations.late(), Some((2, MEMBER, &"alone")));
     operations.let_wait(2);
     assert_eq!((operations.late(), operations.deadline()), (None, Time(0) + all));
     // The patient one is answered; the other two still make it overdue.
