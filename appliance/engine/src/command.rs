@@ -42,8 +42,17 @@ pub enum Verb {
         /// The drive.
         spare: Spare,
     },
-    /// Give a place to a drive that holds nothing of use. If a member is in use there, the drive becomes its like first, and what is
-    /// told at once is that it has begun.
+    /// Let a drive that holds nothing of use become the like of a member that is in use, and take its place then. Answered once
+    /// that has begun.
+    Succeed {
+        /// Whose.
+        array: ArrayId,
+        /// The place.
+        slot: Slot,
+        /// The drive.
+        spare: Spare,
+    },
+    /// Give the place of a member that is out to a drive that holds nothing of use.
     Replace {
         /// Whose.
         array: ArrayId,

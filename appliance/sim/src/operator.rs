@@ -77,6 +77,8 @@ pub enum Order {
     Add(DeviceId),
     /// Give a place to a drive.
     Replace(Slot, DeviceId),
+    /// Let a drive succeed a member that is in use.
+    Succeed(Slot, DeviceId),
     /// Let the drive go that is to succeed a member.
     Cancel,
     /// Let the rebuild wait, or go on.
@@ -326,7 +328,7 @@ impl Operator {
             }
             *left -= 1;
             let (slot, _) = random.choose(&used);
-            return Some(Deed::Ask(Order::Replace(slot, random.choose(&unused))));
+            return Some(Deed::Ask(Order::Succeed(slot, random.choose(&unused))));
         };
         match random.below(400) {
             0 => Some(Deed::Ask(Order::Cancel)),

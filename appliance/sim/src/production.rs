@@ -214,6 +214,7 @@ impl Subject for Production {
             Order::Fail(slot) => Verb::FailMember { array, slot },
             Order::Add(device) => Verb::AddSpare { array, spare: spare(device) },
             Order::Replace(slot, device) => Verb::Replace { array, slot, spare: spare(device) },
+            Order::Succeed(slot, device) => Verb::Succeed { array, slot, spare: spare(device) },
             Order::Cancel => Verb::CancelSuccession { array },
             Order::Scrub(verb) => Verb::Scrub { array, verb },
             Order::Pause(paused) => Verb::PauseRebuild { array, paused },

@@ -181,7 +181,7 @@ fn replace(reporter: &Reporter, params: Value) -> Result<Value, String> {
     match uses(&reporter.fixed, &shards).get(&placed.id).copied() {
         Some(Use { array: at, kind: UseKind::Member { slot, .. } }) => {
             let spare = free_drive(reporter, &new, at, Wanted::Member, force)?;
-            let verb = Verb::Replace { array: ArrayId(at as u16), slot: Slot(slot), spare };
+            let verb = Verb::Succeed { array: ArrayId(at as u16), slot: Slot(slot), spare };
             reporter.shards.command(verb).map_err(|error| format!("drive {new}: {error}"))?;
             let array = &reporter.fixed.maps[at].name;
             return Ok(json!({ "drive": new, "array": array, "member": slot, "in_use": true }));

@@ -34,7 +34,7 @@ pub enum Refusal {
     #[error("the array takes no writes: too many members or all log copies are lost")]
     Down,
     /// There is a member in the place.
-    #[error("the place has a member that is being rebuilt: fail that drive first")]
+    #[error("the place has a member, or one that is being rebuilt: fail that drive first")]
     Taken,
     /// One at a time.
     #[error("another drive of the array is being replaced: wait for its end, or fail the drive that comes")]

@@ -57,6 +57,7 @@ impl Coordinator {
             Verb::AddSpare { array, spare } => self.add_spare(array, spare).map(|()| self.answer(ticket, Ok(()))),
             Verb::Replace { array, slot, spare } => self.replace(array, slot, spare, ticket),
             Verb::Release { device } => self.release_drive(device).map(|()| self.answer(ticket, Ok(()))),
+            Verb::Succeed { array, slot, spare } => self.succeed(array, slot, spare, ticket),
             Verb::CancelSuccession { array } => self.cancel_succession(array, ticket),
             Verb::PauseRebuild { array, paused } => {
                 self.arrays[array.index()].paused = paused;
@@ -152,10 +153,6 @@ impl Coordinator {
 
     /// Gives a place to a drive, as soon as nothing else is under way. A spare may be asked for by name.
     fn replace(&mut self, id: ArrayId, slot: Slot, spare: Spare, ticket: u64) -> Result<(), Refusal> {
-        let has_member = |member: &Option<_>| member.is_some();
-        if self.arrays[id.index()].array.map.members.get(slot.index()).is_some_and(has_member) {
-            return self.succeed(id, slot, spare, ticket);
-        }
         self.may_join(id, slot, &spare)?;
         let array = &mut self.arrays[id.index()];
         if array.asked.len() >= MAX_COMMANDS {

@@ -101,8 +101,10 @@ impl Coordinator {
         if map.service != Service::ReadWrite {
             return Err(Refusal::Down);
         }
-        if map.is_rebuilding(slot) {
-            return Err(Refusal::Taken);
+        match map.members.get(slot.index()) {
+            Some(Some(member)) if member.position.is_none() => {}
+            Some(Some(_)) => return Err(Refusal::Taken),
+            Some(None) | None => return Err(Refusal::NotInUse),
         }
         if array.succession.is_some() {
             return Err(Refusal::SuccessionUnderWay);

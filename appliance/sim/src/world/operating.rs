@@ -59,7 +59,7 @@ impl World {
         let slot = Slot((self.scenario.seed % u64::from(self.scenario.members)) as u8);
         if let (true, Some(&spare)) = (health.writable, health.spares.first()) {
             let uuid = draw_uuid(&mut Random::named(self.scenario.seed, "successor"));
-            machine.ask(&self.scenario, u64::MAX, Order::Replace(slot, spare), uuid);
+            machine.ask(&self.scenario, u64::MAX, Order::Succeed(slot, spare), uuid);
         }
     }
 
