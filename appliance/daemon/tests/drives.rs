@@ -127,6 +127,10 @@ fn a_spare_takes_over_by_itself_and_then_the_array_bears_the_next_loss() {
 fn a_member_in_use_is_succeeded_without_ever_being_missing() {
     let place = Place::new("drives-succeeded");
     let text = with_spares(&[("    spares: [s0]", "    rebuild: {rate: 1MiB, latency: 0s}")]);
+    std::fs::create_dir_all(place.path("data")).unwrap();
+    for file in ["data/s0.img", "data/s1.img"] {
+        std::fs::File::create(place.path(file)).unwrap().set_len(16 << 20).unwrap();
+    }
     let server = place.serve(&text, &[]);
     let mut client = Client::connect(&server);
     for lba in (0..2048).step_by(16) {

@@ -245,6 +245,8 @@ pub enum SuccessionEnd {
     Failed,
     /// The member went out before: the drive has its place, and is rebuilt from the others.
     MemberGone,
+    /// No other member is whole any more: the drive gets the place of one that is out, and is rebuilt.
+    Alone,
     /// Somebody wanted it so.
     Cancelled,
     /// The array takes no writes any more.

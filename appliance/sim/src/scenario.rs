@@ -9,6 +9,7 @@ mod hanging;
 mod levels;
 mod log_life;
 mod scrubbing;
+mod succeeding;
 
 use base::ids::{DeviceId, Lba};
 use base::sector::LogicalBlock;
@@ -355,10 +356,7 @@ impl Scenario {
         if hanging::is_meant(seed) && scenario.exposure.is_none() {
             scenario.let_members_hang(&mut Random::named(seed, "hanging"));
         }
-        if scenario.operated && Random::named(seed, "succeeds").once_in(3) {
-            scenario.succeeds = true;
-            scenario.rebuild.limits = Limits { bytes_a_second: 0, latency: Span::ZERO };
-        }
+        scenario.have_members_succeeded(&mut Random::named(seed, "succeeds"));
         scenario.workload.write_through = scenario.write_through;
         scenario
     }

@@ -54,6 +54,9 @@ pub(super) fn of_succession(names: &Names, event: &Event) -> Option<Told> {
                     Severity::Warning,
                     "the member went out before: the drive gets its place now, and is rebuilt from the others",
                 ),
+                SuccessionEnd::Alone => {
+                    (Severity::Warning, "no other member is whole any more: it gets the place of one that is out")
+                }
                 SuccessionEnd::Cancelled => (Severity::Notice, "an operator let it go; the member stays"),
                 SuccessionEnd::Down => (Severity::Warning, "the array takes no writes any more"),
             };
@@ -61,6 +64,7 @@ pub(super) fn of_succession(names: &Names, event: &Event) -> Option<Told> {
             let why = match why {
                 SuccessionEnd::Failed => "failed",
                 SuccessionEnd::MemberGone => "member-gone",
+                SuccessionEnd::Alone => "alone",
                 SuccessionEnd::Cancelled => "cancelled",
                 SuccessionEnd::Down => "down",
             };

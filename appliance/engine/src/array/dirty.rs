@@ -154,12 +154,13 @@ impl ArrayShard {
     /// Without a log: a destage goes on once its zone is known to be dirty (rule L10).
     pub(super) fn go_on_noted(&mut self, key: Key<Destage>) {
         let zone = self.map.arrangement.zone_of(self.stripes.get(self.destages[key].stripe).id);
+        if !self.dirty.is_noted(zone) {
+            // Too much had been asked before, or nobody asked as long as there was a log. Without redundancy it is known at once.
+            self.note_zone(zone);
+        }
         if self.dirty.is_noted(zone) {
             self.destages[key].phase = Phase::Grace;
             self.in_grace.push_back(key);
-        } else {
-            // Too much had been asked before.
-            self.note_zone(zone);
         }
     }
 

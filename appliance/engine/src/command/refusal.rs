@@ -39,6 +39,9 @@ pub enum Refusal {
     /// One at a time.
     #[error("another drive of the array is being replaced: wait for its end, or fail the drive that comes")]
     SuccessionUnderWay,
+    /// Nobody else could tell what became of the place.
+    #[error("no other member of the array is whole: give the places of those that are out to drives first")]
+    Alone,
     /// There is none.
     #[error("no drive is to succeed a member")]
     NoSuccession,

@@ -49,6 +49,11 @@ impl Coordinator {
         let epoch = array.epoch;
         let map = ports.seal("array map", proposal.map(&array.array.map, epoch));
         let tables = proposal.tables(&array.tables, &map);
+        if let Some(refused) = proposal.refuse_lonely_succession(&array.array.map, &map) {
+            array.pending = proposal;
+            self.succession_is_lonely(id, *refused);
+            return;
+        }
         if map.service != Service::ReadWrite {
             if core::mem::take(&mut proposal.detached) != 0 {
                 array.pending = proposal;

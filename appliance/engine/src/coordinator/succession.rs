@@ -14,6 +14,10 @@
 //! go*: an epoch without it, since some superblocks may name it by then. If the member goes out meanwhile, the drive is let go in
 //! the same step and kept as a spare, which takes the empty place and is rebuilt from the others, from the beginning.
 //!
+//! Whoever starts the array has to see that tables with the drive follow those with the member, whichever of them are found on what.
+//! That is so if another member takes part by both ([`raid::assemble()`]): so there must be one that is whole, from the beginning to
+//! the end; else the drive is let go, and gets the place of one that is out.
+//!
 //! A member that has to be rebuilt comes first: the copy begins anew behind it. But once a drive is copied no rebuild begins before
 //! it has the place, since a shard keeps one drive current at a time.
 
@@ -58,6 +62,8 @@ pub(super) struct Succession {
     stage: Stage,
     /// Somebody wants it no more.
     cancelled: bool,
+    /// No other member is whole.
+    alone: bool,
 }
 
 impl Succession {
@@ -75,9 +81,30 @@ impl Proposal {
             self.members &= !(1 << join.slot.0);
             return None;
         }
-        let Some(Edit::Succeed(join)) = self.edit.take() else { unreachable!("seen just now") };
-        Some(join)
+        self.take_succession()
     }
+
+    /// The same, if nobody else takes part by both maps.
+    pub(super) fn refuse_lonely_succession(&mut self, before: &ArrayMap, after: &ArrayMap) -> Option<Box<Join>> {
+        let Some(Edit::Succeed(join)) = &self.edit else { return None };
+        if has_another(before, after, join.slot) { None } else { self.take_succession() }
+    }
+
+    fn take_succession(&mut self) -> Option<Box<Join>> {
+        match self.edit.take() {
+            Some(Edit::Succeed(join)) => Some(join),
+            other => {
+                self.edit = other;
+                None
+            }
+        }
+    }
+}
+
+/// Whether a member beside the one of a slot is whole by both maps.
+fn has_another(before: &ArrayMap, after: &ArrayMap, slot: Slot) -> bool {
+    let whole = |map: &ArrayMap| map.arrangement.geometry().all_members() & !map.missing();
+    whole(before) & whole(after) & !(1 << slot.0) != 0
 }
 
 impl Coordinated {
@@ -109,6 +136,9 @@ impl Coordinator {
         if array.succession.is_some() {
             return Err(Refusal::SuccessionUnderWay);
         }
+        if !has_another(map, map, slot) {
+            return Err(Refusal::Alone);
+        }
         if map.arrangement.geometry().members() >= MAX_MEMBERS {
             return Err(Refusal::NoPlaceBeside);
         }
@@ -120,7 +150,7 @@ impl Coordinator {
             return Err(refusal);
         }
         let stage = Stage::Asked { ticket };
-        self.arrays[id.index()].succession = Some(Succession { slot, spare, stage, cancelled: false });
+        self.arrays[id.index()].succession = Some(Succession { slot, spare, stage, cancelled: false, alone: false });
         Ok(())
     }
 
@@ -270,6 +300,14 @@ impl Coordinator {
         array.pending.unseat = array.array.map.successor.is_some();
     }
 
+    /// Nobody else is whole who could tell of it.
+    pub(super) fn succession_is_lonely(&mut self, id: ArrayId, join: Join) {
+        if let Some(succession) = &mut self.arrays[id.index()].succession {
+            succession.alone = true;
+        }
+        self.not_succeeded(id, join);
+    }
+
     /// The drive has the place.
     pub(super) fn succeeded(&mut self, id: ArrayId, join: &Join, before: &ArrayMap) {
         let array = &mut self.arrays[id.index()];
@@ -299,6 +337,8 @@ impl Coordinator {
             SuccessionEnd::Down
         } else if map.members[succession.slot.index()].is_none() {
             SuccessionEnd::MemberGone
+        } else if succession.alone {
+            SuccessionEnd::Alone
         } else if succession.cancelled {
             SuccessionEnd::Cancelled
         } else {
@@ -311,7 +351,7 @@ impl Coordinator {
     fn end_succession(&mut self, id: ArrayId, why: SuccessionEnd) {
         let array = &mut self.arrays[id.index()];
         let Succession { slot, spare, .. } = array.succession.take().expect("a succession is under way");
-        if why == SuccessionEnd::MemberGone {
+        if matches!(why, SuccessionEnd::MemberGone | SuccessionEnd::Alone) {
             array.array.spares.insert(0, spare);
         }
         self.tell(Event::SuccessionEnded { array: id, slot, device: spare.device, why });

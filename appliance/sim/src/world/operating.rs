@@ -57,7 +57,9 @@ impl World {
         }
         let Some(health) = machine.health() else { return };
         let slot = Slot((self.scenario.seed % u64::from(self.scenario.members)) as u8);
-        if let (true, Some(&spare)) = (health.writable, health.spares.first()) {
+        // Else the drive is needed elsewhere, and it may be refused for ever.
+        let is_whole = health.members.iter().all(Option::is_some) && health.rebuilding.is_empty();
+        if let (true, Some(&spare)) = (health.writable && is_whole, health.spares.first()) {
             let uuid = draw_uuid(&mut Random::named(self.scenario.seed, "successor"));
             machine.ask(&self.scenario, u64::MAX, Order::Succeed(slot, spare), uuid);
         }
