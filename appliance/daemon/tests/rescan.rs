@@ -80,6 +80,7 @@ fn what_was_missing_at_the_start_is_opened_when_it_appears_and_takes_its_place()
     // The old copy of the log comes back, and is known for what it is.
     fs::rename(place.path("l1.old"), place.path("data/l1.img")).unwrap();
     soon("it is seen", || state_of(&place, "l1") != "missing");
+    soon("it is told", || events(&place, "drive.appeared").len() == 2);
     assert_eq!(events(&place, "drive.appeared")[1]["fields"]["bears"], "old_log");
     assert_eq!(rescan(&place), serde_json::json!({"appeared": [], "gone": [], "refused": []}));
 

@@ -28,6 +28,11 @@ pub(super) fn is_meant(seed: u64) -> bool {
 }
 
 impl Scenario {
+    /// The log stays.
+    pub(crate) fn leave_the_log_alone(&mut self) {
+        (self.exposure, self.on_log_loss) = (None, OnLogLoss::ReadOnly);
+    }
+
     /// Has all copies of the log lost, and takes away what does not go with that.
     pub(super) fn lose_the_log(&mut self, random: &mut Random) {
         self.on_log_loss = OnLogLoss::WriteThroughExposed;

@@ -44,12 +44,13 @@ pub fn mangle_seed<S: Subject>(seed: u64, aloud: bool) -> Result<Met, Failure> {
     let cut = PlannedFault { effect: random.between(1, CUT_WITHIN), fault: Fault::PowerCut };
     scenario.faults = vec![cut];
     (scenario.probe_losses, scenario.cut_when_idle) = (false, false);
+    scenario.leave_the_log_alone();
     // What is damaged on purpose may be believed: nobody can say what volumes there are then.
     scenario.carving = scenario.carving.filter(|_| !wild);
     if !wild {
         // What is damaged is the one loss that the array bears: nobody takes another member out.
         scenario.degraded.clear();
-        scenario.operated = false;
+        (scenario.operated, scenario.succeeds) = (false, false);
         scenario.log_keeping = None;
     }
     if !wild && scenario.log_copies == 1 {
