@@ -60,7 +60,7 @@ impl ArrayShard {
 
     /// Logs again what pins the tails of lanes.
     pub(crate) fn log_again<P: Ports>(&mut self, work: &mut Work<'_, P>) {
-        if self.blocked.stripes == 0 || self.map.is_bare() || self.map.is_unlogged() {
+        if self.blocked.stripes == 0 || self.map.is_unlogged() {
             return;
         }
         for at in 0..self.awake.len() {

@@ -3,6 +3,7 @@
 //!
 //! | file | holds |
 //! |---|---|
+//! | `walk/range` | the stripes that are locked and at hand |
 //! | `walk/rebuild` | what a member that is being rebuilt gets |
 //! | `walk/scrub` | what is compared, and put right |
 //! | `walk/resync` | what a crash left behind, without a log, and is made to match |
@@ -15,9 +16,11 @@
 //! neither can wait for the other for ever. The price of the lock is that a destage whose stripe is the oldest of its lane
 //! waits for a range, which is a few operations long.
 //!
-//! When a member fails, its range is begun again with the map that knows of it.
+//! When a member fails, its range is begun again with the map that knows of it. Members that cannot read some of a range are done
+//! without for all of it, if that can be; else the range is gone through stripe by stripe, and stays locked as a whole.
 
 mod again;
+mod range;
 mod rebuild;
 mod resync;
 pub(crate) mod scrub;
@@ -26,7 +29,7 @@ use std::collections::VecDeque;
 
 use base::ids::{Slot, StripeId, ZoneId};
 use base::{BLOCK, Block};
-use ports::{Buffer, BufferId, DeviceError, DeviceOp, Ports};
+use ports::{Buffer, DeviceError, DeviceOp, Ports};
 use raid::Repair;
 use raid::geometry::slots;
 
@@ -35,6 +38,7 @@ use super::pace::{Limits, Pace};
 use super::{ArrayShard, Purpose, Work};
 use crate::limits::{RESERVED_OPERATIONS, ZONES_AT_A_SHARD};
 use crate::message::Message;
+use range::{Range, Step};
 use scrub::{Found, Review};
 
 /// Ranges under way at a time.
@@ -77,60 +81,6 @@ pub struct Order {
     pub limits: Limits,
 }
 
-/// How far a range is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
-    /// There is none.
-    Idle,
-    /// Locked; destages of it are under way, or a member failed.
-    Waiting,
-    Reading,
-    /// Members met blocks that they cannot read: their blocks are to be read one by one.
-    ToProbe,
-    Probing,
-    /// Blocks are to be written as soon as there is room.
-    ToWrite,
-    Writing,
-    /// The one before it is still under way.
-    Done,
-}
-
-#[derive(Debug)]
-struct Range {
-    step: Step,
-    start: StripeId,
-    count: usize,
-    unanswered: u32,
-    failed: bool,
-    /// Members with blocks that they cannot read, as a bit mask.
-    unreadable: u32,
-    /// Members that were not asked, and those that were, as bit masks.
-    missing: u32,
-    from: u32,
-    /// Slots whose checksum blocks are kept at hand, as a bit mask.
-    kept: u32,
-    /// What was read, a row of `count` blocks of each member in the order of the slots.
-    rows: Vec<Buffer>,
-    /// What a scrub finds in it.
-    review: Review,
-}
-
-impl Range {
-    /// The buffer with a member's block of one of the stripes.
-    fn block(&self, slot: Slot, stripe: usize) -> BufferId {
-        let row = (self.from & ((1 << slot.0) - 1)).count_ones() as usize;
-        self.rows[row * self.count + stripe].id()
-    }
-
-    fn stripe(&self, at: usize) -> StripeId {
-        StripeId(self.start.0 + at as u64)
-    }
-
-    fn holds(&self, stripe: StripeId) -> bool {
-        self.step != Step::Idle && (self.start.0..self.start.0 + self.count as u64).contains(&stripe.0)
-    }
-}
-
 #[derive(Debug)]
 struct Walk {
     order: Order,
@@ -167,6 +117,7 @@ impl Walker {
         let stripes = range_stripes(members);
         let range = || Range {
             step: Step::Idle,
+            locked: (StripeId(0), 0),
             start: StripeId(0),
             count: 0,
             unanswered: 0,
@@ -372,6 +323,7 @@ impl ArrayShard {
         let range = &mut walker.ranges[at];
         *range = Range {
             step: Step::Waiting,
+            locked: (walk.next, count),
             start: walk.next,
             count,
             unanswered: 0,
@@ -399,7 +351,13 @@ impl ArrayShard {
             Action::Rebuild(target) => {
                 missing |= 1 << target.0 | self.walker.ranges[at].unreadable;
                 let Ok(from) = self.members_of_recipes(start, count, target, missing) else {
-                    self.block_walk(order);
+                    if count == 1 {
+                        self.block_walk(order);
+                    } else {
+                        // Perhaps not all of them in the same stripe.
+                        self.walker.ranges[at].narrow();
+                        self.read_range(work, at);
+                    }
                     return;
                 };
                 from
@@ -536,7 +494,8 @@ impl ArrayShard {
 
     fn range_done(&mut self, at: usize) {
         self.walker.give_back(at);
-        self.walker.ranges[at].step = Step::Done;
+        let range = &mut self.walker.ranges[at];
+        range.step = if range.advance() { Step::Waiting } else { Step::Done };
         self.leave_ranges();
         self.end_ranges();
     }
@@ -545,9 +504,10 @@ impl ArrayShard {
     fn end_ranges(&mut self) {
         let Walker { walk, ranges, .. } = &mut self.walker;
         let walk_now = walk.as_mut().expect("a walk under way");
-        while let Some(range) = ranges.iter_mut().find(|range| range.step == Step::Done && range.start == walk_now.done)
+        while let Some(range) =
+            ranges.iter_mut().find(|range| range.step == Step::Done && range.locked.0 == walk_now.done)
         {
-            walk_now.done.0 += range.count as u64;
+            walk_now.done.0 += range.locked.1 as u64;
             range.step = Step::Idle;
         }
         let order = walk_now.order;

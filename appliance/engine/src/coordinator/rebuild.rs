@@ -82,9 +82,10 @@ impl Coordinator {
         let rebuild = array.rebuild.as_ref().expect("begun above");
         let zones = array.array.map.arrangement.zones();
         // Nothing that a successor has counts before it has all.
-        let is_to_save = match rebuild.slot == successor {
-            true => rebuild.round.done() == zones,
-            false => rebuild.round.is_to_save(zones, &array.array.rebuild, now),
+        let is_to_save = if rebuild.slot == successor {
+            rebuild.round.done() == zones
+        } else {
+            rebuild.round.is_to_save(zones, &array.array.rebuild, now)
         };
         if is_to_save && array.is_at_rest() && operations.available() > 0 {
             let member = array.array.map.member(rebuild.slot).expect("a member that is being rebuilt");
