@@ -247,6 +247,11 @@ pub enum SuccessionEnd {
     MemberGone,
     /// No other member is whole any more: the drive gets the place of one that is out, and is rebuilt.
     Alone,
+    /// Neither the member nor the others have what is in the zone of this stripe.
+    Blocked {
+        /// Its first stripe.
+        stripe: StripeId,
+    },
     /// Somebody wanted it so.
     Cancelled,
     /// The array takes no writes any more.

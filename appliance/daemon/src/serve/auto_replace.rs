@@ -5,14 +5,11 @@
 use std::time::{Duration, Instant};
 
 use base::ids::{ArrayId, DeviceId, Slot};
-use base::uuid::Uuid;
 use config::schema::{AutoReplace, Config, Device};
 use engine::boot::Found;
 use engine::command::Verb;
-use engine::coordinator::Spare;
 
-use super::drives::uses;
-use super::entropy;
+use super::drives::{spare, uses};
 use super::fixed::Place;
 use super::report::Reporter;
 use crate::events::{Severity, Told};
@@ -120,7 +117,7 @@ impl Role {
         told("drive.takes_place", Severity::Notice, text);
         reporter.events.settle();
         self.taken = Some(Instant::now());
-        let spare = spare(reporter, offer.id);
+        let spare = spare(offer.id, reporter.devices.device(offer.id).blocks());
         let verb = Verb::Replace { array: ArrayId(array as u16), slot: Slot(slot), spare };
         if let Err(error) = reporter.shards.command(verb) {
             told("drive.takes_no_place", Severity::Error, format!("drive {name} cannot take the place: {error}"));
@@ -131,17 +128,15 @@ impl Role {
 /// Keeps a drive as a spare.
 fn keep(reporter: &Reporter, array: usize, offer: &Offer<'_>) {
     let (map, name) = (&reporter.fixed.maps[array], offer.name);
-    let verb = Verb::AddSpare { array: ArrayId(array as u16), spare: spare(reporter, offer.id) };
+    let verb = Verb::AddSpare {
+        array: ArrayId(array as u16),
+        spare: spare(offer.id, reporter.devices.device(offer.id).blocks()),
+    };
     let (name, severity, text) = match reporter.shards.command(verb) {
         Ok(()) => ("drive.kept", Severity::Notice, format!("drive {name} bears nothing and is kept as a spare")),
         Err(error) => ("drive.not_kept", Severity::Warning, format!("drive {name} cannot be kept as a spare: {error}")),
     };
     reporter.events.tell(Told::new(name, severity, text).of_array(&map.name).with("drive", offer.name));
-}
-
-fn spare(reporter: &Reporter, device: DeviceId) -> Spare {
-    let blocks = reporter.devices.device(device).blocks();
-    Spare { device, blocks, uuid: Uuid::from_random([entropy(), entropy()]) }
 }
 
 #[cfg(test)]

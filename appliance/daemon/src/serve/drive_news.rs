@@ -49,22 +49,32 @@ pub(super) fn of_succession(names: &Names, event: &Event) -> Option<Told> {
         }
         Event::SuccessionEnded { array, slot, device, why } => {
             let (severity, because) = match why {
-                SuccessionEnd::Failed => (Severity::Error, "it failed, and is not used; the member stays"),
+                SuccessionEnd::Failed => (Severity::Error, "it failed, and is not used; the member stays".to_owned()),
                 SuccessionEnd::MemberGone => (
                     Severity::Warning,
-                    "the member went out before: the drive gets its place now, and is rebuilt from the others",
+                    "the member went out before: the drive gets its place now, and is rebuilt from the others"
+                        .to_owned(),
                 ),
-                SuccessionEnd::Alone => {
-                    (Severity::Warning, "no other member is whole any more: it gets the place of one that is out")
-                }
-                SuccessionEnd::Cancelled => (Severity::Notice, "an operator let it go; the member stays"),
-                SuccessionEnd::Down => (Severity::Warning, "the array takes no writes any more"),
+                SuccessionEnd::Alone => (
+                    Severity::Warning,
+                    "no other member is whole any more: it gets the place of one that is out".to_owned(),
+                ),
+                SuccessionEnd::Blocked { stripe } => (
+                    Severity::Error,
+                    format!(
+                        "neither the member nor the others can read all of what is behind stripe {stripe}; the member stays. A scrub \
+                         says which blocks: have hosts write them again, then replace it"
+                    ),
+                ),
+                SuccessionEnd::Cancelled => (Severity::Notice, "an operator let it go; the member stays".to_owned()),
+                SuccessionEnd::Down => (Severity::Warning, "the array takes no writes any more".to_owned()),
             };
             let text = format!("drive {} does not succeed member {}: {because}", drive(device), slot.0);
             let why = match why {
                 SuccessionEnd::Failed => "failed",
                 SuccessionEnd::MemberGone => "member-gone",
                 SuccessionEnd::Alone => "alone",
+                SuccessionEnd::Blocked { .. } => "blocked",
                 SuccessionEnd::Cancelled => "cancelled",
                 SuccessionEnd::Down => "down",
             };

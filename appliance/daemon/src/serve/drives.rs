@@ -279,7 +279,12 @@ pub(super) fn free_drive(
     {
         return Err(format!("drive {name} bears {what}: say --force if that is to be overwritten"));
     }
-    Ok(Spare { device: placed.id, blocks, uuid: Uuid::from_random([entropy(), entropy()]) })
+    Ok(spare(placed.id, blocks))
+}
+
+/// A drive as arrays take it, with an identity for what it becomes.
+pub(super) fn spare(device: DeviceId, blocks: u64) -> Spare {
+    Spare { device, blocks, uuid: Uuid::from_random([entropy(), entropy()]) }
 }
 
 pub(super) fn find<'a>(reporter: &'a Reporter, name: &str) -> Result<&'a Placed, String> {

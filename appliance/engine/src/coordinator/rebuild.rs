@@ -44,8 +44,12 @@ impl Coordinator {
         if let Some(rebuild) = array.rebuild.as_mut().filter(|rebuild| rebuild.round.run == run) {
             rebuild.round.missed(from);
             let stripe = StripeId(zone.0 * array.array.map.arrangement.zone_stripes());
-            let slot = array.array.map.place_of(rebuild.slot);
-            self.tell(Event::RebuildBlocked { array: id, slot, stripe });
+            let slot = rebuild.slot;
+            if slot == array.array.map.successor_slot() {
+                self.succession_blocked(id, stripe);
+            } else {
+                self.tell(Event::RebuildBlocked { array: id, slot, stripe });
+            }
         }
     }
 

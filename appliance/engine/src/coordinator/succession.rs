@@ -60,10 +60,8 @@ pub(super) struct Succession {
     slot: Slot,
     spare: Spare,
     stage: Stage,
-    /// Somebody wants it no more.
-    cancelled: bool,
-    /// No other member is whole.
-    alone: bool,
+    /// Why it will have ended if it is let go.
+    end: SuccessionEnd,
 }
 
 impl Succession {
@@ -150,7 +148,7 @@ impl Coordinator {
             return Err(refusal);
         }
         let stage = Stage::Asked { ticket };
-        self.arrays[id.index()].succession = Some(Succession { slot, spare, stage, cancelled: false, alone: false });
+        self.arrays[id.index()].succession = Some(Succession { slot, spare, stage, end: SuccessionEnd::Failed });
         Ok(())
     }
 
@@ -162,7 +160,7 @@ impl Coordinator {
         if is_too_late {
             return Err(Refusal::Busy);
         }
-        succession.cancelled = true;
+        succession.end = SuccessionEnd::Cancelled;
         if array.array.map.successor.is_some() {
             array.pending.unseat = true;
         }
@@ -187,7 +185,7 @@ impl Coordinator {
                 let is_whole = map.members[slot.index()].is_some_and(|member| member.position.is_none());
                 let refusal = match map.service {
                     _ if self.stopping => Some(Refusal::Stopping),
-                    _ if succession.cancelled => Some(Refusal::NoSuccession),
+                    _ if succession.end == SuccessionEnd::Cancelled => Some(Refusal::NoSuccession),
                     Service::ReadWrite => None,
                     Service::Draining | Service::ReadOnly | Service::Stopped | Service::Failed => Some(Refusal::Down),
                 };
@@ -300,10 +298,19 @@ impl Coordinator {
         array.pending.unseat = array.array.map.successor.is_some();
     }
 
+    /// Something of the member cannot be had: the drive could never become its like.
+    pub(super) fn succession_blocked(&mut self, id: ArrayId, stripe: StripeId) {
+        let array = &mut self.arrays[id.index()];
+        if let Some(succession) = &mut array.succession {
+            succession.end = SuccessionEnd::Blocked { stripe };
+            array.pending.unseat = true;
+        }
+    }
+
     /// Nobody else is whole who could tell of it.
     pub(super) fn succession_is_lonely(&mut self, id: ArrayId, join: Join) {
         if let Some(succession) = &mut self.arrays[id.index()].succession {
-            succession.alone = true;
+            succession.end = SuccessionEnd::Alone;
         }
         self.not_succeeded(id, join);
     }
@@ -337,12 +344,8 @@ impl Coordinator {
             SuccessionEnd::Down
         } else if map.members[succession.slot.index()].is_none() {
             SuccessionEnd::MemberGone
-        } else if succession.alone {
-            SuccessionEnd::Alone
-        } else if succession.cancelled {
-            SuccessionEnd::Cancelled
         } else {
-            SuccessionEnd::Failed
+            succession.end
         };
         self.end_succession(id, why);
     }
