@@ -469,6 +469,7 @@ impl Shard {
                 scrub: self.coordinator.as_ref().and_then(|coordinator| coordinator.scrub_status(map.id, now)),
                 resync: self.coordinator.as_ref().and_then(|coordinator| coordinator.resync_status(map.id, now)),
                 spares: self.coordinator.as_ref().map_or_else(Vec::new, |coordinator| coordinator.spares(map.id)),
+                joining: self.coordinator.as_ref().map_or_else(Vec::new, |coordinator| coordinator.joining(map.id)),
                 missing_members: absent(map.members.iter().map(Option::is_some).collect()),
                 slow_members: array.slow_members(),
                 late_members: array.late_members(),

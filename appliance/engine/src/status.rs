@@ -91,6 +91,9 @@ pub struct ArrayStatus {
     /// Drives that may take the place of a member. Shard 0 knows them.
     #[serde(skip)]
     pub spares: Vec<DeviceId>,
+    /// Drives that were given a place and are prepared for it. Shard 0 knows them.
+    #[serde(skip)]
+    pub joining: Vec<DeviceId>,
     /// The drive that is to succeed a member, and the member's slot. Shard 0 knows it.
     #[serde(skip)]
     pub successor: Option<(Slot, DeviceId)>,

@@ -84,6 +84,12 @@ impl Scenario {
         self.faults.extend(faults);
         self.faults.sort_by_key(|planned| (planned.effect, planned.fault == Fault::PowerCut));
     }
+
+    /// Whether blocks of its drives are or become unreadable or wrong.
+    pub(crate) fn ails(&self) -> bool {
+        let spoils = |fault| matches!(fault, Fault::Unreadable { .. } | Fault::Wrong { .. });
+        self.faults.iter().any(|planned| spoils(planned.fault))
+    }
 }
 
 /// After all has been read from the members nothing that hosts read is unreadable any more: each such block was written to
@@ -92,8 +98,7 @@ impl Scenario {
 /// # Errors
 /// The first block that was not.
 pub fn blocks_were_mended(scenario: &Scenario, rack: &Rack) -> Result<(), Failure> {
-    let spoils = |fault| matches!(fault, Fault::Unreadable { .. } | Fault::Wrong { .. });
-    if !scenario.faults.iter().any(|planned| spoils(planned.fault)) {
+    if !scenario.ails() {
         return Ok(());
     }
     let wrong = checksums_match(scenario, rack)?;

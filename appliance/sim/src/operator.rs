@@ -25,6 +25,8 @@ pub struct Health {
     pub successor: Option<(Slot, DeviceId)>,
     /// Drives that are kept.
     pub spares: Vec<DeviceId>,
+    /// Drives that were given a place and are prepared for it.
+    pub joining: Vec<DeviceId>,
     /// Whether it takes writes.
     pub writable: bool,
     /// The devices of the log copies, by place.
@@ -64,7 +66,10 @@ impl Health {
     /// Whether a device takes part or is kept to.
     pub fn uses(&self, device: DeviceId) -> bool {
         let succeeds = self.successor.is_some_and(|(_, successor)| successor == device);
-        self.members.contains(&Some(device)) || self.spares.contains(&device) || succeeds
+        self.members.contains(&Some(device))
+            || self.spares.contains(&device)
+            || self.joining.contains(&device)
+            || succeeds
     }
 }
 
@@ -433,6 +438,7 @@ mod tests {
             members: vec![Some(DeviceId(0)), (!missing).then_some(DeviceId(1)), Some(DeviceId(2))],
             rebuilding: rebuilding.then_some(Slot(2)).into_iter().collect(),
             spares: Vec::new(),
+            joining: Vec::new(),
             successor: None,
             writable: true,
             copies: Vec::new(),
@@ -491,6 +497,7 @@ mod tests {
             members: vec![Some(DeviceId(0)), Some(DeviceId(1)), Some(DeviceId(2))],
             rebuilding: Vec::new(),
             spares: Vec::new(),
+            joining: Vec::new(),
             successor: None,
             writable: true,
             copies: Vec::new(),
@@ -533,6 +540,7 @@ mod tests {
                     members: (0..5).map(|slot| (slot != 1 && !(two && slot == 4)).then_some(DeviceId(slot))).collect(),
                     rebuilding: Vec::new(),
                     spares: Vec::new(),
+                    joining: Vec::new(),
                     successor: None,
                     writable: true,
                     copies: Vec::new(),

@@ -404,7 +404,7 @@ mod tests {
             if matches!(case.damage, Damage::Rebuilding | Damage::Succeeding) && number % 3 == 0 {
                 let world = World::create::<Production>(script(number, case, 8), false).expect("an array can be made");
                 let report = world.run::<Production>().expect("without a cut all is well");
-                assert!(report.rebuilds > 0, "{case}");
+                assert!(report.rebuilds > 0, "case {number}, {case}: {}", report.rebuilds);
             }
         }
     }

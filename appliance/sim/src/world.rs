@@ -250,7 +250,8 @@ impl World {
             let copies = S::log_copies(&self.scenario, &self.rack.borrow())?;
             self.probe_each::<S>(log_keeping::losses_of_copies(&copies))?;
         }
-        if self.scenario.spares == 0 {
+        // Where drives ail, what nobody has read yet may still be unreadable: that is all the array bears.
+        if self.scenario.spares == 0 || self.scenario.ails() {
             return Ok(());
         }
         let members = S::whole_members(&self.scenario, &self.rack.borrow())?;
@@ -270,6 +271,7 @@ impl World {
                 || !health.rebuilding.is_empty()
                 || health.successor.is_some()
                 || !health.spares.is_empty()
+                || !health.joining.is_empty()
                 || self.has_unused(&health);
             if health.is_whole() || !health.writable || !can_come {
                 return Ok(Served::Finished);

@@ -77,7 +77,10 @@ pub(super) fn uses(fixed: &Fixed, shards: &[ShardStatus]) -> BTreeMap<DeviceId, 
                 Vec::new(),
             ),
         };
-        let spares = parts.iter().flat_map(|part| &part.spares).map(|&device| (device, UseKind::Spare));
+        let spares = parts
+            .iter()
+            .flat_map(|part| part.spares.iter().chain(&part.joining))
+            .map(|&device| (device, UseKind::Spare));
         let members = (0u8..).zip(members).filter_map(|(slot, device)| {
             Some((device?, UseKind::Member { slot, rebuilding: rebuilding.contains(&slot) }))
         });

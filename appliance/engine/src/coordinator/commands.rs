@@ -3,7 +3,6 @@
 
 use base::ids::{ArrayId, DeviceId, Slot};
 
-use super::proposal::Edit;
 use super::{Change, Coordinated, Coordinator, Spare};
 use crate::command::{Answer, Command, Event, Refusal, Verb};
 use crate::limits::{MAX_COMMANDS, MAX_NEWS, MAX_SPARES};
@@ -175,10 +174,7 @@ impl Coordinator {
                 || map.copies.contains(&Some(device))
                 || array.attaching.as_ref().is_some_and(|attaching| attaching.newcomer().device == device)
                 || array.array.spares.iter().any(|spare| spare.device == device)
-                || array.asked.iter().any(|(_, spare, _)| spare.device == device)
-                || matches!(&array.change, Change::Joining(joining) if joining.device() == device)
-                || matches!(&array.pending.edit, Some(Edit::Join(join)) if join.member.device == device)
-                || matches!(&array.change, Change::Proposing(proposed) if proposed.map.members.iter().flatten().any(|member| member.device == device))
+                || array.joining().any(|joining| joining == device)
         };
         if self.arrays.iter().any(uses) { Err(Refusal::InUse) } else { Ok(()) }
     }

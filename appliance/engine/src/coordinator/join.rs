@@ -17,7 +17,7 @@ use raid::{MemberEntry, MemberLayout, State, Superblock, ZoneBits, superblock_bl
 
 use super::persist::{Target, pack, take_back};
 use super::proposal::Edit;
-use super::{Change, Coordinator};
+use super::{Change, Coordinated, Coordinator};
 use crate::array::Purpose;
 use crate::command::{Event, Refusal};
 use crate::map::{Member, Service};
@@ -89,6 +89,27 @@ impl Joining {
 
     fn ticket(&self) -> Option<u64> {
         if let Way::Join(ticket) = self.way { ticket } else { None }
+    }
+}
+
+impl Coordinated {
+    /// The drives that were given a place and are not told as members yet: they wait, are prepared or proposed.
+    pub(super) fn joining(&self) -> impl Iterator<Item = DeviceId> {
+        let asked = self.asked.iter().map(|(_, spare, _)| spare.device);
+        let (prepared, proposed) = match &self.change {
+            Change::Joining(joining) => (Some(joining.device()), None),
+            Change::Proposing(proposed) => (None, Some(&proposed.map.members)),
+            _ => (None, None),
+        };
+        let pending = match &self.pending.edit {
+            Some(Edit::Join(join)) => Some(join.member.device),
+            _ => None,
+        };
+        let proposed = proposed.into_iter().flatten().flatten().map(|member| member.device);
+        let is_new = |device: &DeviceId| self.array.map.slot_of(*device).is_none();
+        let is_successor = |device: DeviceId| self.succession.as_ref().is_some_and(|one| one.device() == device);
+        let all = asked.chain(prepared).chain(pending).chain(proposed.filter(is_new));
+        all.filter(move |&device| !is_successor(device))
     }
 }
 

@@ -407,6 +407,11 @@ impl Coordinator {
         self.arrays[id.index()].array.spares.iter().map(|spare| spare.device).collect()
     }
 
+    /// The drives that were given a place in an array and are not its members yet.
+    pub(crate) fn joining(&self, id: ArrayId) -> Vec<DeviceId> {
+        self.arrays[id.index()].joining().collect()
+    }
+
     fn tell_all(&mut self, message: impl Fn() -> Message) {
         for shard in (0..self.shards).map(ShardId) {
             self.messages.push_back((shard, message()));
