@@ -2,6 +2,8 @@
 // A run itself knows no clock; only the choice of fresh seeds and the end of a longer session need the real one.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod workers;
+
 use std::cell::RefCell;
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -107,13 +109,13 @@ fn command(mut arguments: Arguments) -> Result<(), String> {
             arguments.end()?;
             let fresh = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
             let first = first.unwrap_or_else(|| scramble(fresh) >> 24);
-            let end = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
-            let count = count.unwrap_or(if end.is_some() { u64::MAX } else { 1 });
+            let course = Course { end: seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds)), aloud };
+            let count = count.unwrap_or(if course.end.is_some() { u64::MAX } else { 1 });
             let seeds = (0..count).map(|number| first.wrapping_add(number.wrapping_mul(step)));
             match word.as_str() {
-                "mangle" => mangle_seeds(seeds, end, aloud),
-                "scrub" => scrub_seeds(seeds, end, aloud),
-                _ => run_seeds(seeds.map(|seed| (seed, level)), end, aloud),
+                "mangle" => mangle_seeds(seeds, course),
+                "scrub" => scrub_seeds(seeds, course),
+                _ => run_seeds(seeds.map(|seed| (seed, level)), course),
             }
         }
         "sweep" => {
@@ -134,7 +136,7 @@ fn command(mut arguments: Arguments) -> Result<(), String> {
                 return repeat::<Production>(cut, requests, aloud).map_err(broken);
             }
             let chosen = case.map_or(all, |case| case..case + 1);
-            sweep(chosen, SweepOptions { requests, stride, second_every })
+            sweep(chosen, SweepOptions { requests, stride, second_every }, Course { end: None, aloud })
         }
         "image" => {
             let case = arguments.number("--case")?.unwrap_or(0) as usize;
@@ -151,33 +153,50 @@ fn command(mut arguments: Arguments) -> Result<(), String> {
                 kept().filter_map(|run| if let Kept::Run(seed, level) = run { Some((seed, level)) } else { None });
             let mangled = kept().filter_map(|run| if let Kept::Mangle(seed) = run { Some(seed) } else { None });
             let scrubbed = kept().filter_map(|run| if let Kept::Scrub(seed) = run { Some(seed) } else { None });
-            run_seeds(runs, None, aloud)?;
-            mangle_seeds(mangled, None, aloud)?;
-            scrub_seeds(scrubbed, None, aloud)
+            let course = Course { end: None, aloud };
+            run_seeds(runs, course)?;
+            mangle_seeds(mangled, course)?;
+            scrub_seeds(scrubbed, course)
         }
         seed => match seed.parse() {
-            Ok(seed) => run_seeds(std::iter::once((seed, None)), None, aloud),
+            Ok(seed) => run_seeds(std::iter::once((seed, None)), Course { end: None, aloud }),
             Err(_) => Err(USAGE.into()),
         },
     }
 }
 
-fn run_seeds(
-    seeds: impl Iterator<Item = (u64, Option<Level>)>,
+/// How a kind of runs is gone through.
+#[derive(Clone, Copy)]
+struct Course {
+    /// No run begins after this.
     end: Option<Instant>,
     aloud: bool,
-) -> Result<(), String> {
+}
+
+impl Course {
+    /// What is to be run, side by side unless it speaks.
+    fn each<I: Iterator + Send, T: Send>(
+        self,
+        items: I,
+        run: impl Fn(I::Item) -> Result<T, String> + Sync,
+        take: impl FnMut(T),
+    ) -> Result<(), String> {
+        let items = items.take_while(|_| self.end.is_none_or(|end| Instant::now() < end));
+        workers::each(items, workers::count(self.aloud), run, take)
+    }
+}
+
+fn run_seeds(seeds: impl Iterator<Item = (u64, Option<Level>)> + Send, course: Course) -> Result<(), String> {
     let started = Instant::now();
     let (mut runs, mut events, mut cuts) = (0u64, 0u64, 0u64);
     let (mut kills, mut aborted, mut probes, mut rebuilds) = (0u64, 0u64, 0u64, 0u64);
-    for (seed, level) in seeds {
-        if end.is_some_and(|end| Instant::now() >= end) {
-            break;
-        }
+    let run = |(seed, level): (u64, Option<Level>)| {
         let at = level.map_or_else(String::new, |level| format!(" --level {}", level.code()));
         now_running(format!("run --seed {seed}{at}"));
-        let report = run_seed_at::<Production>(seed, level, aloud)
-            .map_err(|failure| broken(format!("seed {seed}: {failure}")))?;
+        run_seed_at::<Production>(seed, level, course.aloud)
+            .map_err(|failure| broken(format!("seed {seed}: {failure}")))
+    };
+    course.each(seeds, run, |report| {
         runs += 1;
         events += report.events;
         cuts += report.cuts;
@@ -185,7 +204,7 @@ fn run_seeds(
         aborted += report.aborted;
         probes += report.probes;
         rebuilds += report.rebuilds;
-    }
+    })?;
     let minutes = started.elapsed().as_secs_f64() / 60.0;
     println!(
         "{runs} seeds passed: {events} events ({:.0} a minute), {cuts} power cuts, {kills} hosts killed, {aborted} requests aborted, {probes} losses tried, {rebuilds} rebuilds",
@@ -194,33 +213,30 @@ fn run_seeds(
     Ok(())
 }
 
-fn mangle_seeds(seeds: impl Iterator<Item = u64>, end: Option<Instant>, aloud: bool) -> Result<(), String> {
+fn mangle_seeds(seeds: impl Iterator<Item = u64> + Send, course: Course) -> Result<(), String> {
     let (mut served, mut refused) = (0u64, 0u64);
-    for seed in seeds {
-        if end.is_some_and(|end| Instant::now() >= end) {
-            break;
-        }
+    let run = |seed| {
         now_running(format!("mangle --seed {seed}"));
-        match mangle_seed::<Production>(seed, aloud).map_err(|failure| broken(format!("seed {seed}: {failure}")))? {
-            Met::Served => served += 1,
-            Met::Refused => refused += 1,
-        }
-    }
+        mangle_seed::<Production>(seed, course.aloud).map_err(|failure| broken(format!("seed {seed}: {failure}")))
+    };
+    course.each(seeds, run, |met| match met {
+        Met::Served => served += 1,
+        Met::Refused => refused += 1,
+    })?;
     println!("{} damaged arrays: {served} served, {refused} refused", served + refused);
     Ok(())
 }
 
-fn scrub_seeds(seeds: impl Iterator<Item = u64>, end: Option<Instant>, aloud: bool) -> Result<(), String> {
+fn scrub_seeds(seeds: impl Iterator<Item = u64> + Send, course: Course) -> Result<(), String> {
     let (mut runs, mut sums) = (0u64, Scrubbed::default());
-    for seed in seeds {
-        if end.is_some_and(|end| Instant::now() >= end) {
-            break;
-        }
+    let run = |seed| {
         now_running(format!("scrub --seed {seed}"));
-        let scrubbed = scrub_seed::<Production>(seed, aloud);
-        sums.add(&scrubbed.map_err(|failure| broken(format!("seed {seed}: {failure}")))?);
+        scrub_seed::<Production>(seed, course.aloud).map_err(|failure| broken(format!("seed {seed}: {failure}")))
+    };
+    course.each(seeds, run, |scrubbed| {
+        sums.add(&scrubbed);
         runs += 1;
-    }
+    })?;
     let Scrubbed { located, unlocated, unreadable, repaired, cuts } = sums;
     println!(
         "{runs} spoiled arrays: {located} blocks located, {unlocated} stripes not, {unreadable} blocks unreadable, {repaired} \
@@ -229,17 +245,20 @@ fn scrub_seeds(seeds: impl Iterator<Item = u64>, end: Option<Instant>, aloud: bo
     Ok(())
 }
 
-fn sweep(chosen: std::ops::Range<usize>, options: SweepOptions) -> Result<(), String> {
+fn sweep(chosen: std::ops::Range<usize>, options: SweepOptions, course: Course) -> Result<(), String> {
     let started = Instant::now();
     let mut total = 0;
-    for case in chosen {
-        let runs =
-            sweep_case::<Production>(case, options, |cut| begin(cut, options.requests)).map_err(|(cut, failure)| {
-                broken(format!("case {} cut at {} and {}: {failure}", cut.case, cut.first, cut.second))
-            })?;
+    let run = |case| {
+        let runs = sweep_case::<Production>(case, options, |cut| begin(cut, options.requests));
+        runs.map(|runs| (case, runs)).map_err(|(cut, failure)| {
+            broken(format!("case {} cut at {} and {}: {failure}", cut.case, cut.first, cut.second))
+        })
+    };
+    // The last ones take longest.
+    course.each(chosen.rev(), run, |(case, runs)| {
         println!("case {case:>2} ({}): {runs} runs", cases()[case]);
         total += runs;
-    }
+    })?;
     println!("{total} runs passed in {:.1} s", started.elapsed().as_secs_f64());
     Ok(())
 }
