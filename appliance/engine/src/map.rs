@@ -160,12 +160,15 @@ pub struct ArrayMap {
     pub copies: Vec<Option<DeviceId>>,
     /// Places of the log that have no copy and miss none, as a bit mask.
     pub free_copies: u32,
-    /// Whether the log was given up when its last copy was lost: what its copies say is old, and writes go on without one.
+    /// Whether the log was given up when its last copy was lost or taken away: what its copies say is old, and writes go on
+    /// without one.
     pub exposed: bool,
     /// A device that is about to be a copy. It comes and goes without an epoch of its own, since nothing relies on it.
     pub newcomer: Option<Newcomer>,
     /// A drive that is to take a member's place. It comes without an epoch of its own, likewise.
     pub successor: Option<Successor>,
+    /// Hosts' writes wait, since a log is about to come or the last copy of one is about to go. Numbers such times.
+    pub hold: Option<u32>,
     /// The incarnation of this start.
     pub incarnation: u64,
     /// When writes are acknowledged.
@@ -187,6 +190,11 @@ impl ArrayMap {
     /// Whether it is written without a log: bits of dirty zones stand in for one.
     pub fn is_bare(&self) -> bool {
         self.copies.is_empty() || self.exposed
+    }
+
+    /// Whether its log was lost, and it goes on without: not if nobody misses a copy.
+    pub fn is_exposed(&self) -> bool {
+        self.exposed && self.missing_copies().next().is_some()
     }
 
     /// Whether stripes go to the members past the log: there is none, or it is lost.

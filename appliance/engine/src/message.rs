@@ -185,6 +185,13 @@ pub enum Message {
         /// They do not, and cannot: it must be destaged with old content that cannot be had.
         blocked: bool,
     },
+    /// To the coordinator, while hosts' writes wait: nothing of this shard's is under way any more.
+    Still {
+        /// Whose.
+        array: ArrayId,
+        /// Which time of waiting.
+        run: u32,
+    },
     /// To the coordinator: a zone has been zeroed and flushed on all members.
     ZoneZeroed {
         /// Whose zone.

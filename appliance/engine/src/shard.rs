@@ -212,6 +212,7 @@ impl Shard {
             | Message::ZoneWalked { .. }
             | Message::ZoneBlocked { .. }
             | Message::Drained { .. }
+            | Message::Still { .. }
             | Message::Command(_)
             | Message::VolumesTaken { .. }
             | Message::LanesClosed => {
@@ -475,7 +476,7 @@ impl Shard {
                 late_members: array.late_members(),
                 mode: map.mode,
                 missing_copies: map.missing_copies().collect(),
-                exposed: map.exposed,
+                exposed: map.is_exposed(),
                 lanes: array.lane_status(),
                 usage: array.usage(),
             }
@@ -524,7 +525,7 @@ impl Shard {
             metrics.degraded.set(u64::from(missing > 0));
             metrics.log_copies_missing.set(map.missing_copies().count() as u64);
             metrics.read_only.set(u64::from(map.service.refuses_writes().is_some()));
-            metrics.exposed.set(u64::from(map.exposed));
+            metrics.exposed.set(u64::from(map.is_exposed()));
         }
     }
 }

@@ -39,18 +39,23 @@ pub fn format_lane(
         durable_upto: 0,
         previous_crc: 0,
     };
-    let anchor = Anchor {
-        lane,
-        update: FIRST_UPDATE,
-        tail_position: 0,
-        tail_sequence: FIRST_SEQUENCE,
-        tail_incarnation: incarnation,
-        tail_previous_crc: 0,
-    };
+    let anchor = first_anchor(lane, incarnation);
     let (mut opening_block, mut anchor_block) = (ZERO_BLOCK, ZERO_BLOCK);
     let crc = seal_record(identity, &header, &[], &mut opening_block);
     anchor.encode(identity, &mut anchor_block);
     let blocks =
         [(layout.ring_block(lane, 0), opening_block), (layout.anchor_block(lane, slot_of(FIRST_UPDATE)), anchor_block)];
     (blocks, crc)
+}
+
+/// The anchor of a new lane.
+pub const fn first_anchor(lane: LaneId, incarnation: u64) -> Anchor {
+    Anchor {
+        lane,
+        update: FIRST_UPDATE,
+        tail_position: 0,
+        tail_sequence: FIRST_SEQUENCE,
+        tail_incarnation: incarnation,
+        tail_previous_crc: 0,
+    }
 }

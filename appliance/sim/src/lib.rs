@@ -52,6 +52,8 @@ pub mod device;
 pub mod exposed;
 pub mod failure;
 pub mod fault;
+#[cfg(test)]
+mod first_log;
 pub mod image;
 pub mod kept;
 pub mod killing;

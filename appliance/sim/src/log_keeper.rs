@@ -16,6 +16,8 @@ pub enum Keeping {
     ByChance,
     /// At each start a device becomes a copy as soon as possible, if there are fewer than two.
     OneMore,
+    /// A device becomes the first copy as soon as possible, where there is none and writes go on.
+    First,
 }
 
 /// Whoever looks after the log.
@@ -61,7 +63,7 @@ impl LogKeeper {
 
     /// Whether it is time to look.
     pub fn looks(&mut self) -> bool {
-        self.keeping == Keeping::OneMore || self.random.once_in(LOOK_ONCE_IN)
+        self.keeping != Keeping::ByChance || self.random.once_in(LOOK_ONCE_IN)
     }
 
     /// Nothing more goes wrong from now on, and nothing more is asked for.
@@ -99,8 +101,12 @@ impl LogKeeper {
     /// Whether nothing is left to do.
     pub fn is_done(&self, health: &Health, works: &[DeviceId]) -> bool {
         let can_come = works.iter().any(|device| !health.logs_to(*device));
-        let wants = self.keeping == Keeping::OneMore && health.copies.iter().flatten().count() < 2 && can_come;
-        self.is_quiet() && !wants
+        let wanted = match self.keeping {
+            Keeping::ByChance => 0,
+            Keeping::OneMore => 2,
+            Keeping::First => 1,
+        };
+        self.is_quiet() && !(health.copies.iter().flatten().count() < wanted && can_come)
     }
 
     /// The ticket of the next command.
@@ -156,6 +162,10 @@ impl LogKeeper {
         let copies = (0u8..).zip(&health.copies).filter_map(|(copy, device)| Some((copy, (*device)?)));
         let copies: Vec<(u8, DeviceId)> = copies.collect();
         let attach = |device, instead| Order::AttachCopy { device, instead };
+        if self.keeping == Keeping::First {
+            let device = if unused.is_empty() { return None } else { self.random.choose(&unused) };
+            return copies.is_empty().then_some((attach(device, None), Vec::new()));
+        }
         if self.keeping == Keeping::OneMore {
             let device = *unused.first()?;
             return (copies.len() < 2).then_some((attach(device, None), Vec::new()));

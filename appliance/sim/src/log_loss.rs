@@ -329,7 +329,7 @@ impl Bench {
     }
 
     /// Lets it work until nothing is left to be resynced.
-    fn resync(&mut self) {
+    pub(crate) fn resync(&mut self) {
         for _ in 0..SOON {
             if !self.machine().health().expect("production knows").resyncing {
                 return;

@@ -16,8 +16,9 @@ use base::sector::LogicalBlock;
 use base::time::Span;
 use engine::array::{Limits, checksum_set_aside_blocks};
 use engine::coordinator::{RoundSettings, ScrubSettings};
-use engine::limits::atomic_blocks;
+use engine::limits::{LANES_WITHOUT_LOG, atomic_blocks};
 use engine::map::OnLogLoss;
+use journal::LogLayout;
 use raid::{Level, Repair};
 
 use crate::carver::CarvingOptions;
@@ -539,7 +540,10 @@ impl Scenario {
 
     /// Blocks of a log copy's device.
     pub fn log_blocks(&self) -> u64 {
-        LOG_OVERHEAD_BLOCKS + u64::from(self.lanes) * self.lane_blocks
+        let blocks = LOG_OVERHEAD_BLOCKS + u64::from(self.lanes) * self.lane_blocks;
+        // A log that begins has the lanes that an array without one has.
+        let begins = self.log_keeping == Some(Keeping::First);
+        if begins { blocks.max(LogLayout::minimum_device_blocks(LANES_WITHOUT_LOG)) } else { blocks }
     }
 
     /// Blocks of a member's device, and of a spare one.

@@ -389,13 +389,7 @@ impl World {
                     carver.answered(&answer, &tables)?;
                     patience = Patience::new(machine);
                 }
-                if let Some(operator) = &mut self.operator {
-                    operator.answered(answer.ticket);
-                }
-                if let Some(keeper) = &mut self.log_keeper {
-                    let trust = keeper.answered(answer.ticket, answer.result.is_ok());
-                    self.workload.rely(trust);
-                }
+                self.hear(&answer);
             }
             while let Some((shard, association)) = machine.raised() {
                 self.rack.borrow_mut().trace.note("confirmed", &[u64::from(association.id), u64::from(shard.0)]);
@@ -496,6 +490,14 @@ impl World {
     // What if, after this recovery, the power failed once more and as many members more were lost as the level still bears, or
     // one log copy more? All must still be readable.
     fn probe<S: Subject>(&mut self, machine: &Machine<S>) -> Result<(), Failure> {
+        if self.scenario.log_keeping == Some(Keeping::First)
+            && let Some(health) = machine.health()
+        {
+            // With a log a crash and a loss may come together.
+            let has_log = health.writable && health.is_whole() && health.copies.iter().any(Option::is_some);
+            let member = |slot: Slot| health.members[slot.index()].expect("the array is whole");
+            return self.probe_each::<S>(if has_log { self.losses(0, member) } else { Vec::new() });
+        }
         if !self.scenario.probe_losses || self.cuts == 0 {
             return Ok(());
         }

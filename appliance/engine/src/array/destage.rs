@@ -118,6 +118,13 @@ impl Destage {
     }
 }
 
+impl Destage {
+    /// Takes away what was read or worked out for it, at the very end.
+    pub(super) fn take_buffers(&mut self) -> impl Iterator<Item = Buffer> {
+        self.old.drain(..).map(|(_, buffer)| buffer).chain(self.parities.iter_mut().filter_map(Option::take))
+    }
+}
+
 impl ArrayShard {
     /// Whether buffers and operations allow one more, with what the log needs kept free.
     pub(super) fn may_start<P: Ports>(&self, work: &Work<'_, P>) -> bool {

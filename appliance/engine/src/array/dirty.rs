@@ -234,8 +234,13 @@ impl ArrayShard {
         }
     }
 
-    /// For a clean stop, with nothing under way any more: clears all zones but those that were not resynced; whether that is
-    /// done.
+    /// Zones that are written stay noted for a while again.
+    pub(super) fn stay_dirty(&mut self) {
+        self.dirty.leaving = false;
+    }
+
+    /// With nothing under way any more, for a clean stop or a log that is about to come: clears all zones but those that were
+    /// not resynced; whether that is done.
     pub(super) fn leave_clean<P: Ports>(&mut self, work: &mut Work<'_, P>) -> bool {
         let (noted, unsynced) = self.dirty.counts();
         if self.dirty.unanswered > 0 {

@@ -14,7 +14,8 @@ use std::collections::VecDeque;
 use base::ids::{ArrayBlock, LaneId, ShardId, StripeId};
 use base::slab::Key;
 use base::time::Time;
-use journal::{Anchor, Entry, LaneSpace, MAX_ENTRIES, MAX_RECORD_BLOCKS};
+use journal::format::{FIRST_SEQUENCE, first_anchor};
+use journal::{Anchor, Entry, LaneSpace, LogIdentity, LogLayout, MAX_ENTRIES, MAX_RECORD_BLOCKS, format_lane};
 use ports::{Buffer, BufferId};
 
 use super::again::Again;
@@ -29,6 +30,9 @@ const RECORDS_EXPECTED: usize = 16 * 1024;
 
 /// Log space that is never given to hosts: room for pads and for records that carry little.
 pub const SLACK_BLOCKS: u64 = 2 * MAX_RECORD_BLOCKS as u64;
+
+/// The epoch that opening records of a new log bear: the first that any array has.
+pub(crate) const FORMAT_EPOCH: u64 = 1;
 
 /// Something to be logged.
 #[derive(Clone, Copy, Debug)]
@@ -161,6 +165,13 @@ pub struct LaneStart {
 }
 
 impl LaneStart {
+    /// A lane of a log that was just formatted for this incarnation.
+    pub fn formatted(layout: &LogLayout, identity: &LogIdentity, lane: LaneId, incarnation: u64) -> Self {
+        let (_, last_crc) = format_lane(layout, identity, lane, incarnation, FORMAT_EPOCH, 0);
+        let records = vec![(FIRST_SEQUENCE, 0, incarnation, 0)];
+        Self { lane, space: LaneSpace::new(layout, 0, 1), records, last_crc, anchor: first_anchor(lane, incarnation) }
+    }
+
     /// A lane of an array without a log.
     pub fn without_log(lane: LaneId) -> Self {
         let (update, tail_position, tail_sequence, tail_incarnation, tail_previous_crc) = (0, 0, 0, 0, 0);
@@ -358,6 +369,34 @@ impl Lane {
         (records, self.take_open())
     }
 
+    /// A log begins: this lane of it as it was formatted, with nothing in it but its opening record.
+    pub(crate) fn take_log(&mut self, start: LaneStart) {
+        assert!(self.is_still() && self.records.is_empty(), "a log begins when nothing is under way");
+        let [(sequence, position, incarnation, previous_crc)] = start.records[..] else {
+            unreachable!("a new lane has its opening record")
+        };
+        self.records.push_back(Record {
+            sequence,
+            position,
+            incarnation,
+            previous_crc,
+            live: 0,
+            unanswered: 0,
+            failed: 0,
+            durable: true,
+            descriptor: None,
+            group: None,
+        });
+        (self.space, self.anchor, self.last_crc) = (start.space, start.anchor, start.last_crc);
+        (self.next_sequence, self.durable_upto, self.reserve) = (sequence + 1, sequence, 0);
+    }
+
+    /// Takes away what was on its way to copies that are lost, at the very end.
+    pub(crate) fn take_buffers(&mut self) -> impl Iterator<Item = Buffer> {
+        let descriptors = self.records.iter_mut().filter_map(|record| record.descriptor.take());
+        descriptors.chain(self.anchor_write.take().map(|write| write.buffer))
+    }
+
     /// The record of a sequence.
     pub(crate) fn record_mut(&mut self, sequence: u64) -> &mut Record {
         let first = self.records.front().expect("the log holds a record").sequence;
@@ -391,9 +430,14 @@ impl Lane {
         self.is_quiet() && is_clean && !self.anchor_wanted && self.catch_up.is_none()
     }
 
-    /// Whether nothing is open or under way.
+    /// Whether nothing is open or under way, and nothing waits.
     pub(crate) fn is_quiet(&self) -> bool {
-        self.open.items.is_empty() && self.in_flight == 0 && self.anchor_write.is_none() && self.waiting.is_empty()
+        self.is_still() && self.waiting.is_empty()
+    }
+
+    /// Whether nothing is open or under way.
+    pub(crate) fn is_still(&self) -> bool {
+        self.open.items.is_empty() && self.in_flight == 0 && self.anchor_write.is_none()
     }
 }
 

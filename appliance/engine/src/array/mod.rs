@@ -12,9 +12,11 @@
 //! | [`newcomer`] | a device that becomes a copy of the log |
 //! | [`detained`] | buffers that a device still has though nobody waits for it |
 //! | [`read`] | reads from cache and members, degraded reads |
+//! | `recovered` | what a start found in the log alone |
 //! | [`mend`] | blocks that a member cannot read, or gives back wrong |
 //! | [`checksums`] | checksum blocks of the members that are at hand |
 //! | [`exposure`] | going on without a log that is lost |
+//! | [`hold`] | writes that wait while a log comes or goes |
 //! | [`late`] | members that do not answer in time |
 //! | [`health`] | what is found out about the members |
 //! | [`peers`] | how long members take compared with their peers |
@@ -46,6 +48,7 @@ pub(crate) mod dirty;
 pub(crate) mod exposure;
 pub(crate) mod grace;
 pub(crate) mod health;
+pub(crate) mod hold;
 pub(crate) mod lane;
 pub(crate) mod late;
 pub(crate) mod members;
@@ -56,6 +59,7 @@ pub(crate) mod peers;
 pub(crate) mod presence;
 mod purpose;
 pub(crate) mod read;
+mod recovered;
 pub(crate) mod stripes;
 mod succession;
 pub(crate) mod sum;
@@ -68,7 +72,7 @@ pub(crate) mod zones;
 
 use std::collections::VecDeque;
 
-use base::ids::{ArrayBlock, DeviceId, LaneId, ShardId, Slot};
+use base::ids::{DeviceId, LaneId, ShardId, Slot};
 use base::metrics::{ArrayMetrics, DeviceMetrics};
 use base::slab::{Key, Slab};
 use base::snapshot::Snapshot;
@@ -92,6 +96,7 @@ use exposure::Exposure;
 use grace::Grace;
 use health::Health;
 pub use health::MemberErrors;
+pub(crate) use lane::FORMAT_EPOCH;
 use lane::{Closing, Lane};
 pub use lane::{LaneStart, SLACK_BLOCKS};
 use members::{Flushing, Writes};
@@ -101,6 +106,7 @@ use peers::Peers;
 use presence::Presence;
 pub(crate) use purpose::Purpose;
 use read::Read;
+pub use recovered::RecoveredBlock;
 use stripes::{StripeRef, Stripes};
 use update::Updates;
 pub use usage::Usage;
@@ -188,6 +194,8 @@ pub(crate) struct ArrayShard {
     late: u32,
     /// The newcomer to which the log goes, and whether it was said that it has all that the lanes need.
     newcomer: Option<(Newcomer, bool)>,
+    /// Whether it was said that nothing is under way while writes wait.
+    told_still: bool,
     /// Members and copies that were reported and are not excluded yet; a successor behind the members.
     failing_members: u32,
     failing_copies: u32,
@@ -200,17 +208,6 @@ pub(crate) struct ArrayShard {
     recovered: Vec<RecoveredBlock>,
     stopping: bool,
     halted: bool,
-}
-
-/// A block that recovery found dirty: in the log, and not on the members for sure.
-#[derive(Debug)]
-pub struct RecoveredBlock {
-    /// The block.
-    pub block: ArrayBlock,
-    /// The record that holds it.
-    pub sequence: u64,
-    /// Its content; none means zeros.
-    pub content: Option<Box<base::Block>>,
 }
 
 /// What an array's part is made of.
@@ -293,6 +290,7 @@ impl ArrayShard {
             drives: part.drives,
             late: 0,
             newcomer: None,
+            told_still: false,
             failing_members: 0,
             failing_copies: 0,
             answering: None,
@@ -304,28 +302,6 @@ impl ArrayShard {
             recovered: part.recovered,
             map,
         }
-    }
-
-    /// Puts a block that recovery found dirty into the cache.
-    fn recover<P: Ports>(&mut self, ports: &mut P, found: RecoveredBlock) {
-        let RecoveredBlock { block, sequence, content } = found;
-        let buffer = content.map(|content| {
-            let buffer = ports.alloc().expect("the pool was sized with what recovery found");
-            ports.bytes_mut(buffer.id()).copy_from_slice(&*content);
-            buffer
-        });
-        let place = self.map.arrangement.locate(block);
-        let lane = self.map.lane_of(self.map.arrangement.zone_of(place.stripe));
-        let stripe = self.stripes.find_or_add(place.stripe, lane);
-        if !core::mem::replace(&mut self.stripes.get_mut(stripe).reserved, true) {
-            self.lane(lane).reserve_again();
-        }
-        self.stripes.get_mut(stripe).recovered = true;
-        let version = self.stripes.add(stripe, place.column, buffer);
-        self.stripes.version_mut(version).sequence = sequence;
-        let replaced = self.stripes.became_durable(version, ports.now());
-        assert!(replaced.is_none(), "recovery hands over one version of a block");
-        self.stripe_is_dirty(stripe, ports.now());
     }
 
     /// Takes what it sets aside and fills the cache with what recovery found, before the first turn.
@@ -355,6 +331,12 @@ impl ArrayShard {
         let zero = self.zero.take().filter(|zero| !operations.is_held(zero.id()));
         for buffer in self.scratch.drain(..).chain(zero).chain(self.updates.drain_space()) {
             ports.free(buffer);
+        }
+        if self.halted {
+            let lanes = self.lanes.iter_mut().flatten().flat_map(Lane::take_buffers);
+            let destages = self.destages.iter_mut().flat_map(|(_, destage)| destage.take_buffers());
+            let all = self.stripes.take_buffers().chain(lanes).chain(destages);
+            all.filter(|buffer| !operations.is_held(buffer.id())).for_each(|buffer| ports.free(buffer));
         }
         self.walker.release(ports);
         self.checksums.release(ports, |buffer| operations.is_held(buffer.id()));
@@ -446,6 +428,7 @@ impl ArrayShard {
             self.commit(work);
             self.report_newcomer();
             self.report_drained();
+            self.report_still(work);
             self.rest();
         }
         self.write_checksums(work);
@@ -485,6 +468,7 @@ impl ArrayShard {
             self.reports.push_back(Message::ModeTaken { array: map.id });
         }
         let before = core::mem::replace(&mut self.map, map);
+        self.hold_changed(&before);
         self.tell_what_is_at_stake(&before);
         self.checksum_members_changed(work, &before);
         self.watch_devices(work);

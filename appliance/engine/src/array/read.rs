@@ -30,6 +30,7 @@ use raid::{ReadPlan, Recipe};
 use names::CollectBuffers;
 
 use super::commit::run_of;
+use super::destage::{Destage, Phase};
 use super::detained::Home;
 use super::mend::{Mended, Wanting};
 use super::stripes::Version;
@@ -432,7 +433,8 @@ impl ArrayShard {
     }
 
     /// Blocks of a read that can be reconstructed together now, at most `room`: not done, and no destage changes their
-    /// stripes that does not wait for this read.
+    /// stripes that does not wait for this read. Where nothing is written any more, one that has not begun to write never will,
+    /// and one whose writes have ended is as good as over.
     fn next_run(&self, key: Key<Read>, room: usize) -> (u32, u32) {
         let read = &self.reads[key];
         let place = self.map.arrangement.locate(read.fragment.start);
@@ -441,7 +443,9 @@ impl ArrayShard {
         let is_ready = |at: &u32| {
             let destage = self.stripes.find(StripeId(place.stripe.0 + u64::from(*at)));
             let destage = destage.and_then(|stripe| self.stripes.get(stripe).destage);
-            read.done & 1 << at == 0 && destage.is_none_or(|destage| self.destages[destage].grace > moment)
+            let changes =
+                |destage: &Destage| destage.grace <= moment && (!self.halted || destage.phase == Phase::Writing);
+            read.done & 1 << at == 0 && destage.is_none_or(|destage| !changes(&self.destages[destage]))
         };
         let most = RECONSTRUCT_BLOCKS.min(room as u32).min(u32::from(read.fragment.count) - first);
         (first, (first..first + most).take_while(is_ready).count() as u32)

@@ -191,6 +191,11 @@ impl Stripes {
         self.held() - self.frozen
     }
 
+    /// Takes all content away, at the very end.
+    pub(crate) fn take_buffers(&mut self) -> impl Iterator<Item = Buffer> {
+        self.versions.iter_mut().flatten().filter_map(|version| version.buffer.take())
+    }
+
     /// Versions that may be held.
     pub(crate) fn capacity(&self) -> usize {
         self.versions.len()

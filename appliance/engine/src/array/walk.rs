@@ -169,6 +169,11 @@ impl Walker {
         self.walk.is_none() && self.orders.is_empty()
     }
 
+    /// Whether no range is under way.
+    pub(crate) fn is_still(&self) -> bool {
+        self.ranges.iter().all(|range| matches!(range.step, Step::Idle | Step::Done))
+    }
+
     /// Whether a destage of a stripe may not begin now.
     pub(crate) fn locks(&self, stripe: StripeId) -> bool {
         self.walk.is_some() && self.ranges.iter().any(|range| range.holds(stripe))
@@ -251,7 +256,7 @@ impl ArrayShard {
                 // It was given up for what the range before found.
                 break;
             }
-            if self.walker.ranges[at].step == Step::Idle {
+            if self.walker.ranges[at].step == Step::Idle && self.map.hold.is_none() {
                 self.lock_range(work, at);
             }
             match self.walker.ranges[at].step {

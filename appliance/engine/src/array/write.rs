@@ -82,6 +82,9 @@ impl ArrayShard {
         if fragment.kind != FragmentKind::Compare && self.map.service.refuses_writes().is_some() {
             return true;
         }
+        if self.map.hold.is_some() {
+            return false;
+        }
         if fragment.is_update() {
             return self.updates.may_begin(fragment);
         }

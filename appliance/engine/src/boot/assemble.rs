@@ -290,6 +290,7 @@ fn attempt<D: SyncDevice>(
         exposed: assembly.superblock.log_fate == LogFate::GivenUp,
         newcomer: None,
         successor: None,
+        hold: None,
         incarnation,
         mode,
         on_log_loss: options.on_log_loss,

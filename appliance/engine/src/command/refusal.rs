@@ -61,11 +61,17 @@ pub enum Refusal {
         need: u64,
     },
     /// Without it there would be no log.
-    #[error("it is the only copy of the log: attach another one first")]
+    #[error(
+        "it is the only copy of the log: attach another one first. An array that lacks no member can be left without a log if its \
+         on_log_loss is write-through-exposed"
+    )]
     LastCopy,
     /// There is none to add to.
     #[error("the array has no log")]
     NoLog,
+    /// What a crash left is not compared yet.
+    #[error("a resync after a crash is under way: a log can come when that has ended")]
+    Unsynced,
     /// There is no place for a further copy.
     #[error("the log has {} copies, and cannot have more: detach one first", journal::MAX_COPIES)]
     TooManyCopies,

@@ -8,17 +8,22 @@
 //! fail on the way, it leaves in an epoch of its own, since some may have been told of it already.
 //!
 //! All of this goes on beside other changes of the array; only being proposed is one.
+//!
+//! *The first copy*, of an array that never had a log or whose log was given up, brings the log: an empty one, with as many lanes
+//! as the array has, and the device's size. Nothing was ever logged that it could lack; instead hosts' writes wait until all that
+//! is under way is on the members for good, and no zone is noted as dirty that matches ([`crate::array`]'s `hold`). A crash finds
+//! an array without a log, or one whose log is empty, and both are true.
 
-use base::ids::{ArrayId, DeviceBlock};
+use base::ids::{ArrayId, DeviceBlock, LaneId};
 use base::uuid::Uuid;
-use journal::{LogLayout, LogSuperblock, MAX_COPIES, slot_of};
+use journal::{LogIdentity, LogLayout, LogSuperblock, MAX_COPIES, format_lane, slot_of};
 use ports::{Buffer, DeviceOp, Ports};
 
 use super::join::Spare;
 use super::persist::{Target, pack};
 use super::proposal::Edit;
-use super::{Change, Coordinator};
-use crate::array::Purpose;
+use super::{Change, Coordinated, Coordinator};
+use crate::array::{FORMAT_EPOCH, Purpose};
 use crate::command::{Event, Refusal};
 use crate::limits::ERASE_BLOCKS;
 use crate::map::{ArrayMap, Newcomer, Service};
@@ -36,6 +41,8 @@ enum Step {
     Clear,
     /// Anchors and rings are to be erased from this block on.
     Erase(u64),
+    /// Of a log that begins: so many blocks of its lanes are written.
+    Format(u32),
     /// That is to be made durable.
     Flush,
     /// The superblock that says *joining* is to be written.
@@ -57,6 +64,8 @@ pub(super) struct Attaching {
     instead: u32,
     ticket: u64,
     superblock: LogSuperblock,
+    /// Whether the log begins with it.
+    first: bool,
     step: Step,
     /// Whether an operation of the preparation is under way, and whether one has failed.
     under_way: bool,
@@ -73,6 +82,8 @@ pub(super) struct Attach {
     pub(super) instead: u32,
     /// What it will bear.
     pub(super) superblock: LogSuperblock,
+    /// Whether the log begins with it.
+    pub(super) first: bool,
 }
 
 impl Attaching {
@@ -104,6 +115,43 @@ fn place_in(map: &ArrayMap) -> Option<u8> {
     map.missing_copies().chain(empty).chain(further).next()
 }
 
+impl Coordinated {
+    /// The log as its copies have it, for a further one on a device of so many blocks.
+    fn log_as_it_is(&self, blocks: u64) -> Result<LogSuperblock, Refusal> {
+        let need = self.array.map.log_layout.device_blocks();
+        if blocks < need {
+            return Err(Refusal::LogTooSmall { need });
+        }
+        self.array.log_superblocks.iter().flatten().next().cloned().ok_or(Refusal::NoLog)
+    }
+
+    /// A log that begins, on a device of so many blocks: with the lanes that the array has.
+    fn new_log(&self, blocks: u64) -> Result<LogSuperblock, Refusal> {
+        let map = &self.array.map;
+        let lanes = map.log_layout.lanes();
+        let too_small = |_| Refusal::LogTooSmall { need: LogLayout::minimum_device_blocks(lanes) };
+        let layout = LogLayout::for_device(blocks, lanes).map_err(too_small)?;
+        let member = self.array.superblocks.iter().flatten().next().ok_or(Refusal::Down)?;
+        Ok(LogSuperblock {
+            identity: LogIdentity { array: map.uuid, generation: member.log_generation },
+            compatible: 0,
+            copy: Uuid::NIL,
+            copy_index: 0,
+            copy_count: map.copies.len() as u16,
+            epoch: map.epoch,
+            members: map.arrangement.geometry().all_members() & !map.missing(),
+            member_uuids: raid::member_uuids(&self.tables.members),
+            geometry_epoch: map.geometry_epoch,
+            incarnation: map.incarnation + 1,
+            mode: map.mode.into(),
+            joining: true,
+            update: 1,
+            layout,
+            later_regions: Vec::new(),
+        })
+    }
+}
+
 impl Coordinator {
     /// Begins to make a device a copy of the log, in the stead of another if one is named.
     pub(super) fn attach(
@@ -121,29 +169,26 @@ impl Coordinator {
         if map.service != Service::ReadWrite {
             return Err(Refusal::Down);
         }
-        if map.is_bare() {
-            return Err(Refusal::NoLog);
-        }
-        if array.attaching.is_some() {
+        if array.attaching.is_some() || array.parting.is_some() {
             return Err(Refusal::Busy);
+        }
+        let first = map.is_bare();
+        if first && array.resync.is_some() {
+            return Err(Refusal::Unsynced);
         }
         if instead.is_some_and(|copy| map.copies.get(usize::from(copy)).is_none_or(Option::is_none)) {
             return Err(Refusal::NotInUse);
         }
-        let need = map.log_layout.device_blocks();
-        if device.blocks < need {
-            return Err(Refusal::LogTooSmall { need });
-        }
         let copy = place_in(map).ok_or(Refusal::TooManyCopies)?;
-        let any = array.array.log_superblocks.iter().flatten().next().ok_or(Refusal::NoLog)?;
+        let like = if first { array.new_log(device.blocks)? } else { array.log_as_it_is(device.blocks)? };
         let superblock = LogSuperblock {
             copy: device.uuid,
             copy_index: u16::from(copy),
-            copy_count: any.copy_count.max(u16::from(copy) + 1),
+            copy_count: like.copy_count.max(u16::from(copy) + 1),
             joining: true,
             update: 1,
             later_regions: Vec::new(),
-            ..any.clone()
+            ..like
         };
         array.attaching = Some(Attaching {
             newcomer: Newcomer { copy, device: device.device, run },
@@ -151,6 +196,7 @@ impl Coordinator {
             instead: instead.map_or(0, |copy| 1 << copy),
             ticket,
             superblock,
+            first,
             step: Step::Clear,
             under_way: false,
             failed: false,
@@ -176,22 +222,36 @@ impl Coordinator {
             return true;
         }
         match attaching.step {
-            Step::Clear | Step::Erase(_) | Step::Flush | Step::Superblock => {
+            Step::Clear | Step::Erase(_) | Step::Format(_) | Step::Flush | Step::Superblock => {
                 self.prepare_newcomer(ports, operations, id)
             }
             Step::Tell if !matches!(array.change, Change::Proposing(_)) => {
                 attaching.step = Step::CatchingUp(self.shards);
-                let map = ArrayMap { newcomer: Some(attaching.newcomer), ..ArrayMap::clone(&array.array.map) };
-                let map = ports.seal("array map", map);
-                array.array.map = map.clone();
-                self.tell_all(|| Message::Map(map.clone()));
+                let (newcomer, first) = (attaching.newcomer, attaching.first);
+                let map = ArrayMap::clone(&array.array.map);
+                let map = if first {
+                    ArrayMap { hold: Some(newcomer.run), ..map }
+                } else {
+                    ArrayMap { newcomer: Some(newcomer), ..map }
+                };
+                self.tell_map(ports, id, map);
                 true
             }
-            Step::CatchingUp(0) if is_at_rest && !self.stopping => {
+            Step::CatchingUp(_)
+                if attaching.first && self.stopping && !matches!(array.change, Change::Proposing(_)) =>
+            {
+                let map = ArrayMap { hold: None, ..ArrayMap::clone(&array.array.map) };
+                self.tell_map(ports, id, map);
+                self.end_attaching(id, Refusal::Stopping);
+                true
+            }
+            // With what the shards said of their zones before.
+            Step::CatchingUp(0) if is_at_rest && array.pending_dirty.is_empty() && !self.stopping => {
                 attaching.step = Step::Proposed;
                 let superblock = LogSuperblock { joining: false, ..attaching.superblock.clone() };
-                let Attaching { newcomer, uuid, instead, .. } = *attaching;
-                array.pending.edit = Some(Edit::Attach(Box::new(Attach { newcomer, uuid, instead, superblock })));
+                let Attaching { newcomer, uuid, instead, first, .. } = *attaching;
+                let attach = Attach { newcomer, uuid, instead, superblock, first };
+                array.pending.edit = Some(Edit::Attach(Box::new(attach)));
                 true
             }
             Step::Tell | Step::CatchingUp(_) | Step::Proposed => false,
@@ -213,8 +273,22 @@ impl Coordinator {
         let (op, start, count) = match attaching.step {
             Step::Erase(from) => {
                 let blocks = (end - from).min(ERASE_BLOCKS);
-                attaching.step = if from + blocks < end { Step::Erase(from + blocks) } else { Step::Flush };
+                attaching.step = match (from + blocks < end, attaching.first) {
+                    (true, _) => Step::Erase(from + blocks),
+                    (false, true) => Step::Format(0),
+                    (false, false) => Step::Flush,
+                };
                 (DeviceOp::WriteZeroes(blocks as u32), DeviceBlock(from), 0)
+            }
+            Step::Format(written) => {
+                let (lane, LogSuperblock { identity, incarnation, .. }) =
+                    (LaneId(written as u16 / 2), &attaching.superblock);
+                let (blocks, _) = format_lane(&layout, identity, lane, *incarnation, FORMAT_EPOCH, 0);
+                let (place, block) = &blocks[written as usize % 2];
+                ports.bytes_mut(attaching.buffers[0].id()).copy_from_slice(block);
+                let is_last = written + 1 == 2 * u32::from(layout.lanes());
+                attaching.step = if is_last { Step::Flush } else { Step::Format(written + 1) };
+                (DeviceOp::WriteDurable, *place, 1)
             }
             Step::Flush => {
                 attaching.step = Step::Superblock;
@@ -250,6 +324,13 @@ impl Coordinator {
         }
     }
 
+    /// Tells all shards what changes without an epoch of its own, since nothing relies on it.
+    pub(super) fn tell_map<P: Ports>(&mut self, ports: &mut P, id: ArrayId, map: ArrayMap) {
+        let map = ports.seal("array map", map);
+        self.arrays[id.index()].array.map = map.clone();
+        self.tell_all(|| Message::Map(map.clone()));
+    }
+
     /// A map is in force: perhaps the newcomer is a copy by it, or no shard logs to it any more.
     pub(super) fn newcomer_published(&mut self, id: ArrayId) {
         let array = &mut self.arrays[id.index()];
@@ -261,7 +342,7 @@ impl Coordinator {
             array.buffers.append(attaching.buffers());
             self.tell(Event::Attached { array: id, copy, device });
             self.answer(attaching.ticket, Ok(()));
-        } else if map.newcomer.is_none() {
+        } else if map.newcomer.is_none() && map.hold.is_none() {
             let down = map.service != Service::ReadWrite;
             self.end_attaching(id, if down { Refusal::Down } else { Refusal::DriveFailed });
         }
@@ -286,6 +367,7 @@ impl Coordinator {
         let (erased_blocks, shards_behind) = match attaching.step {
             Step::Clear => (0, self.shards),
             Step::Erase(from) => (from, self.shards),
+            Step::Format(_) => (blocks, self.shards),
             Step::CatchingUp(shards) => (blocks, shards),
             Step::Flush | Step::Superblock | Step::Tell => (blocks, self.shards),
             Step::Proposed => (blocks, 0),

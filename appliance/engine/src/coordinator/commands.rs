@@ -39,7 +39,7 @@ impl Coordinated {
     }
 
     /// Whether it goes on without any copy of its log, if that is lost now.
-    fn goes_on_without_log(&self) -> bool {
+    pub(super) fn goes_on_without_log(&self) -> bool {
         let map = &self.array.map;
         let is_whole = map.missing() == 0 && self.pending.members == 0;
         map.on_log_loss == OnLogLoss::WriteThroughExposed && map.service == Service::ReadWrite && is_whole
@@ -110,7 +110,7 @@ impl Coordinator {
             return Err(Refusal::NotInUse);
         }
         if is_there.is_some() && !array.can_do_without(0, 1 << copy) {
-            return Err(Refusal::LastCopy);
+            return self.part(id, copy, ticket);
         }
         if array.waiting.len() >= MAX_COMMANDS {
             return Err(Refusal::Busy);

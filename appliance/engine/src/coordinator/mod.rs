@@ -18,8 +18,10 @@
 //! | `join` | a drive on its way to a place that has no member |
 //! | `succession` | a drive on its way to the place of a member that is still in use |
 //! | `attach` | a device on its way to be a copy of the log |
+//! | `parting` | the last copy of the log on its way out |
 //! | `mode` | when writes are acknowledged |
 //! | `exposure` | an array that goes on when its log is lost |
+//! | `buffers` | what it sets aside |
 //! | `round` | zones that are handed out, and come back done |
 //! | `rebuild` | a round for a drive that has a place |
 //! | `scrub` | a round that compares everything |
@@ -29,11 +31,13 @@
 
 mod attach;
 mod bitmap;
+mod buffers;
 mod commands;
 mod exposure;
 mod health;
 mod join;
 mod mode;
+mod parting;
 mod persist;
 mod proposal;
 mod rebuild;
@@ -64,12 +68,13 @@ use crate::map::{ArrayMap, Service, VolumeMap, VolumeTables};
 use crate::message::Message;
 use crate::operations::Operations;
 use crate::status::JobStatus;
-use attach::{ATTACH_BLOCKS, Attaching};
+use attach::Attaching;
 use commands::Waiting;
 use health::MemberRecord;
+use join::Joining;
 pub use join::Spare;
-use join::{JOIN_BLOCKS, Joining};
 use mode::Switching;
+use parting::Parting;
 use persist::{Proposed, Target, take_back, unpack};
 pub(crate) use proposal::service;
 use proposal::{Edit, Proposal};
@@ -176,6 +181,8 @@ struct Coordinated {
     drive_failed: bool,
     /// The device that is to become a copy of the log.
     attaching: Option<Attaching>,
+    /// The last copy of the log, which is to go.
+    parting: Option<Parting>,
     /// A change of the mode.
     switching: Option<Switching>,
     /// Shards that have drained since the log was lost, and whether one cannot.
@@ -246,6 +253,7 @@ impl Coordinator {
             asked: VecDeque::new(),
             drive_failed: false,
             attaching: None,
+            parting: None,
             switching: None,
             drained: (0, false),
             rebuild: None,
@@ -284,39 +292,6 @@ impl Coordinator {
         self.jobs.deadline().min(self.rebuild_deadline()).min(self.scrub_deadline())
     }
 
-    /// Buffers that it sets aside for arrays of so many members: one for each and for each copy that the log can have, what
-    /// preparing one drive and one log device of each takes, and a volume table.
-    pub fn set_aside_blocks(members: impl Iterator<Item = usize>) -> usize {
-        members.map(|members| members + MAX_COPIES + JOIN_BLOCKS + ATTACH_BLOCKS).sum::<usize>() + TABLE_BUFFERS
-    }
-
-    pub(crate) fn prepare<P: Ports>(&mut self, ports: &mut P) {
-        let members = |array: &Coordinated| array.array.superblocks.len();
-        let wanted = Self::set_aside_blocks(self.arrays.iter().map(members)) - TABLE_BUFFERS;
-        while self.spare.len() < wanted {
-            self.spare.push(ports.alloc().expect("the pool was sized with what the coordinator sets aside"));
-        }
-        while self.table_buffers.len() < TABLE_BUFFERS {
-            self.table_buffers.push(ports.alloc().expect("the pool was sized with what the coordinator sets aside"));
-        }
-    }
-
-    /// Gives back what it set aside, after the last turn, but for what a device that was given up may still read.
-    pub(crate) fn release<P: Ports>(&mut self, ports: &mut P, operations: &Operations<Purpose>) {
-        for array in &mut self.arrays {
-            if let Some(attaching) = &mut array.attaching {
-                array.buffers.append(attaching.buffers());
-            }
-            take_back(&mut array.buffers, &mut self.spare, operations);
-            if let Change::Joining(joining) = &mut array.change {
-                take_back(joining.buffers(), &mut self.spare, operations);
-            }
-        }
-        for buffer in self.spare.drain(..).chain(self.table_buffers.drain(..)) {
-            ports.free(buffer);
-        }
-    }
-
     /// Takes a report or a request of a shard.
     pub(crate) fn message(&mut self, from: ShardId, message: Message) {
         match message {
@@ -341,6 +316,10 @@ impl Coordinator {
             Message::CopyCaughtUp { array, run } => self.caught_up(array, run),
             Message::ModeTaken { array } => self.mode_taken(array),
             Message::Drained { array, blocked } => self.drained(array, blocked),
+            Message::Still { array, run } => {
+                self.caught_up(array, run);
+                self.still(array, run);
+            }
             Message::MemberErrors { array, slot, errors } => {
                 // Of a successor only checksums are read.
                 if let Some(member) = self.arrays[array.index()].members.get_mut(slot.index()) {
@@ -493,6 +472,7 @@ impl Coordinator {
                 }
             }
             worked |= self.go_on_attaching(ports, operations, id);
+            worked |= self.go_on_parting(ports, id);
             worked |= self.go_on_switching(id);
             worked |= self.go_on_exposing(id);
             worked |= self.go_on_succeeding(ports, operations, id);
@@ -581,11 +561,14 @@ impl Coordinator {
             Some(Edit::Succeed(join)) => self.succeeded(id, &join, &before),
             Some(Edit::Scrub(record)) => self.scrub_saved(id, scrub_before, record),
             Some(Edit::Mode(mode)) => self.mode_published(id, mode),
+            // Who took it away knows.
+            Some(Edit::Expose) if leaving != 0 => {}
             Some(Edit::Expose) => self.exposed(id),
             Some(Edit::Halt) => self.tell(Event::LogLost { array: id, service: map.service }),
             Some(Edit::Position { .. } | Edit::Attach(_)) | None => {}
         }
         self.newcomer_published(id);
+        self.parting_published(id);
         self.succession_published(id, &before);
         self.excluded(id);
     }

@@ -166,6 +166,7 @@ impl Coordinator {
             Some(Edit::Attach(attach)) => {
                 array.array.log_superblocks[usize::from(attach.newcomer.copy)] = None;
                 array.array.log_superblocks.truncate(array.array.map.copies.len());
+                array.pending.release |= attach.first;
             }
             Some(Edit::Position { .. } | Edit::Scrub(_) | Edit::Mode(_) | Edit::Expose | Edit::Halt) | None => {}
         }

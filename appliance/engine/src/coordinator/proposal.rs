@@ -31,7 +31,7 @@ pub(super) enum Edit {
     Scrub(Option<ScrubRecord>),
     /// Writes are acknowledged otherwise.
     Mode(LogMode),
-    /// The log, of which no copy is left, is given up.
+    /// The log, of which no copy is left or the last one goes, is given up.
     Expose,
     /// It is not, since what it held cannot go to the members: nothing is written any more.
     Halt,
@@ -48,6 +48,8 @@ pub(super) struct Proposal {
     pub(super) detached: u32,
     /// Whether the drive that is to succeed a member is to be let go.
     pub(super) unseat: bool,
+    /// Whether hosts' writes need not wait any longer: no log comes.
+    pub(super) release: bool,
     /// What else, one thing at a time.
     pub(super) edit: Option<Edit>,
     /// Something was said to some that did not come into force: what is in force is to be said again.
@@ -57,7 +59,11 @@ pub(super) struct Proposal {
 impl Proposal {
     /// Whether it changes nothing.
     pub(super) fn is_empty(&self) -> bool {
-        self.members | self.copies | self.detached == 0 && self.edit.is_none() && !self.again && !self.unseat
+        self.members | self.copies | self.detached == 0
+            && self.edit.is_none()
+            && !self.again
+            && !self.unseat
+            && !self.release
     }
 
     /// Takes an earlier one up into this one, which is to be proposed in its stead.
@@ -69,6 +75,7 @@ impl Proposal {
         self.edit = earlier.edit;
         self.again |= earlier.again;
         self.unseat |= earlier.unseat;
+        self.release |= earlier.release;
     }
 
     /// What all member superblocks are to say of members and copies, for an array whose map will be this.
@@ -83,7 +90,12 @@ impl Proposal {
                 let rebuilding = |position: StripeId| State::Rebuilding { position: position.0 };
                 tables.members[slot.index()].state = position.map_or(State::Active, rebuilding);
             }
-            Some(Edit::Attach(attach)) => tables.add_copy(attach.newcomer.copy, attach.uuid),
+            Some(Edit::Attach(attach)) => {
+                tables.add_copy(attach.newcomer.copy, attach.uuid);
+                if attach.first {
+                    tables.log_fate = LogFate::Kept;
+                }
+            }
             Some(Edit::Scrub(record)) => tables.scrub = *record,
             Some(Edit::Expose) => {
                 tables.log_fate = LogFate::GivenUp;
@@ -135,9 +147,14 @@ impl Proposal {
                 map.copies[place] = Some(attach.newcomer.device);
                 map.free_copies &= !(1 << place);
                 map.newcomer = None;
+                if attach.first {
+                    let LogSuperblock { identity, layout, incarnation, .. } = attach.superblock;
+                    (map.log, map.log_layout, map.incarnation) = (identity, layout, incarnation);
+                    (map.exposed, map.hold) = (false, None);
+                }
             }
             Some(Edit::Mode(mode)) => map.mode = *mode,
-            Some(Edit::Expose) => (map.exposed, map.mode) = (true, LogMode::WriteThrough),
+            Some(Edit::Expose) => (map.exposed, map.mode, map.hold) = (true, LogMode::WriteThrough, None),
             Some(Edit::Halt) => map.on_log_loss = OnLogLoss::ReadOnly,
             Some(Edit::Scrub(_)) | None => {}
         }
@@ -154,6 +171,7 @@ impl Proposal {
         map.successor.take_if(|successor| self.unseat || self.members & 1 << successor.slot.0 != 0);
         map.service = service(&map);
         map.newcomer.take_if(|_| map.service != Service::ReadWrite);
+        map.hold.take_if(|_| self.release || map.service != Service::ReadWrite);
         map.successor.take_if(|_| map.service != Service::ReadWrite);
         map
     }

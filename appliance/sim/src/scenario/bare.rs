@@ -7,6 +7,7 @@ use raid::Level;
 
 use super::Scenario;
 use crate::fault::Fault;
+use crate::log_keeper::Keeping;
 use crate::random::Random;
 
 /// Seeds with these remainders are such runs. The others keep the runs that they had before.
@@ -38,6 +39,14 @@ impl Scenario {
         self.cut_when_idle &= cuts;
         if cuts {
             self.degraded.clear();
+        }
+        self.may_get_a_log(&mut Random::named(self.seed, "first log"));
+    }
+
+    /// In half of the runs without a log, or with one that is lost, a device becomes its first copy while hosts work.
+    pub(super) fn may_get_a_log(&mut self, random: &mut Random) {
+        if random.once_in(2) {
+            (self.log_spares, self.log_keeping) = (random.choose(&[1, 1, 2]), Some(Keeping::First));
         }
     }
 

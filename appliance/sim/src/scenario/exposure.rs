@@ -59,5 +59,6 @@ impl Scenario {
         let is_borne = self.geometry().bears(1 << member.0) && self.is_decided_without_logs(1 << member.0);
         exposure.member = (!cuts && is_borne).then_some(member);
         self.exposure = Some(exposure);
+        self.may_get_a_log(random);
     }
 }

@@ -52,11 +52,10 @@ impl World {
         let patience = &mut Patience::new(machine);
         loop {
             let works = self.log_candidates();
-            let Some(keeper) = &mut self.log_keeper else { return Ok(Served::Finished) };
             while let Some(answer) = machine.answer() {
-                let trust = keeper.answered(answer.ticket, answer.result.is_ok());
-                self.workload.rely(trust);
+                self.hear(&answer);
             }
+            let Some(keeper) = &mut self.log_keeper else { return Ok(Served::Finished) };
             let Some(health) = machine.health() else { return Ok(Served::Finished) };
             if !health.writable || keeper.is_done(&health, &works) {
                 return Ok(Served::Finished);

@@ -2,6 +2,7 @@
 //! believed only where there is something to be found.
 
 use base::ids::{DeviceId, Slot};
+use engine::command::Answer;
 
 use super::World;
 use crate::failure::Failure;
@@ -20,15 +21,26 @@ impl World {
         self.scenario.operated && self.candidates().into_iter().any(|device| !health.uses(device))
     }
 
+    // Whoever asked for something is told.
+    pub(super) fn hear(&mut self, answer: &Answer) {
+        if let Some(operator) = &mut self.operator {
+            operator.answered(answer.ticket);
+        }
+        if let Some(keeper) = &mut self.log_keeper {
+            let trust = keeper.answered(answer.ticket, answer.result.is_ok());
+            self.workload.rely(trust);
+        }
+    }
+
     // Lets whoever looks after the drives do something.
     pub(super) fn operate<S: Subject>(&mut self, machine: &mut Machine<S>) -> Result<(), Failure> {
         self.keep_log(machine);
         self.succeed_one(machine);
         self.rebuilds += machine.rebuilt();
-        let Some(operator) = &mut self.operator else { return Ok(()) };
         while let Some(answer) = machine.answer() {
-            operator.answered(answer.ticket);
+            self.hear(&answer);
         }
+        let Some(operator) = &mut self.operator else { return Ok(()) };
         if !operator.looks() {
             return Ok(());
         }

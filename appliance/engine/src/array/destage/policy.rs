@@ -7,7 +7,7 @@
 //! | any | `age` after the oldest of it became dirty |
 //! | the oldest of its lane | as soon as more than `high_watermark` of the lane is taken, or writes wait for it |
 //! | the oldest of each lane | as soon as more than `memory_watermark` of the cache is dirty |
-//! | any | at once, while somebody waits for the members: write-through, no log, a stop, a new log copy |
+//! | any | at once, while somebody waits for the members: write-through, no log, a stop, a log copy that comes, the last one that goes |
 //!
 //! What is on its way to the members already does not count as dirty memory: otherwise each turn would send more.
 
@@ -107,6 +107,7 @@ impl ArrayShard {
         let mark = self.stripes.capacity() * usize::from(self.settings.memory_watermark_percent);
         self.stopping
             || self.map.is_unlogged()
+            || self.map.hold.is_some()
             || !self.acknowledges_from_log()
             // What was promised in write-through is kept after a change of the mode.
             || !self.through.is_empty()
