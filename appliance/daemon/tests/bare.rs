@@ -153,3 +153,36 @@ fn degraded_and_not_stopped_cleanly_it_is_refused_without_the_operators_word() {
     assert_eq!(place.status().arrays[0].missing_members, [1]);
     server.stop();
 }
+
+#[test]
+fn it_gets_a_log_while_it_is_served() {
+    let place = Place::new("bare-log");
+    // A file that nothing uses is not made.
+    std::fs::create_dir_all(place.path("data")).unwrap();
+    for (drive, size) in [("l0", 160 << 20), ("l1", 8 << 20)] {
+        std::fs::File::create(place.path(&format!("data/{drive}.img"))).unwrap().set_len(size).unwrap();
+    }
+    let text =
+        with(&[("    log: {devices: [l0, l1], lanes: 1}\n", ""), ("l0.img, size: 8MiB", "l0.img, size: 160MiB")]);
+    let server = place.serve(&text, &[]);
+    let mut client = Client::connect(&server);
+    client.write(0, 16, 0x11);
+    let run = |arguments: &[&str]| {
+        let output = place.brindle(&[arguments, &["--config", "test.yaml"]].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    let small = place.brindle(&["log", "attach", "a0", "l1", "--yes", "--config", "test.yaml"]);
+    let small = String::from_utf8_lossy(&small.stderr).into_owned();
+    assert!(small.contains("too small for a copy of the log: at least 136314880 bytes"), "{small}");
+    run(&["log", "attach", "a0", "l0", "--yes"]);
+    run(&["log", "mode", "a0", "write-back"]);
+    client.write(8, 8, 0x22);
+    server.kill();
+    std::fs::rename(place.path("data/d1.img"), place.path("data/away.img")).unwrap();
+    let server = place.serve(&text, &[]);
+    let mut client = Client::connect(&server);
+    assert!(client.holds(0, 0x11) && client.holds(8, 0x22));
+    let log = place.status().arrays[0].log.clone().expect("it has one");
+    assert_eq!((log.copies, log.lanes, log.mode.as_str()), (1, 64, "write-back"));
+    server.stop();
+}

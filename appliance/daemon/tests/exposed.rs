@@ -57,7 +57,7 @@ fn writes_go_on_without_the_log_and_the_log_is_not_believed_again() {
     client.write(0, 8, 0x22);
     assert!(client.holds(0, 0x22) && client.holds(8, 0x11) && client.holds(40, 0x11));
     for refused in [
-        &["log", "attach", "a0", "l0", "--yes", "--force"][..],
+        &["log", "replace", "a0", "l1", "l0", "--yes", "--force"][..],
         &["log", "mode", "a0", "write-back"],
         &["log", "status", "a0"],
     ] {
@@ -107,5 +107,61 @@ fn the_last_copy_stays_where_the_array_could_not_go_on_without() {
     let refused = run(&place, &["drive", "fail", "l1", "--yes"]).unwrap_err();
     assert!(refused.contains("cannot do without it"), "while a member is missing: {refused}");
     assert!(!is_exposed(&server));
+    server.stop();
+}
+
+#[test]
+fn an_exposed_array_gets_a_log_again_and_the_last_copy_can_be_taken_away() {
+    let place = Place::new("exposed-again");
+    let text = config("write-through-exposed");
+    let server = place.serve(&text, &[]);
+    let mut client = Client::connect(&server);
+    client.write(0, 16, 0x11);
+    run(&place, &["drive", "fail", "l0", "--yes"]).unwrap();
+    run(&place, &["drive", "fail", "l1", "--yes"]).unwrap();
+    becomes(&place, "exposed");
+    client.write(0, 8, 0x22);
+    let unasked = run(&place, &["log", "attach", "a0", "l0"]).unwrap_err();
+    assert!(unasked.contains("becomes its first copy: the array has none"), "{unasked}");
+    let borne = run(&place, &["log", "attach", "a0", "l0", "--yes"]).unwrap_err();
+    assert!(borne.contains("say --force if that is to be overwritten"), "{borne}");
+    let said = run(&place, &["log", "attach", "a0", "l0", "--yes", "--force"]).unwrap();
+    assert!(said.contains("drive l0 is a copy of the log of array a0"), "{said}");
+    assert!(!is_exposed(&server));
+    assert_eq!(place.status().arrays[0].state, "degraded", "a second copy is missed still");
+    client.write(8, 8, 0x33);
+    run(&place, &["log", "mode", "a0", "write-back"]).unwrap();
+    run(&place, &["log", "attach", "a0", "l1", "--yes", "--force"]).unwrap();
+    becomes(&place, "optimal");
+    client.write(16, 8, 0x44);
+    server.kill();
+
+    // The log closes the write hole again: a crash, and a member that is gone.
+    std::fs::rename(place.path("data/d1.img"), place.path("data/away.img")).unwrap();
+    let server = place.serve(&text, &[]);
+    let mut client = Client::connect(&server);
+    assert!(client.holds(0, 0x22) && client.holds(8, 0x33) && client.holds(16, 0x44));
+    let status = run(&place, &["log", "status", "a0"]).unwrap();
+    assert!(status.contains("write-back"), "{status}");
+    run(&place, &["log", "detach", "a0", "l1", "--yes"]).unwrap();
+    let refused = run(&place, &["log", "detach", "a0", "l0", "--yes"]).unwrap_err();
+    assert!(refused.contains("the only copy of the log"), "while a member is missing: {refused}");
+    server.stop();
+
+    std::fs::rename(place.path("data/away.img"), place.path("data/d1.img")).unwrap();
+    let place = Place::new("exposed-taken-away");
+    let server = place.serve(&text, &[]);
+    let mut client = Client::connect(&server);
+    client.write(0, 16, 0x11);
+    run(&place, &["log", "detach", "a0", "l1", "--yes"]).unwrap();
+    run(&place, &["log", "detach", "a0", "l0", "--yes"]).unwrap();
+    assert!(!is_exposed(&server), "nobody misses it");
+    let array = place.status().arrays.remove(0);
+    assert!(array.state == "optimal" && array.log.is_none(), "{array:?}");
+    client.write(8, 8, 0x22);
+    server.kill();
+    let server = place.serve(&text, &[]);
+    let mut client = Client::connect(&server);
+    assert!(client.holds(0, 0x11) && client.holds(8, 0x22) && place.status().arrays[0].log.is_none());
     server.stop();
 }

@@ -43,7 +43,7 @@ fn drives_become_copies_of_the_log_and_are_found_after_a_death() {
     let unasked = run(&place, &["log", "attach", "a0", "n0"]).unwrap_err();
     assert!(unasked.contains("What the drive holds is overwritten") && unasked.contains("--yes"), "{unasked}");
     let small = run(&place, &["log", "attach", "a0", "n2", "--yes"]).unwrap_err();
-    assert!(small.contains("smaller than the log's copies"), "{small}");
+    assert!(small.contains("too small for a copy of the log"), "{small}");
     let used = run(&place, &["log", "attach", "a0", "d0", "--yes"]).unwrap_err();
     assert!(used.contains("in use, as a0 member 0"), "{used}");
     let said = run(&place, &["log", "attach", "a0", "n0", "--yes", "--json"]).unwrap();

@@ -463,6 +463,7 @@ impl Shard {
                 service: map.service.name(),
                 members: map.members.iter().map(|member| member.map(|member| member.device)).collect(),
                 copies: map.copies.clone(),
+                log: (map.log, map.log_layout, map.incarnation),
                 rebuilding_members: (0u8..map.members.len() as u8).filter(|&at| map.is_rebuilding(Slot(at))).collect(),
                 successor: self.coordinator.as_ref().and_then(|coordinator| coordinator.successor_status(map.id)),
                 rebuild: self.coordinator.as_ref().and_then(|coordinator| coordinator.rebuild_status(map.id, now)),

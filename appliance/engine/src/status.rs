@@ -1,6 +1,7 @@
 //! What one shard has to tell, for `status` and for people. Plain values, put together when asked.
 
 use base::ids::{ArrayId, DeviceId, ShardId, Slot};
+use journal::{LogIdentity, LogLayout};
 use ports::Address;
 use raid::ScrubCounts;
 use serde::Serialize;
@@ -86,6 +87,9 @@ pub struct ArrayStatus {
     /// The devices of the log copies; none where one takes no part.
     #[serde(skip)]
     pub copies: Vec<Option<DeviceId>>,
+    /// The log's identity, where things lie in its copies, and the incarnation: of no meaning where there is none.
+    #[serde(skip)]
+    pub log: (LogIdentity, LogLayout, u64),
     /// Slots whose member is being rebuilt, or is to be.
     pub rebuilding_members: Vec<u8>,
     /// Drives that may take the place of a member. Shard 0 knows them.
@@ -122,6 +126,13 @@ pub struct ArrayStatus {
     pub lanes: Vec<LaneStatus>,
     /// How full it is.
     pub usage: Usage,
+}
+
+impl ArrayStatus {
+    /// Whether it has a log, be all its copies lost: not if that was given up or taken away.
+    pub fn has_log(&self) -> bool {
+        !self.exposed && (self.copies.iter().any(Option::is_some) || !self.missing_copies.is_empty())
+    }
 }
 
 /// A rebuild.

@@ -268,7 +268,7 @@ fn report(array: &schema::Array, booted: &BootedArray, devices: &Devices, events
     }
     for device in array.log.iter().flat_map(|log| &log.devices) {
         let id = devices.by_name.get(&device.to_string()).copied().flatten();
-        if id.is_some_and(|id| !booted.map.copies.contains(&Some(id))) && !booted.map.exposed {
+        if id.is_some_and(|id| !booted.map.copies.contains(&Some(id))) && !booted.map.is_exposed() {
             let device = device.to_string();
             tracing::warn!(array = name, "the log's device {device} takes no part: brindle log attach {name} {device}");
         }
@@ -277,7 +277,7 @@ fn report(array: &schema::Array, booted: &BootedArray, devices: &Devices, events
         tracing::warn!(array = name, is, declared, "the array keeps the {what} that it was made with");
     }
     let (lanes, report) = (&booted.report.lanes, &booted.report);
-    if booted.map.exposed {
+    if booted.map.is_exposed() {
         tracing::warn!(
             array = name,
             dirty_zones = report.dirty_zones,
@@ -328,7 +328,7 @@ fn report(array: &schema::Array, booted: &BootedArray, devices: &Devices, events
         };
         tracing::warn!(array = name, "degraded: members {slots:?} take no part; {next}");
     }
-    for at in booted.map.missing_copies().filter(|_| !booted.map.exposed) {
+    for at in booted.map.missing_copies().filter(|_| !booted.map.is_exposed()) {
         tracing::warn!(array = name, "log copy {at} takes no part; the loss of the last copy would lose data");
     }
 }
@@ -343,7 +343,7 @@ fn found(booted: &BootedArray, devices: &Devices) -> Vec<Told> {
             report.forced_zones
         );
         Told::new("array.forced", Severity::Error, text).with("zones", report.forced_zones)
-    } else if booted.map.exposed {
+    } else if booted.map.is_exposed() {
         let text = format!(
             "exposed: its log was lost and given up, and it is written without one; {} zones are to be resynced",
             report.dirty_zones
@@ -395,7 +395,7 @@ fn made_otherwise(array: &schema::Array, booted: &BootedArray) -> Vec<(&'static 
         ("chunk in bytes", chunk_bytes, array.chunk.bytes()),
         ("checksums", map.checksums.into(), (array.checksums == schema::Checksums::On).into()),
     ];
-    if let Some(log) = log.filter(|_| !map.exposed) {
+    if let Some(log) = log.filter(|_| !map.is_bare()) {
         all.push(("number of lanes", u64::from(map.log_layout.lanes()), u64::from(log.lanes)));
     }
     all.retain(|(_, is, declared)| is != declared);

@@ -25,8 +25,8 @@ pub(super) fn call(reporter: &Reporter, params: Value) -> Result<Value, String> 
     let parts: Vec<_> = shards.iter().filter_map(|said| Some((said.shard, said.arrays.get(at)?))).collect();
     let newest = parts.iter().map(|(_, part)| part).max_by_key(|part| part.epoch);
     let newest = newest.ok_or("the reactors are too busy to say how they are: try again")?;
-    let map = &fixed.maps[at];
-    if newest.copies.is_empty() || newest.exposed {
+    let (log, layout, incarnation) = newest.log;
+    if !newest.has_log() {
         return Err(format!("array {array} has no log"));
     }
     let drive = |id: DeviceId| {
@@ -41,7 +41,7 @@ pub(super) fn call(reporter: &Reporter, params: Value) -> Result<Value, String> 
     let joining = attach.map(|attach| details(attach.copy, "joining", drive(attach.device)));
     let mut copies: Vec<CopyDetails> = active.chain(missing).chain(joining).collect();
     copies.sort_by_key(|copy| copy.copy);
-    let lane_bytes = map.log_layout.lane_blocks() * BLOCK as u64;
+    let lane_bytes = layout.lane_blocks() * BLOCK as u64;
     let mut lanes: Vec<LaneDetails> = Vec::new();
     for (shard, part) in &parts {
         lanes.extend(part.lanes.iter().map(|lane| LaneDetails {
@@ -61,8 +61,8 @@ pub(super) fn call(reporter: &Reporter, params: Value) -> Result<Value, String> 
         array,
         mode: newest.mode.name().to_owned(),
         epoch: newest.epoch,
-        generation: format!("{:032x}", map.log.generation),
-        incarnation: map.incarnation,
+        generation: format!("{:032x}", log.generation),
+        incarnation,
         copies,
         lanes,
         recovery: recovery(reporter, at),

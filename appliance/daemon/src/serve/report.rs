@@ -194,7 +194,7 @@ impl Reporter {
             late_members: slots_of(|part| &part.late_members),
             blocked_stripes: parts.iter().map(|part| part.usage.blocked_stripes).sum(),
             blocked_bytes: blocks(|usage| usage.blocked_blocks),
-            log: (!map.copies.is_empty() && !exposed).then(|| LogStatus {
+            log: newest.map_or(!map.is_bare(), |part| part.has_log() || part.attach.is_some()).then(|| LogStatus {
                 mode: newest.map_or(map.mode, |part| part.mode).name().to_owned(),
                 copies: copies.flatten().count() as u8 + missing_copies.len() as u8,
                 missing_copies,

@@ -13,7 +13,7 @@ use crate::cli::{Consent, LogCommand, LogMode, Server};
 use crate::control_client::{call, status};
 use crate::log_status::LogDetails;
 use crate::serve::discard;
-use crate::status::LogStatus;
+use crate::status::{ArrayStatus, LogStatus};
 
 /// Time between two looks at how far it is.
 const PERIOD: Duration = Duration::from_millis(200);
@@ -60,10 +60,15 @@ fn detach(array: &str, copy: &str, consent: Consent, server: &Server) -> Result<
     let socket = socket_of(server)?;
     let log = log_of(&socket, array)?;
     let stay = usize::from(log.copies) - log.missing_copies.len();
-    let plan = format!(
-        "The log of array {array} has {stay} copies in use. {copy} is taken from it for good: what it holds goes stale at once, and \
-         nobody misses it. Where one copy is left, its loss would lose what the members do not have yet."
-    );
+    let taken = format!("{copy} is taken from it for good: what it holds goes stale at once, and nobody misses it.");
+    let then = match stay {
+        ..=1 => {
+            "If it is the last one, and the array's on_log_loss allows it, the array goes on without a log: writes are acknowledged \
+             once the members have them, and a crash while a member is missing may cost data."
+        }
+        _ => "Where one copy is left, its loss would lose what the members do not have yet.",
+    };
+    let plan = format!("The log of array {array} has {stay} copies in use. {taken} {then}");
     consent::ask(&plan, consent)?;
     let result: Value = call(&socket, "log.detach", &json!({ "array": array, "copy": copy }))?;
     Ok(said(server, &result, format!("{copy} is no copy of the log of array {array} any more")))
@@ -93,17 +98,24 @@ impl Attach<'_> {
     fn run(&self, consent: Consent, server: &Server) -> Result<String, Box<dyn Error>> {
         let Self { array, drive: name, instead, force, no_wait } = *self;
         let socket = socket_of(server)?;
-        log_of(&socket, array)?;
+        let log = array_of(&socket, array)?.log;
         let drive = find(&socket, name)?;
-        let what = match instead {
-            Some(old) => {
-                format!("takes the stead of {old}, which is used no longer once it has all that the log holds")
-            }
-            None => "becomes a copy of it".to_owned(),
+        let meanwhile = "Meanwhile stripes go to the members as soon as they are dirty.";
+        let (what, then) = match (instead, log) {
+            (Some(_), None) => return Err(format!("array {array} has no log").into()),
+            (Some(old), Some(_)) => (
+                format!("takes the stead of {old}, which is used no longer once it has all that the log holds"),
+                meanwhile,
+            ),
+            (None, Some(_)) => ("becomes a copy of it".to_owned(), meanwhile),
+            (None, None) => (
+                "becomes its first copy: the array has none".to_owned(),
+                "Hosts' writes wait for a moment, until what is under way is on the members. They are acknowledged in write-through; \
+                 brindle log mode changes that.",
+            ),
         };
         let plan = format!(
-            "The log of array {array}: drive {name} ({}, at {}) is {} and {what}. What the drive holds is overwritten. Meanwhile \
-             stripes go to the members as soon as they are dirty.",
+            "The log of array {array}: drive {name} ({}, at {}) is {} and {what}. What the drive holds is overwritten. {then}",
             role(&drive),
             drive.path,
             drive.state
@@ -126,7 +138,7 @@ impl Attach<'_> {
     /// Waits until the drive is a copy, saying how far it is.
     fn wait(&self, socket: &Path) -> Result<(), Box<dyn Error>> {
         let mut told = String::new();
-        while let Some(attach) = log_of(socket, self.array)?.attach {
+        while let Some(attach) = array_of(socket, self.array)?.log.and_then(|log| log.attach) {
             let words = attach.in_words();
             if words != told {
                 eprintln!("{}: {words}", attach.drive);
@@ -143,9 +155,13 @@ impl Attach<'_> {
 
 /// The log of an array, as it is now.
 fn log_of(socket: &Path, name: &str) -> Result<LogStatus, Box<dyn Error>> {
+    Ok(array_of(socket, name)?.log.ok_or_else(|| format!("array {name} has no log"))?)
+}
+
+/// An array, as it is now.
+fn array_of(socket: &Path, name: &str) -> Result<ArrayStatus, Box<dyn Error>> {
     let arrays = status(socket)?.arrays;
     let known: Vec<_> = arrays.iter().map(|array| array.name.clone()).collect();
     let found = arrays.into_iter().find(|array| array.name == name);
-    let array = found.ok_or_else(|| format!("there is no array of the name {name}; there are {}", known.join(", ")))?;
-    Ok(array.log.ok_or_else(|| format!("array {name} has no log"))?)
+    Ok(found.ok_or_else(|| format!("there is no array of the name {name}; there are {}", known.join(", ")))?)
 }

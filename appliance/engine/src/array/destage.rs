@@ -119,6 +119,12 @@ impl Destage {
 }
 
 impl Destage {
+    /// Whether the members hold its stripe as it was before, or as it will be. Where nothing is written any more that stays so:
+    /// what has not begun never will, and what has ended is as good as over.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.phase != Phase::Writing
+    }
+
     /// Takes away what was read or worked out for it, at the very end.
     pub(super) fn take_buffers(&mut self) -> impl Iterator<Item = Buffer> {
         self.old.drain(..).map(|(_, buffer)| buffer).chain(self.parities.iter_mut().filter_map(Option::take))

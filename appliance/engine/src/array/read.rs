@@ -30,7 +30,7 @@ use raid::{ReadPlan, Recipe};
 use names::CollectBuffers;
 
 use super::commit::run_of;
-use super::destage::{Destage, Phase};
+use super::destage::Destage;
 use super::detained::Home;
 use super::mend::{Mended, Wanting};
 use super::stripes::Version;
@@ -433,19 +433,17 @@ impl ArrayShard {
     }
 
     /// Blocks of a read that can be reconstructed together now, at most `room`: not done, and no destage changes their
-    /// stripes that does not wait for this read. Where nothing is written any more, one that has not begun to write never will,
-    /// and one whose writes have ended is as good as over.
+    /// stripes that does not wait for this read, or will never go on.
     fn next_run(&self, key: Key<Read>, room: usize) -> (u32, u32) {
         let read = &self.reads[key];
         let place = self.map.arrangement.locate(read.fragment.start);
         let moment = read.generation.expect("a read that reconstructs has its moment");
         let first = (!read.done).trailing_zeros();
         let is_ready = |at: &u32| {
-            let destage = self.stripes.find(StripeId(place.stripe.0 + u64::from(*at)));
-            let destage = destage.and_then(|stripe| self.stripes.get(stripe).destage);
-            let changes =
-                |destage: &Destage| destage.grace <= moment && (!self.halted || destage.phase == Phase::Writing);
-            read.done & 1 << at == 0 && destage.is_none_or(|destage| !changes(&self.destages[destage]))
+            let stripe = self.stripes.find(StripeId(place.stripe.0 + u64::from(*at)));
+            let destage = stripe.and_then(|stripe| self.stripes.get(stripe).destage);
+            let stays = |destage: &Destage| destage.grace > moment || self.halted && destage.is_at_rest();
+            read.done & 1 << at == 0 && destage.is_none_or(|destage| stays(&self.destages[destage]))
         };
         let most = RECONSTRUCT_BLOCKS.min(room as u32).min(u32::from(read.fragment.count) - first);
         (first, (first..first + most).take_while(is_ready).count() as u32)
@@ -453,9 +451,8 @@ impl ArrayShard {
 
     /// A read begins anew, if it had begun: what it saw means nothing any more.
     fn forget_moment(&mut self, key: Key<Read>) {
-        let read = &mut self.reads[key];
-        read.done = 0;
-        if let Some(generation) = read.generation.take() {
+        self.reads[key].done = 0;
+        if let Some(generation) = self.reads[key].generation.take() {
             self.grace.end(generation);
         }
     }

@@ -55,7 +55,7 @@ pub enum Refusal {
     #[error("it is smaller than the array's members")]
     TooSmall,
     /// The device is too small.
-    #[error("it is smaller than the log's copies: at least {} bytes are needed", need * base::BLOCK as u64)]
+    #[error("it is too small for a copy of the log: at least {} bytes are needed", need * base::BLOCK as u64)]
     LogTooSmall {
         /// Blocks needed.
         need: u64,
