@@ -48,6 +48,8 @@ pub enum Damage {
     Attaching,
     /// All copies of the log are lost half way, and the array goes on without; with the next power-on they are back.
     LogLost,
+    /// A device becomes the first copy of a log, of an array that has none or lost it.
+    FirstCopy,
 }
 
 /// What the script runs on.
@@ -81,6 +83,7 @@ impl fmt::Display for Case {
             Damage::Succeeding => "a member being succeeded",
             Damage::Attaching => "a device becoming a log copy",
             Damage::LogLost => "the log lost",
+            Damage::FirstCopy => "a log that comes",
         };
         let mode = if self.write_through { "write-through" } else { "write-back" };
         let cache = if self.volatile_cache { "volatile caches" } else { "no caches" };
@@ -162,6 +165,10 @@ pub fn cases() -> Vec<Case> {
         let write_through = write_through || log_copies == 0;
         cases.push(Case { level, damage, log_copies, write_through, volatile_cache, checksums });
     }
+    for (level, log_copies) in [(Level::Raid5, 0), (Level::Raid10, 0), (Level::Raid5, 1)] {
+        let (damage, write_through, volatile_cache) = (Damage::FirstCopy, log_copies == 0, true);
+        cases.push(Case { level, damage, log_copies, write_through, volatile_cache, checksums: false });
+    }
     cases
 }
 
@@ -215,8 +222,12 @@ pub fn script(number: usize, case: Case, requests: u64) -> Scenario {
         checksums: case.checksums,
         members_are_zero: !number.is_multiple_of(3),
         spares: u8::from(matches!(case.damage, Damage::Rebuilding | Damage::Succeeding)),
-        log_spares: u8::from(case.damage == Damage::Attaching),
-        log_keeping: (case.damage == Damage::Attaching).then_some(Keeping::OneMore),
+        log_spares: u8::from(matches!(case.damage, Damage::Attaching | Damage::FirstCopy)),
+        log_keeping: match case.damage {
+            Damage::Attaching => Some(Keeping::OneMore),
+            Damage::FirstCopy => Some(Keeping::First),
+            _ => None,
+        },
         rebuild: RoundSettings { save_zones: 1, ..RoundSettings::default() },
         scrub: ScrubSettings::default(),
         scrubbed: false,
@@ -252,7 +263,7 @@ pub fn script(number: usize, case: Case, requests: u64) -> Scenario {
         hiccups_once_in: 0,
         max_read_errors: u32::MAX,
     };
-    if case.damage == Damage::LogLost {
+    if case.damage == Damage::LogLost || case.damage == Damage::FirstCopy && case.log_copies > 0 {
         scenario.on_log_loss = OnLogLoss::WriteThroughExposed;
         // In one instant, and again if it comes back; in every second case one after the other.
         let lost = |answers: u64| (0..).zip(scenario.log_devices()).map(move |(at, copy)| (answers + at, copy));
@@ -277,7 +288,8 @@ pub fn script(number: usize, case: Case, requests: u64) -> Scenario {
         | Damage::CopyLostInCrash
         | Damage::Succeeding
         | Damage::Attaching
-        | Damage::LogLost => 0,
+        | Damage::LogLost
+        | Damage::FirstCopy => 0,
     };
     for _ in 0..missing {
         let device = one_more(&scenario, &scenario.degraded, number as u64);
@@ -325,9 +337,11 @@ pub fn sweep_case<S: Subject>(
     let effects = world.with_faults(Vec::new()).run::<S>().map_err(failed)?.effects;
     let mut random = Random::named(number as u64, "second cuts");
     let mut runs = 1;
-    for first in (1..=effects).step_by(options.stride as usize) {
+    // Most effects of a log that is laid out are alike.
+    let stride = if case.damage == Damage::FirstCopy { 5 * options.stride } else { options.stride };
+    for first in (1..=effects).step_by(stride as usize) {
         let draw = random.between(1, SECOND_CUT_WITHIN);
-        let twice = options.second_every > 0 && (first / options.stride).is_multiple_of(options.second_every);
+        let twice = options.second_every > 0 && (first / stride).is_multiple_of(options.second_every);
         for second in [Some(0), twice.then_some(draw)].into_iter().flatten() {
             let cut = Cut { case: number, first, second };
             begin(cut);
@@ -359,7 +373,8 @@ fn run_cut<S: Subject>(world: &World, cut: Cut) -> Result<(), Failure> {
         | Damage::Rebuilding
         | Damage::Succeeding
         | Damage::Attaching
-        | Damage::LogLost => 0,
+        | Damage::LogLost
+        | Damage::FirstCopy => 0,
         Damage::MemberLostInCrash | Damage::DegradedAndLostInCrash => 1,
         Damage::TwoLostInCrash => 2,
         Damage::CopyLostInCrash => {
@@ -392,7 +407,7 @@ mod tests {
     #[test]
     fn the_cases_cover_every_combination_once() {
         let cases = cases();
-        assert_eq!(cases.len(), 36 + 12 + 8 + 4 + 6 + 5 + 8 + 4);
+        assert_eq!(cases.len(), 36 + 12 + 8 + 4 + 6 + 5 + 8 + 4 + 3);
         for (index, case) in cases.iter().enumerate() {
             assert!(!cases[..index].contains(case));
         }
