@@ -117,7 +117,7 @@ pub(crate) const fn default_drive_timeout() -> TimeSpan {
 }
 
 pub(crate) const fn default_full_stripe_delay() -> TimeSpan {
-    TimeSpan(Span::from_millis(0))
+    TimeSpan(Span::from_millis(200))
 }
 
 pub(crate) const fn default_high_watermark() -> Percent {

@@ -37,7 +37,7 @@ impl Default for DestageSettings {
     fn default() -> Self {
         Self {
             age: Span::from_secs(5),
-            full_stripe_delay: Span::ZERO,
+            full_stripe_delay: Span::from_millis(200),
             high_watermark_percent: 50,
             memory_watermark_percent: 50,
             note_patience: Span::from_millis(20),
