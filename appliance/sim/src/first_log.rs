@@ -30,14 +30,14 @@ fn bench(log_copies: u8, policy: OnLogLoss) -> Bench {
 }
 
 impl Bench {
-    fn command(&mut self, order: Order) {
+    pub(crate) fn command(&mut self, order: Order) {
         let uuid = draw_uuid(&mut crate::random::Random::named(self.scenario.seed, &format!("{order:?}")));
         let scenario = self.scenario.clone();
         self.machine().ask(&scenario, 7, order, uuid);
     }
 
     /// The answer to the command, with a write of this byte to each of some blocks again and again meanwhile.
-    fn answer_while_writing(&mut self, byte: u8) -> Result<(), Refusal> {
+    pub(crate) fn answer_while_writing(&mut self, byte: u8) -> Result<(), Refusal> {
         for turn in 0..u64::from(SOON) {
             if let Some(answer) = self.machine().answer() {
                 return answer.result;

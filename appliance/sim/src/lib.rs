@@ -75,6 +75,8 @@ pub mod ring_watch;
 pub mod scenario;
 pub mod stamp;
 pub mod subject;
+#[cfg(test)]
+mod succeeded;
 pub mod sweep;
 #[cfg(test)]
 mod toy;

@@ -74,12 +74,7 @@ impl ArrayShard {
         *job = Job { step: Step::Zeroing, unanswered: 0, failed: false, ..*job };
         let first = StripeId(job.zone.0 * zone_stripes);
         for (slot, member) in self.map.written() {
-            let on_member = self.presence.on_member(&self.map, slot, first);
-            let written = on_member.or_else(|| {
-                let successor = self.map.successor.filter(|_| slot == self.map.successor_slot())?;
-                self.presence.on_successor(&self.map, successor.slot, first)
-            });
-            let Some((device, at)) = written else { continue };
+            let Some((device, at)) = self.presence.on_member(&self.map, slot, first) else { continue };
             job.unanswered += 1;
             let purpose = Purpose::ZoneZero { array: self.map.id, job: place as u8, slot };
             let op = DeviceOp::WriteZeroes(zone_stripes as u32);

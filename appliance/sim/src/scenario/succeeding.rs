@@ -33,7 +33,7 @@ mod tests {
 
     #[test]
     fn members_are_succeeded_on_every_kind_of_array() {
-        let scenarios = (0..4000).map(Scenario::draw).filter(|one| one.succeeds && !one.operated);
+        let scenarios = (0..8000).map(Scenario::draw).filter(|one| one.succeeds && !one.operated);
         let (mut all, mut bare, mut kept) = (0, 0, 0);
         for scenario in scenarios {
             all += 1;
