@@ -165,12 +165,12 @@ fn document(options: &Options, tables: &str) -> String {
 
 RAID-5 of five members (stripes of four blocks of data and a parity), one log copy of 256 MiB, 256 MiB of memory, all devices in
 memory, write-back, over NVMe/TCP on loopback. Servers that differ in nothing but `arrays[].destage` are asked for {RATE} writes of
-4 KiB a second, for as long as their age and {BEFORE} s more before {seconds} s are measured; {rounds} interleaved rounds, medians. *Member bytes* is what went to the
-members for each byte that hosts wrote, parity included; *data* is that without parity, less than 1 where overwrites met in the
-log; *old content* is what was read of them for parities; *full* is the share of stripes that needed none. These are counts. The
-server's processor time for a request, with what it does in the background, and the 99th percentile of writes are times, which
-other work on the machine disturbs. What a setting's line does not name is the default. {}. Made by `cargo xtask bench destage
---rounds {rounds} --seconds {seconds}`.
+4 KiB a second, for as long as their age and {BEFORE} s more before {seconds} s are measured; {rounds} interleaved rounds, medians.
+*Member bytes* is what went to the members for each byte that hosts wrote, parity included; *data* is that without parity, less
+than 1 where overwrites met in the log; *old content* is what was read of them for parities; *full* is the share of stripes that
+needed none. These are counts. The server's processor time for a request, with what it does in the background, and the 99th
+percentile of writes are times, which other work on the machine disturbs. What a setting's line does not name is the default.
+{}. Made by `cargo xtask bench destage --rounds {rounds} --seconds {seconds}`.
 {tables}",
         machine()
     )
