@@ -370,7 +370,7 @@ impl Lane {
     }
 
     /// A log begins: this lane of it as it was formatted, with nothing in it but its opening record.
-    pub(crate) fn take_log(&mut self, start: LaneStart) {
+    pub(crate) fn take_log(&mut self, start: &LaneStart) {
         assert!(self.is_still() && self.records.is_empty(), "a log begins when nothing is under way");
         let [(sequence, position, incarnation, previous_crc)] = start.records[..] else {
             unreachable!("a new lane has its opening record")
