@@ -1,5 +1,7 @@
 //! Every bound of the engine, in one place, with what relates them.
 
+use base::time::Span;
+
 use crate::io::MAX_REQUEST_BLOCKS;
 
 /// Most blocks of a fragment: what one transaction takes in one piece, and so what becomes visible in one step.
@@ -79,6 +81,9 @@ pub const FOUND_ZONES: u32 = 100;
 
 /// Lanes by which the zones of an array without a log are shared out: at least as many as there may be shards.
 pub const LANES_WITHOUT_LOG: u16 = 64;
+
+/// How long hosts' writes wait at most for a log to come or go: less than the 30 s after which Linux gives a request up.
+pub const MAX_HOLD: Span = Span::from_secs(10);
 
 /// Zones of which a shard has the coordinator note at a time that they are dirty, of one array.
 pub const NOTED_AT_A_TIME: usize = 32;

@@ -72,6 +72,12 @@ pub enum Refusal {
     /// What a crash left is not compared yet.
     #[error("a resync after a crash is under way: a log can come when that has ended")]
     Unsynced,
+    /// Writes could not wait for it.
+    #[error(
+        "what is under way on the array does not end: a drive hangs, or stripes cannot be destaged, as brindle status shows. Try \
+         again when that is over"
+    )]
+    Unsettled,
     /// There is no place for a further copy.
     #[error("the log has {} copies, and cannot have more: detach one first", journal::MAX_COPIES)]
     TooManyCopies,

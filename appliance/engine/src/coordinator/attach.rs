@@ -27,7 +27,6 @@ use crate::array::{FORMAT_EPOCH, Purpose};
 use crate::command::{Event, Refusal};
 use crate::limits::ERASE_BLOCKS;
 use crate::map::{ArrayMap, Newcomer, Service};
-use crate::message::Message;
 use crate::operations::Operations;
 use crate::status::AttachStatus;
 
@@ -213,7 +212,8 @@ impl Coordinator {
         id: ArrayId,
     ) -> bool {
         let array = &mut self.arrays[id.index()];
-        let is_at_rest = array.is_at_rest();
+        let (is_at_rest, is_proposing) = (array.is_at_rest(), matches!(array.change, Change::Proposing(_)));
+        let refuses_hold = array.refuses_hold(self.stopping, ports.now());
         let Some(attaching) = array.attaching.as_mut().filter(|attaching| !attaching.under_way) else { return false };
         if !attaching.is_told() && (self.stopping || attaching.failed || array.array.map.service != Service::ReadWrite)
         {
@@ -225,24 +225,21 @@ impl Coordinator {
             Step::Clear | Step::Erase(_) | Step::Format(_) | Step::Flush | Step::Superblock => {
                 self.prepare_newcomer(ports, operations, id)
             }
-            Step::Tell if !matches!(array.change, Change::Proposing(_)) => {
+            Step::Tell if !is_proposing => {
                 attaching.step = Step::CatchingUp(self.shards);
-                let (newcomer, first) = (attaching.newcomer, attaching.first);
-                let map = ArrayMap::clone(&array.array.map);
-                let map = if first {
-                    ArrayMap { hold: Some(newcomer.run), ..map }
+                let newcomer = attaching.newcomer;
+                if attaching.first {
+                    self.hold(ports, id, Some(newcomer.run));
                 } else {
-                    ArrayMap { newcomer: Some(newcomer), ..map }
-                };
-                self.tell_map(ports, id, map);
+                    let map = ArrayMap { newcomer: Some(newcomer), ..ArrayMap::clone(&array.array.map) };
+                    self.tell_map(ports, id, map);
+                }
                 true
             }
-            Step::CatchingUp(_)
-                if attaching.first && self.stopping && !matches!(array.change, Change::Proposing(_)) =>
-            {
-                let map = ArrayMap { hold: None, ..ArrayMap::clone(&array.array.map) };
-                self.tell_map(ports, id, map);
-                self.end_attaching(id, Refusal::Stopping);
+            Step::CatchingUp(_) if !is_proposing && let Some(refusal) = refuses_hold.filter(|_| attaching.first) => {
+                operations.unwatch(attaching.newcomer.device);
+                self.hold(ports, id, None);
+                self.end_attaching(id, refusal);
                 true
             }
             // With what the shards said of their zones before.
@@ -322,13 +319,6 @@ impl Coordinator {
         {
             *shards -= 1;
         }
-    }
-
-    /// Tells all shards what changes without an epoch of its own, since nothing relies on it.
-    pub(super) fn tell_map<P: Ports>(&mut self, ports: &mut P, id: ArrayId, map: ArrayMap) {
-        let map = ports.seal("array map", map);
-        self.arrays[id.index()].array.map = map.clone();
-        self.tell_all(|| Message::Map(map.clone()));
     }
 
     /// A map is in force: perhaps the newcomer is a copy by it, or no shard logs to it any more.

@@ -19,6 +19,7 @@
 //! | `succession` | a drive on its way to the place of a member that is still in use |
 //! | `attach` | a device on its way to be a copy of the log |
 //! | `parting` | the last copy of the log on its way out |
+//! | `hold` | writes that wait while a log comes or goes |
 //! | `mode` | when writes are acknowledged |
 //! | `exposure` | an array that goes on when its log is lost |
 //! | `buffers` | what it sets aside |
@@ -35,6 +36,7 @@ mod buffers;
 mod commands;
 mod exposure;
 mod health;
+mod hold;
 mod join;
 mod mode;
 mod parting;
@@ -183,6 +185,8 @@ struct Coordinated {
     attaching: Option<Attaching>,
     /// The last copy of the log, which is to go.
     parting: Option<Parting>,
+    /// When hosts' writes have waited for long enough, if they do.
+    hold_until: Time,
     /// A change of the mode.
     switching: Option<Switching>,
     /// Shards that have drained since the log was lost, and whether one cannot.
@@ -254,6 +258,7 @@ impl Coordinator {
             drive_failed: false,
             attaching: None,
             parting: None,
+            hold_until: Time::NEVER,
             switching: None,
             drained: (0, false),
             rebuild: None,
@@ -289,7 +294,7 @@ impl Coordinator {
 
     /// When there is something to do, if nothing comes before.
     pub(crate) fn deadline(&self) -> Time {
-        self.jobs.deadline().min(self.rebuild_deadline()).min(self.scrub_deadline())
+        self.jobs.deadline().min(self.rebuild_deadline()).min(self.scrub_deadline()).min(self.hold_deadline())
     }
 
     /// Takes a report or a request of a shard.

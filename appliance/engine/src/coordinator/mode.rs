@@ -36,7 +36,7 @@ impl Coordinator {
         if map.service != Service::ReadWrite {
             return Err(Refusal::Down);
         }
-        if array.switching.is_some() {
+        if array.switching.is_some() || array.parting.is_some() {
             return Err(Refusal::Busy);
         }
         if map.mode == mode {

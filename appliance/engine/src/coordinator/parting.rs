@@ -10,7 +10,7 @@ use ports::Ports;
 use super::proposal::Edit;
 use super::{Change, Coordinator};
 use crate::command::Refusal;
-use crate::map::{ArrayMap, Service};
+use crate::map::Service;
 
 /// The last copy, on its way out.
 #[derive(Debug)]
@@ -48,27 +48,28 @@ impl Coordinator {
     /// Takes the next step, if it can be taken now; whether it was.
     pub(super) fn go_on_parting<P: Ports>(&mut self, ports: &mut P, id: ArrayId) -> bool {
         let array = &mut self.arrays[id.index()];
-        let (is_at_rest, may_go) = (array.is_at_rest(), array.goes_on_without_log());
+        let is_at_rest = array.is_at_rest();
+        let down = (!array.goes_on_without_log()).then_some(Refusal::Down);
+        let refusal = array.refuses_hold(self.stopping, ports.now()).or(down);
         let is_proposing = matches!(array.change, Change::Proposing(_));
         let Some(parting) = array.parting.as_mut().filter(|_| !is_proposing) else { return false };
-        let map = ArrayMap::clone(&array.array.map);
-        match parting.step {
-            Step::Proposed => return false,
-            _ if self.stopping || !may_go => {
-                self.tell_map(ports, id, ArrayMap { hold: None, ..map });
-                self.not_parted(id, if self.stopping { Refusal::Stopping } else { Refusal::Down });
+        match (parting.step, refusal) {
+            (Step::Proposed, _) => return false,
+            (_, Some(refusal)) => {
+                self.hold(ports, id, None);
+                self.not_parted(id, refusal);
             }
-            Step::Hold => {
+            (Step::Hold, None) => {
                 parting.step = Step::Held(self.shards);
-                let hold = Some(parting.run);
-                self.tell_map(ports, id, ArrayMap { hold, ..map });
+                let run = parting.run;
+                self.hold(ports, id, Some(run));
             }
-            Step::Held(0) if is_at_rest => {
+            (Step::Held(0), None) if is_at_rest => {
                 parting.step = Step::Proposed;
                 array.pending.detached |= 1 << parting.copy;
                 array.pending.edit = Some(Edit::Expose);
             }
-            Step::Held(_) => return false,
+            (Step::Held(_), None) => return false,
         }
         true
     }
