@@ -10,8 +10,8 @@ use raid::{Geometry, Level};
 
 use crate::ailing::places;
 use crate::audit::stripes_match;
+use crate::bench::Bench;
 use crate::fault::{Fault, PlannedFault};
-use crate::log_loss::Bench;
 use crate::machine::Step;
 use crate::scenario::Scenario;
 
@@ -46,10 +46,7 @@ fn bench_with(mode: Mode, stripes: u64, lane_blocks: u64) -> Bench {
     scenario.destage_age = Span::from_millis(1);
     scenario.max_read_errors = u32::MAX;
     (scenario.hiccups_once_in, scenario.pool_blocks) = (0, 16_384);
-    scenario.faults.clear();
-    scenario.degraded.clear();
-    let mut bench = Bench::new(scenario);
-    bench.start().expect("it starts");
+    let mut bench = Bench::started(scenario);
     for lba in 0..4 * stripes {
         assert_eq!(bench.ask(IoKind::Write, lba, 0x11), Ok(0x11));
     }

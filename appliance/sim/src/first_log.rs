@@ -1,52 +1,28 @@
 //! The log of an array that had none, or had lost it, and the last copy that is taken away: step by step, with hosts that write
 //! all the time.
 
-use base::ids::DeviceId;
+use base::ids::{DeviceBlock, DeviceId, StripeId};
+use base::time::Span;
 use engine::command::Refusal;
 use engine::io::IoKind;
 use engine::map::OnLogLoss;
 use raid::Level;
 
+use crate::bench::{Bench, SOON};
 use crate::log_keeper::Keeping;
-use crate::log_loss::Bench;
 use crate::operator::Order;
 use crate::scenario::Scenario;
-use crate::subject::draw_uuid;
-
-/// Steps within which a command ends.
-const SOON: u32 = 200_000;
 
 fn bench(log_copies: u8, policy: OnLogLoss) -> Bench {
     let mut scenario = Scenario::draw_at(2, Some(Level::Raid5));
     (scenario.log_copies, scenario.write_through) = (log_copies, log_copies == 0);
     (scenario.log_spares, scenario.log_keeping) = (2, Some(Keeping::First));
     (scenario.on_log_loss, scenario.members_are_zero) = (policy, true);
-    scenario.destage_age = base::time::Span::from_secs(3600);
-    scenario.faults.clear();
-    scenario.degraded.clear();
-    let mut bench = Bench::new(scenario);
-    bench.start().expect("it starts");
-    bench
+    scenario.destage_age = Span::from_secs(3600);
+    Bench::started(scenario)
 }
 
 impl Bench {
-    pub(crate) fn command(&mut self, order: Order) {
-        let uuid = draw_uuid(&mut crate::random::Random::named(self.scenario.seed, &format!("{order:?}")));
-        let scenario = self.scenario.clone();
-        self.machine().ask(&scenario, 7, order, uuid);
-    }
-
-    /// The answer to the command, with a write of this byte to each of some blocks again and again meanwhile.
-    pub(crate) fn answer_while_writing(&mut self, byte: u8) -> Result<(), Refusal> {
-        for turn in 0..u64::from(SOON) {
-            if let Some(answer) = self.machine().answer() {
-                return answer.result;
-            }
-            assert_eq!(self.ask(IoKind::Write, turn % 40, byte), Ok(byte));
-        }
-        panic!("a command does not end");
-    }
-
     fn spare(&self) -> DeviceId {
         self.scenario.log_spare_devices().next().expect("there are some")
     }
@@ -190,4 +166,51 @@ fn a_device_that_fails_on_its_way_leaves_the_array_as_it_was() {
         assert_eq!(bench.attach(other, 0x22), Ok(()));
         bench.bears_a_loss_in_the_crash();
     }
+}
+
+#[test]
+fn writes_do_not_wait_for_ever_for_a_log() {
+    // A member hangs for longer than hosts may wait, with a write under way.
+    let mut bench = bench(0, OnLogLoss::ReadOnly);
+    assert_eq!(bench.ask(IoKind::Write, 3, 0x11), Ok(0x11));
+    bench.rack.borrow_mut().hang(DeviceId(1), Span::from_secs(30));
+    assert!((0..8).all(|lba| bench.begin_write(lba, 0x22)), "there is room");
+    let device = bench.spare();
+    bench.command(Order::AttachCopy { device, instead: None });
+    assert_eq!(bench.answer(), Err(Refusal::Unsettled));
+    (0..8).for_each(|_| assert_eq!(bench.await_answer().expect("the power stays").result, Ok(())));
+    assert_eq!(bench.attach(device, 0x33), Ok(()));
+    bench.bears_a_loss_in_the_crash();
+}
+
+#[test]
+fn a_log_that_holds_what_cannot_be_destaged_is_not_taken_away() {
+    let mut scenario = bench(1, OnLogLoss::WriteThroughExposed).scenario;
+    (scenario.members, scenario.chunk_blocks, scenario.shards, scenario.lanes) = (5, 1, 1, 1);
+    (scenario.destage_age, scenario.max_read_errors) = (Span::from_millis(1), u32::MAX);
+    let mut bench = Bench::started(scenario);
+    (0..4).for_each(|lba| assert_eq!(bench.ask(IoKind::Write, lba, 0x11), Ok(0x11)));
+    (0..SOON).for_each(|_| _ = bench.machine().step());
+    let (geometry, layout) = crate::ailing::places(&bench.scenario);
+    for column in [0, 1] {
+        let slot = geometry.member_of(StripeId(0), column);
+        bench.rack.borrow_mut().spoil(DeviceId(slot.0.into()), DeviceBlock(layout.data.start));
+    }
+    assert_eq!(bench.ask(IoKind::Write, 0, 0x22), Ok(0x22), "it is in the log");
+    let copies = bench.copies();
+    bench.command(Order::DetachCopy(0));
+    assert_eq!(bench.answer(), Err(Refusal::Unsettled));
+    assert_eq!((bench.copies(), bench.ask(IoKind::Write, 40, 0x33)), (copies, Ok(0x33)));
+    assert_eq!(bench.ask(IoKind::Read, 0, 0), Ok(0x22));
+}
+
+#[test]
+fn the_mode_is_not_changed_of_a_log_that_is_on_its_way_out() {
+    let mut bench = bench(1, OnLogLoss::WriteThroughExposed);
+    assert!((0..8).all(|lba| bench.begin_write(lba, 0x22)), "there is room");
+    bench.command(Order::DetachCopy(0));
+    bench.command(Order::Mode { write_through: true });
+    assert_eq!(bench.answer(), Err(Refusal::Busy));
+    assert_eq!(bench.answer(), Ok(()));
+    assert_eq!(bench.copies(), []);
 }

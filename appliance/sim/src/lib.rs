@@ -43,6 +43,8 @@
 pub mod ailing;
 pub mod audit;
 #[cfg(test)]
+mod bench;
+#[cfg(test)]
 mod blocked;
 pub mod boot_device;
 pub mod carver;

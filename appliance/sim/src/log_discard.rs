@@ -10,8 +10,8 @@ use engine::io::IoKind;
 use journal::{Entry, LogLayout, LogSuperblock, OpenRecord, open_record};
 use raid::Level;
 
+use crate::bench::Bench;
 use crate::fault::{Fault, PlannedFault};
-use crate::log_loss::Bench;
 use crate::machine::boot_devices;
 use crate::production::ARRAY;
 use crate::scenario::Scenario;
@@ -37,10 +37,7 @@ fn damaged(damage: Damage) -> Bench {
     (scenario.shards, scenario.lanes, scenario.log_copies) = (1, 1, 2);
     (scenario.write_through, scenario.log_cache, scenario.members_are_zero) = (false, true, true);
     scenario.destage_age = Span::from_secs(3600);
-    scenario.faults.clear();
-    scenario.degraded.clear();
-    let mut bench = Bench::new(scenario);
-    bench.start().expect("it starts");
+    let mut bench = Bench::started(scenario);
     for (lba, byte) in WRITTEN {
         assert_eq!(bench.ask(IoKind::Write, lba, byte), Ok(byte));
     }

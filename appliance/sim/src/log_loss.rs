@@ -2,133 +2,13 @@
 //! crash and a loss come together. Random runs stay within what the array promises to survive, and this is beyond it; so it
 //! is tried here, step by step.
 
-use std::cell::RefCell;
-use std::rc::Rc;
-
-use base::ids::{DeviceId, Lba, VolumeId};
-use base::sector::Margins;
-use engine::fence::Association;
-use engine::io::{IoDone, IoError, IoKind, IoRequest};
+use base::ids::DeviceId;
+use engine::io::{IoError, IoKind};
 use engine::map::OnLogLoss;
-use ports::{BufferList, Buffers};
 use raid::Level;
 
-use crate::machine::{Machine, Started, Step, boot_devices};
-use crate::production::Production;
-use crate::rack::Rack;
-use crate::random::Random;
+use crate::bench::{Bench, SOON};
 use crate::scenario::Scenario;
-use crate::subject::Subject;
-use crate::trace::Trace;
-
-/// Steps within which a request ends.
-const SOON: u32 = 100_000;
-
-/// An appliance with one log copy that keeps what is dirty in it.
-pub(crate) struct Bench {
-    pub(crate) scenario: Scenario,
-    pub(crate) rack: Rc<RefCell<Rack>>,
-    machine: Option<Machine<Production>>,
-    random: Random,
-}
-
-impl Bench {
-    pub(crate) fn new(scenario: Scenario) -> Self {
-        let rack = Rc::new(RefCell::new(Rack::new(scenario.seed, &scenario.devices(), Trace::default())));
-        let mut random = Random::named(scenario.seed, "bench");
-        Production::create(&scenario, &mut boot_devices(&rack), &mut random).expect("an array");
-        Self { scenario, rack, machine: None, random }
-    }
-
-    pub(crate) fn start(&mut self) -> Result<(), String> {
-        match Machine::boot(&self.scenario, &self.rack, &mut self.random)? {
-            Started::Up(machine) => self.machine = Some(machine),
-            Started::Cut | Started::DeviceLost => unreachable!("nothing is planned"),
-        }
-        Ok(())
-    }
-
-    pub(crate) fn machine(&mut self) -> &mut Machine<Production> {
-        self.machine.as_mut().expect("it was started")
-    }
-
-    /// Begins a write of one block, if there is room.
-    fn begin_write(&mut self, lba: u64, byte: u8) -> bool {
-        let machine = self.machine();
-        let mut buffers = BufferList::EMPTY;
-        let buffer = machine.ports.pool.alloc().expect("a buffer");
-        machine.ports.pool.bytes_mut(buffer.id()).fill(byte);
-        buffers.push(&mut machine.ports.pool, buffer);
-        let (association, margins) = (Association::NONE, Margins::NONE);
-        let (volume, kind, lba) = (VolumeId(0), IoKind::Write, Lba(lba));
-        let request = IoRequest { token: 1, association, volume, kind, lba, blocks: 1, margins, buffers };
-        machine.begin(request).is_ok()
-    }
-
-    /// Carries out one request of one block; of a read the first byte.
-    pub(crate) fn ask(&mut self, kind: IoKind, lba: u64, byte: u8) -> Result<u8, IoError> {
-        self.ask_blocks(kind, lba, u32::from(kind != IoKind::Flush), byte)
-    }
-
-    /// The same of several blocks.
-    pub(crate) fn ask_blocks(&mut self, kind: IoKind, lba: u64, blocks: u32, byte: u8) -> Result<u8, IoError> {
-        self.begin(kind, lba, blocks, byte);
-        let answer = self.await_answer().expect("the power stays");
-        self.ended(answer, byte)
-    }
-
-    /// The same of one block; none if the power fails before the answer.
-    pub(crate) fn try_ask(&mut self, kind: IoKind, lba: u64, byte: u8) -> Option<Result<u8, IoError>> {
-        self.begin(kind, lba, 1, byte);
-        let answer = self.await_answer()?;
-        Some(self.ended(answer, byte))
-    }
-
-    /// The same; none if it does not end soon.
-    pub(crate) fn ask_for_a_while(&mut self, kind: IoKind, lba: u64, byte: u8) -> Option<Result<u8, IoError>> {
-        self.begin(kind, lba, 1, byte);
-        for _ in 0..SOON / 10 {
-            if let Some(answer) = self.machine().done() {
-                return Some(self.ended(answer, byte));
-            }
-            self.machine().step();
-        }
-        None
-    }
-
-    fn begin(&mut self, kind: IoKind, lba: u64, blocks: u32, byte: u8) {
-        let machine = self.machine();
-        let mut buffers = BufferList::EMPTY;
-        for _ in 0..if matches!(kind, IoKind::Read | IoKind::Write) { blocks } else { 0 } {
-            let buffer = machine.ports.pool.alloc().expect("a buffer");
-            machine.ports.pool.bytes_mut(buffer.id()).fill(byte);
-            buffers.push(&mut machine.ports.pool, buffer);
-        }
-        let (association, margins) = (Association::NONE, Margins::NONE);
-        let (volume, lba) = (VolumeId(0), Lba(lba));
-        let request = IoRequest { token: 1, association, volume, kind, lba, blocks, margins, buffers };
-        machine.begin(request).expect("there is room");
-    }
-
-    fn ended(&mut self, IoDone { result, buffers, .. }: IoDone, byte: u8) -> Result<u8, IoError> {
-        let pool = &mut self.machine().ports.pool;
-        let found = buffers.first().map_or(byte, |first| pool.bytes(first)[0]);
-        buffers.free(pool);
-        result.map(|()| found)
-    }
-
-    fn await_answer(&mut self) -> Option<IoDone> {
-        for _ in 0..SOON {
-            if let Some(done) = self.machine().done() {
-                return Some(done);
-            }
-            if self.machine().step() == Step::Cut {
-                return None;
-            }
-        }
-        panic!("a request does not end");
-    }
-}
 
 fn with_one_copy(policy: OnLogLoss) -> Bench {
     with_one_copy_in(policy, false)
@@ -139,12 +19,8 @@ fn with_one_copy_in(policy: OnLogLoss, write_through: bool) -> Bench {
     scenario.log_copies = 1;
     scenario.write_through = write_through;
     scenario.destage_age = base::time::Span::from_secs(3600);
-    scenario.faults.clear();
-    scenario.degraded.clear();
     scenario.on_log_loss = policy;
-    let mut bench = Bench::new(scenario);
-    bench.start().expect("it starts");
-    bench
+    Bench::started(scenario)
 }
 
 fn lose_the_log(bench: &mut Bench) {
@@ -266,8 +142,7 @@ fn what_cannot_be_destaged_keeps_its_array_from_being_exposed() {
     let mut scenario = with_one_copy(OnLogLoss::WriteThroughExposed).scenario;
     (scenario.members, scenario.chunk_blocks, scenario.shards, scenario.lanes) = (5, 1, 1, 1);
     (scenario.destage_age, scenario.members_are_zero) = (base::time::Span::from_millis(1), true);
-    let mut bench = Bench::new(scenario);
-    bench.start().expect("it starts");
+    let mut bench = Bench::started(scenario);
     for lba in 0..4 {
         assert_eq!(bench.ask(IoKind::Write, lba, 0x11), Ok(0x11));
     }
@@ -311,33 +186,7 @@ fn what_was_on_its_way_into_the_log_is_acknowledged_once_the_members_have_it() {
 fn without_log(level: Level) -> Bench {
     let mut scenario = Scenario::draw_at(2, Some(level));
     (scenario.log_copies, scenario.write_through, scenario.members_are_zero) = (0, true, true);
-    scenario.faults.clear();
-    scenario.degraded.clear();
-    let mut bench = Bench::new(scenario);
-    bench.start().expect("it starts");
-    bench
-}
-
-impl Bench {
-    /// The power fails and comes back; meanwhile these members are lost.
-    pub(crate) fn power_cycle(&mut self, lost: &[u16]) {
-        self.machine = None;
-        let rack = &mut *self.rack.borrow_mut();
-        rack.cut_power();
-        lost.iter().for_each(|&device| rack.lose(DeviceId(device), false));
-        rack.restore_power();
-    }
-
-    /// Lets it work until nothing is left to be resynced.
-    pub(crate) fn resync(&mut self) {
-        for _ in 0..SOON {
-            if !self.machine().health().expect("production knows").resyncing {
-                return;
-            }
-            self.machine().step();
-        }
-        panic!("the resync does not end");
-    }
+    Bench::started(scenario)
 }
 
 #[test]

@@ -7,7 +7,7 @@ use engine::io::IoKind;
 use raid::Level;
 
 use crate::audit::stripes_match;
-use crate::log_loss::Bench;
+use crate::bench::Bench;
 use crate::operator::Order;
 use crate::scenario::{Scenario, ZONE_STRIPES};
 
@@ -20,11 +20,7 @@ fn bench() -> Bench {
     (scenario.spares, scenario.zones, scenario.members_are_zero) = (1, 2, false);
     (scenario.write_through, scenario.checksums) = (true, false);
     scenario.rebuild.limits = Limits { bytes_a_second: 1 << 16, latency: Span::ZERO };
-    scenario.faults.clear();
-    scenario.degraded.clear();
-    let mut bench = Bench::new(scenario);
-    bench.start().expect("it starts");
-    bench
+    Bench::started(scenario)
 }
 
 impl Bench {
