@@ -29,16 +29,16 @@ where
     T: Send,
 {
     let (items, has_failed) = (Mutex::new(items), AtomicBool::new(false));
-    let (results, mut failure) = (mpsc::channel(), None);
+    let (sender, receiver) = mpsc::channel();
+    let mut failure = None;
     thread::scope(|scope| {
-        let (sender, receiver) = results;
+        let (items, has_failed, run) = (&items, &has_failed, &run);
         for _ in 0..workers {
             let sender = sender.clone();
-            scope.spawn(|| {
-                let sender = sender;
-                let failing = FailsUnlessDone(&has_failed);
+            scope.spawn(move || {
+                let _panics = FailsOnPanic(has_failed);
                 while !has_failed.load(Ordering::Relaxed)
-                    && let Some(item) = next(&items)
+                    && let Some(item) = next(items)
                 {
                     let result = run(item);
                     has_failed.fetch_or(result.is_err(), Ordering::Relaxed);
@@ -46,7 +46,6 @@ where
                         break;
                     }
                 }
-                std::mem::forget(failing);
             });
         }
         drop(sender);
@@ -65,11 +64,11 @@ fn next<I: Iterator>(items: &Mutex<I>) -> Option<I::Item> {
 }
 
 // A run that panics stops the others too.
-struct FailsUnlessDone<'a>(&'a AtomicBool);
+struct FailsOnPanic<'a>(&'a AtomicBool);
 
-impl Drop for FailsUnlessDone<'_> {
+impl Drop for FailsOnPanic<'_> {
     fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.fetch_or(thread::panicking(), Ordering::Relaxed);
     }
 }
 
