@@ -27,7 +27,7 @@ impl ArrayShard {
         assert!(self.stripes.held() == 0 && self.destages.is_empty(), "a log begins when nothing is dirty");
         let map = &self.map;
         for lane in self.lanes.iter_mut().flatten() {
-            lane.take_log(&LaneStart::formatted(&map.log_layout, &map.log, lane.id, map.incarnation));
+            lane.take_log(&LaneStart::formatted(map, lane.id));
         }
     }
 

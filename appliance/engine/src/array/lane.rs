@@ -15,13 +15,14 @@ use base::ids::{ArrayBlock, LaneId, ShardId, StripeId};
 use base::slab::Key;
 use base::time::Time;
 use journal::format::{FIRST_SEQUENCE, first_anchor};
-use journal::{Anchor, Entry, LaneSpace, LogIdentity, LogLayout, MAX_ENTRIES, MAX_RECORD_BLOCKS, format_lane};
+use journal::{Anchor, Entry, LaneSpace, MAX_ENTRIES, MAX_RECORD_BLOCKS, format_lane};
 use ports::{Buffer, BufferId};
 
 use super::again::Again;
 use super::destage::Destage;
 use super::stripes::{DirtyList, VersionRef};
 use crate::limits::{DESTAGED_WORTH_ENTRIES, RECORD_WORTH_BLOCKS, RECORDS_IN_FLIGHT};
+use crate::map::ArrayMap;
 use crate::message::Fragment;
 
 /// Records of a lane that the table has room for from the start. More than that are in a log only after very many that
@@ -139,6 +140,24 @@ pub(crate) struct Record {
     pub(crate) group: Option<Box<Group>>,
 }
 
+impl Record {
+    /// One that the log holds: sequence, position, incarnation, CRC of the record before.
+    fn durable((sequence, position, incarnation, previous_crc): (u64, u64, u64, u32), live: u32) -> Self {
+        Self {
+            sequence,
+            position,
+            incarnation,
+            previous_crc,
+            live,
+            unanswered: 0,
+            failed: 0,
+            durable: true,
+            descriptor: None,
+            group: None,
+        }
+    }
+}
+
 /// An anchor on its way to the copies.
 #[derive(Debug)]
 pub(crate) struct AnchorWrite {
@@ -166,8 +185,9 @@ pub struct LaneStart {
 
 impl LaneStart {
     /// A lane of a log that was just formatted for this incarnation.
-    pub fn formatted(layout: &LogLayout, identity: &LogIdentity, lane: LaneId, incarnation: u64) -> Self {
-        let (_, last_crc) = format_lane(layout, identity, lane, incarnation, FORMAT_EPOCH, 0);
+    pub(crate) fn formatted(map: &ArrayMap, lane: LaneId) -> Self {
+        let (layout, incarnation) = (&map.log_layout, map.incarnation);
+        let (_, last_crc) = format_lane(layout, &map.log, lane, incarnation, FORMAT_EPOCH, map.geometry_epoch);
         let records = vec![(FIRST_SEQUENCE, 0, incarnation, 0)];
         Self { lane, space: LaneSpace::new(layout, 0, 1), records, last_crc, anchor: first_anchor(lane, incarnation) }
     }
@@ -234,20 +254,7 @@ impl Lane {
     /// A lane as start-up left it; destaging a stripe takes up to `destage_blocks` of it, and so many fragments may wait.
     pub(crate) fn new(start: LaneStart, live: impl Fn(u64) -> u32, destage_blocks: u64, waiting: usize) -> Self {
         let mut records = VecDeque::with_capacity(RECORDS_EXPECTED);
-        for (sequence, position, incarnation, previous_crc) in start.records {
-            records.push_back(Record {
-                sequence,
-                position,
-                incarnation,
-                previous_crc,
-                live: live(sequence),
-                unanswered: 0,
-                failed: 0,
-                durable: true,
-                descriptor: None,
-                group: None,
-            });
-        }
+        records.extend(start.records.into_iter().map(|record| Record::durable(record, live(record.0))));
         // Without a log there is none; with one, at least its opening record.
         let last = records.back().map_or(0, |record| record.sequence);
         let mut lane = Self {
@@ -372,23 +379,10 @@ impl Lane {
     /// A log begins: this lane of it as it was formatted, with nothing in it but its opening record.
     pub(crate) fn take_log(&mut self, start: &LaneStart) {
         assert!(self.is_still() && self.records.is_empty(), "a log begins when nothing is under way");
-        let [(sequence, position, incarnation, previous_crc)] = start.records[..] else {
-            unreachable!("a new lane has its opening record")
-        };
-        self.records.push_back(Record {
-            sequence,
-            position,
-            incarnation,
-            previous_crc,
-            live: 0,
-            unanswered: 0,
-            failed: 0,
-            durable: true,
-            descriptor: None,
-            group: None,
-        });
+        self.records.extend(start.records.iter().map(|&record| Record::durable(record, 0)));
+        let last = self.records.back().expect("a new lane has its opening record").sequence;
         (self.space, self.anchor, self.last_crc) = (start.space, start.anchor, start.last_crc);
-        (self.next_sequence, self.durable_upto, self.reserve) = (sequence + 1, sequence, 0);
+        (self.next_sequence, self.durable_upto, self.reserve) = (last + 1, last, 0);
     }
 
     /// Takes away what was on its way to copies that are lost, at the very end.

@@ -13,6 +13,7 @@ use raid::{
 };
 
 use super::BootError;
+use crate::array::FORMAT_EPOCH;
 
 /// A volume to be carved.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -170,7 +171,7 @@ fn write_log<D: SyncDevice>(
         device.write(LogLayout::superblock_block(slot_of(1)), &[ZERO_BLOCK])?;
         device.flush()?;
         for lane in (0..layout.lanes()).map(base::ids::LaneId) {
-            let (blocks, _) = format_lane(&layout, &identity, lane, 1, 1, 0);
+            let (blocks, _) = format_lane(&layout, &identity, lane, 1, FORMAT_EPOCH, 0);
             for (place, block) in &blocks {
                 device.write(*place, core::slice::from_ref(block))?;
             }

@@ -278,9 +278,9 @@ impl Coordinator {
                 (DeviceOp::WriteZeroes(blocks as u32), DeviceBlock(from), 0)
             }
             Step::Format(written) => {
-                let (lane, LogSuperblock { identity, incarnation, .. }) =
-                    (LaneId(written as u16 / 2), &attaching.superblock);
-                let (blocks, _) = format_lane(&layout, identity, lane, *incarnation, FORMAT_EPOCH, 0);
+                let lane = LaneId(written as u16 / 2);
+                let LogSuperblock { identity, incarnation, geometry_epoch, .. } = &attaching.superblock;
+                let (blocks, _) = format_lane(&layout, identity, lane, *incarnation, FORMAT_EPOCH, *geometry_epoch);
                 let (place, block) = &blocks[written as usize % 2];
                 ports.bytes_mut(attaching.buffers[0].id()).copy_from_slice(block);
                 let is_last = written + 1 == 2 * u32::from(layout.lanes());
