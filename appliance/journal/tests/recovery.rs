@@ -165,9 +165,11 @@ proptest! {
             log.flip(copy % copies, block, at);
         }
         if let Ok(found) = scan(&log) {
-            // Whatever is found was written, as it was written.
-            for (record, written) in found.records.iter().zip(&writer.live) {
-                prop_assert_eq!((record.header, record.crc), (written.header, written.crc));
+            // Whatever is found was written, as it was written; where the newest anchor is noise, it begins further back.
+            let live = writer.live.iter().map(|written| (written.header, written.crc));
+            let written: Vec<_> = writer.passed.iter().copied().chain(live).collect();
+            for record in &found.records {
+                prop_assert!(written.contains(&(record.header, record.crc)), "{:?} was never written", record.header);
             }
         }
     }

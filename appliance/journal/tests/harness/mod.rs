@@ -88,6 +88,8 @@ pub(crate) struct Writer {
     pub(crate) anchor: Anchor,
     /// Every record from the anchor's tail on.
     pub(crate) live: VecDeque<Written>,
+    /// Headers and checksums of the records that the tail has passed: an older anchor may still lead to them.
+    pub(crate) passed: Vec<(RecordHeader, u32)>,
     /// Makes payloads differ.
     pub(crate) salt: u64,
 }
@@ -123,6 +125,7 @@ impl Writer {
             durable_upto: 1,
             anchor: Anchor::decode(&IDENTITY, LANE, &blocks[1].1).expect("an anchor"),
             live: VecDeque::from([opening]),
+            passed: vec![],
             salt: 1,
         }
     }
@@ -150,6 +153,7 @@ impl Writer {
         Self {
             space: LaneSpace::new(&layout, scan.anchor.tail_position, scan.next_position),
             live: live.collect(),
+            passed: vec![],
             layout,
             incarnation,
             sequence: scan.next_sequence,
@@ -253,7 +257,7 @@ impl Writer {
             self.space.tail_is_durable(header.position);
         }
         while self.live[0].header.sequence < sequence {
-            self.live.pop_front();
+            self.passed.extend(self.live.pop_front().map(|written| (written.header, written.crc)));
         }
     }
 
