@@ -99,6 +99,15 @@ pub enum DriveCommand {
         #[command(flatten)]
         server: Server,
     },
+    /// Give its place back to a drive that was out, with what it holds: only what was written since it went out is rebuilt. Refused,
+    /// with the reason, if nobody knows what that is: then `drive replace NAME NAME` has all of it rebuilt.
+    Return {
+        /// The drive, as the configuration calls it.
+        name: String,
+        /// Whom to ask.
+        #[command(flatten)]
+        server: Server,
+    },
     /// Erase what a declared drive bears that nothing uses: all of it reads as zeros then. Drives that are in use are refused.
     Wipe {
         /// The drive, as the configuration calls it.

@@ -224,3 +224,37 @@ fn a_rebuild_goes_on_where_it_was_after_a_death_and_can_be_told_to_wait() {
     assert!(client.holds(18, 0xdd));
     server.stop();
 }
+
+#[test]
+fn a_drive_that_was_away_gets_its_place_back_with_what_it_holds_also_over_deaths() {
+    let place = Place::new("drives-return");
+    let server = place.serve(CONFIG, &[]);
+    let mut client = Client::connect(&server);
+    for lba in (0..2048).step_by(16) {
+        client.write(lba, 16, (lba / 16) as u8 ^ 0x5a);
+    }
+    let back = |name: &str| run(&place, &["drive", "return", name]);
+    assert!(back("d1").unwrap_err().contains("in use, as a0 member 1"));
+    run(&place, &["drive", "fail", "d1", "--yes"]).unwrap();
+    client.write(17, 1, 0xdd);
+    server.kill();
+
+    let server = place.serve(CONFIG, &[]);
+    let mut client = Client::connect(&server);
+    client.write(18, 1, 0xee);
+    assert!(back("d1").unwrap().contains("member 1 again"));
+    healed(&place);
+    run(&place, &["drive", "fail", "d0", "--yes"]).unwrap();
+    for lba in (0..2048).step_by(16) {
+        assert!(client.holds(lba, (lba / 16) as u8 ^ 0x5a), "block {lba}");
+    }
+    assert!(client.holds(17, 0xdd) && client.holds(18, 0xee));
+    // What was a member and is none any more: its place is another's.
+    run(&place, &["drive", "replace", "d0", "d0", "--force", "--yes"]).unwrap();
+    healed(&place);
+    run(&place, &["drive", "fail", "d2", "--yes"]).unwrap();
+    run(&place, &["drive", "wipe", "d2", "--quick", "--yes"]).unwrap();
+    let refused = back("d2").unwrap_err();
+    assert!(refused.contains("bears nothing"), "{refused}");
+    server.stop();
+}

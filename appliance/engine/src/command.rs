@@ -8,7 +8,7 @@ use base::ids::{ArrayId, DeviceId, Slot, StripeId, VolumeId};
 use base::sector::LogicalBlock;
 use base::time::Span;
 use ports::DeviceError;
-use raid::{Repair, ScrubRecord};
+use raid::{Repair, ScrubRecord, Superblock};
 
 use crate::array::{Found, MemberErrors};
 use crate::coordinator::Spare;
@@ -60,6 +60,16 @@ pub enum Verb {
         slot: Slot,
         /// The drive.
         spare: Spare,
+    },
+    /// Give its place back to a drive that was a member and went out, with what it holds: it is rebuilt only where something was
+    /// written since. Refused if that cannot be.
+    Return {
+        /// Whose.
+        array: ArrayId,
+        /// The drive.
+        spare: Spare,
+        /// What it says of itself.
+        said: Box<Superblock>,
     },
     /// Keep a drive as a spare no longer, and say whether any array uses it: one that none does may be closed.
     Release {
@@ -448,6 +458,8 @@ pub enum Event {
         slot: Slot,
         /// The drive.
         device: DeviceId,
+        /// Of one that was a member before and comes back with what it holds: how many zones it missed.
+        missed: Option<u64>,
     },
     /// A device is a copy of the log, and has all that the others have.
     Attached {

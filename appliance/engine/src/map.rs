@@ -8,7 +8,7 @@ use base::snapshot::Snapshot;
 use base::uuid::Uuid;
 use journal::{LogIdentity, LogLayout};
 use nvmf::subsystem::Exports;
-use raid::{Arrangement, Metadata};
+use raid::{Arrangement, Away, Metadata};
 
 use crate::io::IoError;
 
@@ -167,6 +167,8 @@ pub struct ArrayMap {
     pub newcomer: Option<Newcomer>,
     /// A drive that is to take a member's place. It comes without an epoch of its own, likewise.
     pub successor: Option<Successor>,
+    /// What is known of members that are out.
+    pub away: Option<Away>,
     /// Hosts' writes wait, since a log is about to come or the last copy of one is about to go. Numbers such times.
     pub hold: Option<u32>,
     /// The incarnation of this start.

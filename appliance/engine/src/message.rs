@@ -222,6 +222,20 @@ pub enum Message {
         /// Which.
         zone: ZoneId,
     },
+    /// To the coordinator, while a member is out: something in a zone is about to change.
+    ZoneMissed {
+        /// Whose zone.
+        array: ArrayId,
+        /// Which.
+        zone: ZoneId,
+    },
+    /// From the coordinator: that the zone was missed is durable on all members.
+    ZoneMarked {
+        /// Whose zone.
+        array: ArrayId,
+        /// Which.
+        zone: ZoneId,
+    },
     /// To the coordinator: a member was lost whose data parities are to stand for that were not resynced yet.
     ZonesAtStake {
         /// Whose zones.

@@ -208,6 +208,7 @@ impl Shard {
             | Message::ModeTaken { .. }
             | Message::ZoneZeroed { .. }
             | Message::ZoneDirty { .. }
+            | Message::ZoneMissed { .. }
             | Message::ZonesAtStake { .. }
             | Message::ZoneWalked { .. }
             | Message::ZoneBlocked { .. }
@@ -224,6 +225,9 @@ impl Shard {
             }
             Message::ZoneNoted { array, zone } => {
                 self.with_array(ports, array, |array, _| array.zone_noted(zone));
+            }
+            Message::ZoneMarked { array, zone } => {
+                self.with_array(ports, array, |array, work| array.zone_marked(work, zone));
             }
             Message::Walk { array, order } => {
                 self.with_array(ports, array, |array, _| array.order(order));

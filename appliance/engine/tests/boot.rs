@@ -409,7 +409,7 @@ fn devices_that_are_smaller_than_they_say_are_left_out_with_a_note() {
     forged.geometry = Geometry::new(Level::Raid5, 3, 16, u64::MAX).expect("the largest there is");
     (forged.layout.bitmap.start, forged.layout.bitmap.blocks) = (1 << 50, 1 << 40);
     (forged.layout.data.start, forged.layout.data.blocks) = (1 << 52, 1 << 50);
-    forged.layout.dirty = None;
+    (forged.layout.dirty, forged.layout.missed) = (None, None);
     forged.update += 1;
     put_superblock(&devices, 2, &forged);
     notes_of(&mut devices, 2);

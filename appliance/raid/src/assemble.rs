@@ -240,7 +240,12 @@ impl Assembly {
     pub fn superblocks(&self) -> Vec<Option<Superblock>> {
         let mut truth = self.superblock.clone();
         if self.renew {
-            truth.exclude(self.epoch(), self.newly_missing, self.newly_missing_copies);
+            let mut tables = truth.tables();
+            let before = tables.are_whole();
+            tables.exclude(self.epoch(), self.newly_missing, self.newly_missing_copies);
+            let has_place = |member: &Candidate| member.superblock.layout.missed.is_some();
+            tables.settle_away(before, self.members.iter().flatten().all(has_place));
+            truth.renew(self.epoch(), &tables);
         }
         let renewed = |candidate: &Candidate| {
             let mut superblock = candidate.superblock.clone();
@@ -250,6 +255,7 @@ impl Assembly {
                 superblock.copies.clone_from(&truth.copies);
                 superblock.scrub = truth.scrub;
                 superblock.log_fate = truth.log_fate;
+                superblock.away = truth.away;
                 superblock.update += 1;
             }
             superblock
@@ -267,7 +273,11 @@ pub fn assemble(
     force: bool,
 ) -> Result<Assembly, AssembleError> {
     let own = select(wanted, candidates)?;
-    let Truth { superblock, peers, strangers } = truth(&own, force)?;
+    let Truth { mut superblock, peers, strangers } = truth(&own, force)?;
+    if force {
+        // Who is taken for the truth may not have heard of all that was missed.
+        superblock.away = None;
+    }
     let array = superblock.name.clone();
     let count = superblock.members.len();
     let mut notes = Vec::new();

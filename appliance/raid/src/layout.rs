@@ -35,6 +35,8 @@ pub struct MemberLayout {
     pub metadata: Region,
     /// Bitmap of dirty zones, likewise; members of arrays that are older than it have none.
     pub dirty: Option<Region>,
+    /// Bitmap of missed zones, likewise.
+    pub missed: Option<Region>,
     /// Checksums of the blocks of data and parity, if they are kept.
     pub checksums: Option<Region>,
     /// Data and parity.
@@ -64,7 +66,8 @@ impl MemberLayout {
         let bitmap = Region { start: REGIONS_START, blocks: 2 * ZoneBits::blocks_for(blocks / zone_stripes) };
         let metadata = Region { start: bitmap.start + bitmap.blocks, blocks: 2 * METADATA_BLOCKS as u64 };
         let dirty = Region { start: metadata.start + metadata.blocks, blocks: bitmap.blocks };
-        let end = dirty.start + dirty.blocks;
+        let missed = Region { start: dirty.start + dirty.blocks, blocks: bitmap.blocks };
+        let end = missed.start + missed.blocks;
         // As if all of it were data, here too.
         let checksums =
             checksums.then(|| Region { start: end, blocks: checksum_blocks(blocks / zone_stripes, zone_stripes) });
@@ -74,15 +77,17 @@ impl MemberLayout {
         if blocks < need {
             return Err(LayoutError::TooSmall { have: blocks, need });
         }
-        Ok(Self { bitmap, metadata, dirty: Some(dirty), checksums, data: Region { start, blocks: blocks - start } })
+        let (dirty, missed) = (Some(dirty), Some(missed));
+        Ok(Self { bitmap, metadata, dirty, missed, checksums, data: Region { start, blocks: blocks - start } })
     }
 
     /// Checks what was read from a disk: regions in place, apart, and large enough for this many stripes and zones.
     pub fn check(&self, stripes: u64, zones: u64) -> Result<(), LayoutError> {
         // One that is not there lies nowhere and is over nothing.
         let nowhere = Region { start: u64::MAX, blocks: 0 };
-        let (dirty, checksums) = (self.dirty.unwrap_or(nowhere), self.checksums.unwrap_or(nowhere));
-        let regions = [self.bitmap, self.metadata, dirty, checksums, self.data];
+        let [dirty, missed, checksums] =
+            [self.dirty, self.missed, self.checksums].map(|region| region.unwrap_or(nowhere));
+        let regions = [self.bitmap, self.metadata, dirty, missed, checksums, self.data];
         for (at, region) in regions.iter().enumerate() {
             let end =
                 region.start.checked_add(region.blocks).ok_or(LayoutError::Inconsistent("a region has no end"))?;
@@ -102,6 +107,9 @@ impl MemberLayout {
         if self.dirty.is_some_and(|dirty| dirty.blocks < 2 * ZoneBits::blocks_for(zones)) {
             return Err(LayoutError::Inconsistent("the bitmap of dirty zones is too small for the zones"));
         }
+        if self.missed.is_some_and(|missed| missed.blocks < 2 * ZoneBits::blocks_for(zones)) {
+            return Err(LayoutError::Inconsistent("the bitmap of missed zones is too small for the zones"));
+        }
         let zone_stripes = stripes.checked_div(zones).unwrap_or(0);
         if self.checksums.is_some_and(|region| zones > 0 && region.blocks < checksum_blocks(zones, zone_stripes)) {
             return Err(LayoutError::Inconsistent("the region of checksums is too small for the zones"));
@@ -120,7 +128,8 @@ impl MemberLayout {
         let end = start.checked_add(blocks).ok_or(LayoutError::Inconsistent("a region has no end"))?;
         let over = |region: &Region| start < region.start.saturating_add(region.blocks) && region.start < end;
         let known = [self.bitmap, self.metadata, self.data];
-        if start < REGIONS_START || known.iter().chain(&self.dirty).chain(&self.checksums).any(over) {
+        if start < REGIONS_START || known.iter().chain(&self.dirty).chain(&self.missed).chain(&self.checksums).any(over)
+        {
             return Err(LayoutError::Inconsistent("a later region lies over another"));
         }
         Ok(())
@@ -138,6 +147,11 @@ impl MemberLayout {
         };
         let regions = if bitmap > metadata { bitmap } else { metadata };
         let regions = if dirty > regions { dirty } else { regions };
+        let missed = match self.missed {
+            Some(missed) => missed.start.saturating_add(missed.blocks),
+            None => 0,
+        };
+        let regions = if missed > regions { missed } else { regions };
         let checksums = match self.checksums {
             Some(checksums) => checksums.start.saturating_add(checksums.blocks),
             None => 0,
@@ -159,6 +173,14 @@ impl MemberLayout {
         let at = 2 * block as u64 + slot as u64;
         assert!(slot < 2 && at < dirty.blocks, "block {block}.{slot} of dirty zones lies in the region");
         Some(DeviceBlock(dirty.start + at))
+    }
+
+    /// One of the two places of a block of missed zones, if they are kept.
+    pub fn missed_block(&self, block: usize, slot: usize) -> Option<DeviceBlock> {
+        let missed = self.missed?;
+        let at = 2 * block as u64 + slot as u64;
+        assert!(slot < 2 && at < missed.blocks, "block {block}.{slot} of missed zones lies in the region");
+        Some(DeviceBlock(missed.start + at))
     }
 
     /// The first block of one of the two slots of the volume table.

@@ -11,11 +11,12 @@
 //! | [`plan`] | what to read, to compute and to write for a stripe |
 //! | [`scrub`] | what an array remembers of its last scrub |
 //! | [`superblock`] | what each member says of itself and of the array |
+//! | [`away`] | which member may come back to its place, and what it lacks |
 //! | [`layout`] | the regions of a member |
 //! | [`assemble`](mod@assemble) | from superblocks found anywhere to an array, or to a clear refusal |
 //! | [`metadata`] | the table of volumes, kept on every member |
-//! | [`zone_bits`] | which zones were ever written, and which may be inconsistent without a log |
-//! | [`dirty`] | what a start does with the latter |
+//! | [`zone_bits`] | which zones were ever written, which may be inconsistent without a log, and which somebody missed |
+//! | [`dirty`] | what a start does with those that may be inconsistent |
 //! | [`signature`] | what else may live on a device that is about to be overwritten |
 //!
 //! The formats are described in `FORMAT.md`.
@@ -31,6 +32,7 @@
 
 pub mod arrangement;
 pub mod assemble;
+pub mod away;
 pub mod checksum;
 pub mod dirty;
 pub mod geometry;
@@ -47,6 +49,7 @@ pub mod zone_bits;
 
 pub use arrangement::Arrangement;
 pub use assemble::{AssembleError, Assembly, Candidate, LogCandidate, Wanted, assemble};
+pub use away::{Away, NoReturn, may_return};
 pub use checksum::Checksummed;
 pub use dirty::{DirtyStart, start_of_dirty};
 pub use geometry::{Geometry, GeometryError, Part, Place, slots};

@@ -1,6 +1,7 @@
 //! What each member says of itself and of its array. Two blocks at the device's beginning are written in turns; the valid
 //! one with the higher update count holds. Described in `FORMAT.md`.
 
+mod tables;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -11,10 +12,12 @@ use base::uuid::Uuid;
 use journal::superblock::{LaterRegion, MEMBER_SLOTS, MemberUuids};
 use thiserror::Error;
 
+use crate::away::{AWAY_BYTES, Away};
 use crate::geometry::{Geometry, GeometryError};
 use crate::layout::{LayoutError, MemberLayout, Region, SUPERBLOCK_START};
 use crate::level::{Level, MAX_MEMBERS};
 use crate::scrub::{FEATURE_SCRUB, SCRUB_BYTES, ScrubRecord};
+pub use tables::Tables;
 
 /// What the block begins with.
 pub const MAGIC: [u8; 8] = *b"BRINDLEM";
@@ -41,9 +44,17 @@ pub const FEATURE_LOG_LOST: u64 = 8;
 /// An incompatible feature: the log was given up, and what copies of it say is old. See [`LogFate::GivenUp`].
 pub const FEATURE_LOG_GIVEN_UP: u64 = 16;
 
+/// An incompatible feature: since all members were whole, the bits of missed zones say what those that went out lack, so that who
+/// writes has to set them. See [`Away`].
+pub const FEATURE_AWAY: u64 = 64;
+
 /// Incompatible features that this program knows.
-pub const KNOWN_INCOMPATIBLE: u64 =
-    FEATURE_REBUILDING | FEATURE_WITHOUT_LOG | FEATURE_CHECKSUMS | FEATURE_LOG_LOST | FEATURE_LOG_GIVEN_UP;
+pub const KNOWN_INCOMPATIBLE: u64 = FEATURE_REBUILDING
+    | FEATURE_WITHOUT_LOG
+    | FEATURE_CHECKSUMS
+    | FEATURE_LOG_LOST
+    | FEATURE_LOG_GIVEN_UP
+    | FEATURE_AWAY;
 
 /// Highest epoch and update that are believed: nobody ever counted so far, and there is room to count on.
 pub const MAX_EPOCH: u64 = journal::MAX_COUNT;
@@ -63,18 +74,19 @@ const REGION_BYTES: usize = 32;
 /// Regions of a member that every superblock has.
 const KNOWN_REGIONS: usize = 3;
 /// Regions that this program knows beside them.
-const OPTIONAL_REGIONS: usize = 2;
+const OPTIONAL_REGIONS: usize = 3;
 /// Places of the region table.
 const MAX_REGIONS: usize = 16;
 const MEMBERS_AT: usize = 1024;
 const MEMBER_BYTES: usize = 32;
 const SCRUB_AT: usize = 2048;
+const AWAY_AT: usize = 2304;
 
 const _: () = assert!(MAX_MEMBERS as usize <= MEMBER_SLOTS);
 const _: () = assert!(COPIES_AT + MAX_COPIES * COPY_BYTES <= REGIONS_AT);
 const _: () = assert!(REGIONS_AT + MAX_REGIONS * REGION_BYTES <= MEMBERS_AT);
 const _: () = assert!(MEMBERS_AT + MAX_MEMBERS as usize * MEMBER_BYTES <= SCRUB_AT);
-const _: () = assert!(SCRUB_AT + SCRUB_BYTES <= base::BLOCK);
+const _: () = assert!(SCRUB_AT + SCRUB_BYTES <= AWAY_AT && AWAY_AT + AWAY_BYTES <= base::BLOCK);
 
 /// The place is free.
 const REGION_NONE: u16 = 0;
@@ -83,6 +95,7 @@ const REGION_METADATA: u16 = 2;
 const REGION_DATA: u16 = 3;
 const REGION_DIRTY: u16 = 4;
 const REGION_CHECKSUMS: u16 = 5;
+const REGION_MISSED: u16 = 6;
 
 /// Whether a member or copy takes part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,6 +136,13 @@ pub struct MemberEntry {
     pub state: State,
 }
 
+impl MemberEntry {
+    /// Whether it was given its place and does not hold all that belongs there yet.
+    pub const fn is_rebuilding(&self) -> bool {
+        matches!(self.state, State::Rebuilding { .. })
+    }
+}
+
 /// The identities of members, as a log copy keeps them.
 pub fn member_uuids(members: &[MemberEntry]) -> MemberUuids {
     core::array::from_fn(|slot| members.get(slot).map_or(Uuid::NIL, |member| member.uuid))
@@ -143,62 +163,6 @@ impl CopyEntry {
     /// A copy that takes part.
     pub const fn active(uuid: Uuid) -> Self {
         Self { uuid, state: State::Active, free: false }
-    }
-}
-
-/// What all superblocks of an array have alike: who takes part, and what else they remember together.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tables {
-    /// All members by slot.
-    pub members: Vec<MemberEntry>,
-    /// All log copies.
-    pub copies: Vec<CopyEntry>,
-    /// The last scrub, if there was one.
-    pub scrub: Option<ScrubRecord>,
-    /// What became of the log.
-    pub log_fate: LogFate,
-}
-
-impl Tables {
-    /// Leaves members and copies (bit masks) out from an epoch on. What is out already stays out since then.
-    pub fn exclude(&mut self, epoch: u64, members: u32, copies: u32) {
-        let excluded = State::Excluded { since: epoch };
-        for (at, member) in self.members.iter_mut().enumerate() {
-            if members & 1 << at != 0 && !matches!(member.state, State::Excluded { .. }) {
-                member.state = excluded;
-            }
-        }
-        for (at, copy) in self.copies.iter_mut().enumerate() {
-            if copies & 1 << at != 0 && copy.state == State::Active {
-                copy.state = excluded;
-            }
-        }
-    }
-
-    /// Frees the places of log copies (a bit mask) from an epoch on.
-    pub fn free(&mut self, epoch: u64, copies: u32) {
-        self.exclude(epoch, 0, copies);
-        for (_, copy) in self.copies.iter_mut().enumerate().filter(|(at, _)| copies & 1 << at != 0) {
-            copy.free = true;
-        }
-    }
-
-    /// Gives a place to a new log copy, behind the last one if there was none before.
-    ///
-    /// # Panics
-    /// If a copy has the place, or places before it would be left out.
-    pub fn add_copy(&mut self, place: u8, uuid: Uuid) {
-        let copy = CopyEntry::active(uuid);
-        match self.copies.get_mut(usize::from(place)) {
-            Some(before) => {
-                assert_ne!(before.state, State::Active, "a copy takes a place that has none");
-                *before = copy;
-            }
-            None => {
-                assert!(self.copies.len() == usize::from(place) && self.copies.len() < MAX_COPIES);
-                self.copies.push(copy);
-            }
-        }
     }
 }
 
@@ -231,6 +195,8 @@ pub struct Superblock {
     pub scrub: Option<ScrubRecord>,
     /// What became of the log.
     pub log_fate: LogFate,
+    /// What is known of members that are out.
+    pub away: Option<Away>,
     /// Where things lie on this member.
     pub layout: MemberLayout,
     /// Regions of kinds that this program does not know, kept as they are.
@@ -290,8 +256,7 @@ impl Superblock {
     }
 
     fn incompatible(&self) -> u64 {
-        let is_rebuilding = |member: &MemberEntry| matches!(member.state, State::Rebuilding { .. });
-        let rebuilding = if self.members.iter().any(is_rebuilding) { FEATURE_REBUILDING } else { 0 };
+        let rebuilding = if self.members.iter().any(MemberEntry::is_rebuilding) { FEATURE_REBUILDING } else { 0 };
         let without_log = if self.is_without_log() { FEATURE_WITHOUT_LOG } else { 0 };
         let checksums = if self.layout.checksums.is_some() { FEATURE_CHECKSUMS } else { 0 };
         let fate = match self.log_fate {
@@ -299,7 +264,8 @@ impl Superblock {
             LogFate::Lost => FEATURE_LOG_LOST,
             LogFate::GivenUp => FEATURE_LOG_GIVEN_UP,
         };
-        rebuilding | without_log | checksums | fate
+        let away = if self.away.is_some() { FEATURE_AWAY } else { 0 };
+        rebuilding | without_log | checksums | fate | away
     }
 
     /// Whether bits of dirty zones count: an array with a log does without them, unless that was lost meanwhile.
@@ -319,6 +285,7 @@ impl Superblock {
             copies: self.copies.clone(),
             scrub: self.scrub,
             log_fate: self.log_fate,
+            away: self.away,
         }
     }
 
@@ -329,6 +296,7 @@ impl Superblock {
         self.copies.clone_from(&tables.copies);
         self.scrub = tables.scrub;
         self.log_fate = tables.log_fate;
+        self.away = tables.away;
         self.epoch = epoch;
         self.update += 1;
     }
@@ -375,6 +343,7 @@ impl Superblock {
         let known: [(u16, Region); KNOWN_REGIONS] =
             [(REGION_BITMAP, layout.bitmap), (REGION_METADATA, layout.metadata), (REGION_DATA, layout.data)];
         let known = known.into_iter().chain(layout.dirty.map(|dirty| (REGION_DIRTY, dirty)));
+        let known = known.chain(layout.missed.map(|missed| (REGION_MISSED, missed)));
         let known = known.chain(layout.checksums.map(|checksums| (REGION_CHECKSUMS, checksums)));
         let known = known.map(|(kind, region)| (kind, 0, region.start, region.blocks));
         let later = self.later_regions.iter().map(|region| (region.kind, region.flags, region.start, region.blocks));
@@ -387,6 +356,9 @@ impl Superblock {
         }
         if let Some(scrub) = &self.scrub {
             scrub.encode(to.pad_to(SCRUB_AT));
+        }
+        if let Some(away) = &self.away {
+            away.encode(to.pad_to(AWAY_AT));
         }
         let crc = crc_of(out);
         out[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
@@ -470,6 +442,10 @@ impl Superblock {
             FEATURE_LOG_GIVEN_UP => LogFate::GivenUp,
             _ => return Err(SuperblockError::Malformed("its log was both lost and given up")),
         };
+        let away = match incompatible & FEATURE_AWAY {
+            0 => None,
+            _ => Some(Away::decode(&block[AWAY_AT..AWAY_AT + AWAY_BYTES], &members)?),
+        };
         let superblock = Self {
             compatible: compatible & !FEATURE_SCRUB,
             array,
@@ -484,6 +460,7 @@ impl Superblock {
             copies,
             scrub,
             log_fate,
+            away,
             layout,
             later_regions,
             controller_ids,
@@ -493,6 +470,9 @@ impl Superblock {
             return Err(SuperblockError::Malformed(
                 "it does not announce a rebuild, checksums, or that it has no log, as it should",
             ));
+        }
+        if superblock.away.is_some() && superblock.layout.missed.is_none() {
+            return Err(SuperblockError::Malformed("it has no place for the bits of missed zones"));
         }
         if superblock.counts_dirty() && superblock.layout.dirty.is_none() {
             return Err(SuperblockError::Malformed("it has no log and no bits of dirty zones"));
@@ -545,7 +525,8 @@ fn read_entry(from: &mut Reader<'_>) -> Result<(Uuid, State, bool), SuperblockEr
 }
 
 fn read_regions(table: &[u8]) -> Result<(MemberLayout, Vec<LaterRegion>), SuperblockError> {
-    let (mut bitmap, mut metadata, mut dirty, mut checksums, mut data) = (None, None, None, None, None);
+    let (mut bitmap, mut metadata, mut data) = (None, None, None);
+    let (mut dirty, mut missed, mut checksums) = (None, None, None);
     let mut later = Vec::new();
     for bytes in table.chunks_exact(REGION_BYTES).take(MAX_REGIONS) {
         let mut from = Reader::new(bytes);
@@ -560,6 +541,7 @@ fn read_regions(table: &[u8]) -> Result<(MemberLayout, Vec<LaterRegion>), Superb
             REGION_DATA => data.replace(region),
             REGION_DIRTY => dirty.replace(region),
             REGION_CHECKSUMS => checksums.replace(region),
+            REGION_MISSED => missed.replace(region),
             // Had it mattered to this program, an incompatible feature would have announced it. The next superblock still
             // names it.
             _ => {
@@ -573,7 +555,7 @@ fn read_regions(table: &[u8]) -> Result<(MemberLayout, Vec<LaterRegion>), Superb
     }
     match (bitmap, metadata, data) {
         (Some(bitmap), Some(metadata), Some(data)) => {
-            Ok((MemberLayout { bitmap, metadata, dirty, checksums, data }, later))
+            Ok((MemberLayout { bitmap, metadata, dirty, missed, checksums, data }, later))
         }
         _ => Err(SuperblockError::Malformed("a region is missing")),
     }

@@ -1,14 +1,16 @@
-//! One bit a zone, kept on every member, in two bitmaps. *Initialised*: the zone was ever written; without the bit it reads as
+//! One bit a zone, kept on every member, in three bitmaps. *Initialised*: the zone was ever written; without the bit it reads as
 //! zeros without asking a member, and its first write zeroes it on all members, flushes them, and only then sets the bit
 //! durably. *Dirty*: writes to the zone may be under way without a log, so that after a crash its parities or mirrors may not
-//! match; the bit is durable before the first of them, and cleared some time after they were flushed.
+//! match; the bit is durable before the first of them, and cleared some time after they were flushed. *Missed*: something in the
+//! zone may have changed since a member went out; the bit is durable before anything forgets that it did, and cleared when all
+//! members are whole.
 //!
 //! On a member the bits lie in blocks of 32256 zones, each block in a pair of slots that are written in turn.
 //!
 //! Bits of initialised zones are only ever set, and only after the zone is zeros on every member: so a bit that *any* valid
-//! block of a current member shows is true, and what is read is the union of all of them. Bits of dirty zones are cleared as
-//! well: of a member only the newest valid slot counts ([`ZoneBits::newest`]), and what is read is the union of these. A bit too
-//! many costs a resync of a zone that needs none. In either way a block that is lost can only forget, which is why
+//! block of a current member shows is true, and what is read is the union of all of them. Bits of dirty and of missed zones are
+//! cleared as well: of a member only the newest valid slot counts ([`ZoneBits::newest`]), and what is read is the union of these. A
+//! bit too many costs a resync, or a rebuild, of a zone that needs none. In either way a block that is lost can only forget, which is why
 //! [`ZoneBits::merge`] is to be followed by writing the merged block, *at its same update*, to the members that do not have it
 //! ([`ZoneBits::update_in`]): the next [`ZoneBits::advance`] then never overwrites a member's last good copy.
 //!
@@ -23,6 +25,9 @@ pub const MAGIC: [u8; 8] = *b"BRINDLEI";
 
 /// The first eight bytes of a block of dirty zones.
 pub const DIRTY_MAGIC: [u8; 8] = *b"BRINDLED";
+
+/// The first eight bytes of a block of missed zones.
+pub const MISSED_MAGIC: [u8; 8] = *b"BRINDLEO";
 
 /// The version that this code writes, and the only one that it reads.
 pub const VERSION: u16 = 1;
@@ -66,6 +71,14 @@ impl ZoneBits {
         Self { magic: DIRTY_MAGIC, ..Self::new(array, zones, false) }
     }
 
+    /// Missed zones of a new array: none.
+    ///
+    /// # Panics
+    /// If there are no zones.
+    pub fn missed(array: Uuid, zones: u64) -> Self {
+        Self { magic: MISSED_MAGIC, ..Self::new(array, zones, false) }
+    }
+
     /// Sets a zone's bit.
     ///
     /// # Panics
@@ -94,10 +107,20 @@ impl ZoneBits {
         }
     }
 
-    /// Clears the bits of all dirty zones: what they say does not count.
+    /// Clears the bits of all dirty or missed zones: what they say does not count.
     pub fn clear_all(&mut self) {
-        assert_eq!(self.magic, DIRTY_MAGIC, "a zone is initialised for ever");
+        assert_ne!(self.magic, MAGIC, "a zone is initialised for ever");
         self.words.fill(0);
+    }
+
+    /// The blocks that any bit is set in.
+    pub fn blocks_in_use(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.updates.len()).filter(|block| self.words[self.words_of(*block)].iter().any(|word| *word != 0))
+    }
+
+    /// Whether others have the same bits set in a block.
+    pub fn says_as(&self, other: &Self, block: usize) -> bool {
+        self.words[self.words_of(block)] == other.words[other.words_of(block)]
     }
 
     /// How many bits are set.

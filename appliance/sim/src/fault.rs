@@ -72,6 +72,8 @@ pub enum Landmark {
     Superblock,
     /// A block of the bitmap of initialised zones.
     Bitmap,
+    /// A block of that of missed zones.
+    Missed,
 }
 
 /// A fault and when it strikes.
@@ -90,6 +92,7 @@ impl Landmark {
             Self::Anchor => &anchor::MAGIC,
             Self::Superblock => &raid::superblock::MAGIC,
             Self::Bitmap => &raid::zone_bits::MAGIC,
+            Self::Missed => &raid::zone_bits::MISSED_MAGIC,
         })
     }
 }
@@ -101,12 +104,13 @@ mod tests {
 
     #[test]
     fn each_landmark_is_known_by_its_magic_and_by_no_other() {
-        let all = [Landmark::Anchor, Landmark::Superblock, Landmark::Bitmap];
-        let magics = [anchor::MAGIC, raid::superblock::MAGIC, raid::zone_bits::MAGIC];
+        let all = [Landmark::Anchor, Landmark::Superblock, Landmark::Bitmap, Landmark::Missed];
+        let bits = [raid::zone_bits::MAGIC, raid::zone_bits::MISSED_MAGIC];
+        let magics = [anchor::MAGIC, raid::superblock::MAGIC, bits[0], bits[1]];
         for (index, magic) in magics.into_iter().enumerate() {
             let mut block = [0; BLOCK];
             block[..8].copy_from_slice(&magic);
-            assert_eq!(all.map(|landmark| landmark.is_in(&block)), [0, 1, 2].map(|other| other == index));
+            assert_eq!(all.map(|landmark| landmark.is_in(&block)), [0, 1, 2, 3].map(|other| other == index));
         }
     }
 }

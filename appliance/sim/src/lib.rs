@@ -73,6 +73,8 @@ pub mod ports;
 pub mod production;
 pub mod rack;
 pub mod random;
+#[cfg(test)]
+mod returned;
 pub mod ring_watch;
 pub mod scenario;
 pub mod stamp;

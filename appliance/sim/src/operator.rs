@@ -82,6 +82,8 @@ pub enum Order {
     Add(DeviceId),
     /// Give a place to a drive.
     Replace(Slot, DeviceId),
+    /// Give its place back to a drive that was a member, with what it holds; else this place, as a drive like any other.
+    Return(Slot, DeviceId),
     /// Let a drive succeed a member that is in use.
     Succeed(Slot, DeviceId),
     /// Let the drive go that is to succeed a member.
@@ -142,6 +144,8 @@ pub struct Operator {
     hangs: Option<(Random, [Span; 2])>,
     /// When members that are in use are succeeded, if they are, and how often they still may be.
     successions: Option<(Random, u32)>,
+    /// Which of the drives that take a place come back with what they hold.
+    returns: Random,
     /// Whether drives are left alone.
     scrubs_only: bool,
     /// Drives that may still be lost or failed.
@@ -163,6 +167,7 @@ impl Operator {
     /// One who does as the stream says.
     pub fn new(mut random: Random, geometry: Geometry) -> Self {
         let (losses, cuts) = (random.between(1, 4) as u32, random.below(4) as u32);
+        let returns = Random::named(losses.into(), "returns");
         Self {
             random,
             geometry,
@@ -170,6 +175,7 @@ impl Operator {
             repair: None,
             hangs: None,
             successions: None,
+            returns,
             scrubs_only: false,
             losses,
             cuts,
@@ -186,6 +192,7 @@ impl Operator {
             return None;
         }
         let mut operator = Self::new(Random::named(scenario.seed, "operator"), scenario.geometry());
+        operator.returns = Random::named(scenario.seed, "returns");
         if scenario.scrubbed {
             operator = operator.with_scrubs(Random::named(scenario.seed, "scrubs"), scenario.repair_always);
         }
@@ -394,6 +401,9 @@ impl Operator {
             return None;
         }
         let device = self.random.choose(&unused);
+        if self.returns.once_in(2) {
+            return Some(Deed::Ask(Order::Return(slot, device)));
+        }
         Some(Deed::Ask(if self.random.once_in(2) { Order::Add(device) } else { Order::Replace(slot, device) }))
     }
 
@@ -458,7 +468,9 @@ mod tests {
                 lost += u32::from(operator.decide(&health(false, false), &works).is_some());
                 operator.power_cut();
                 match operator.decide(&health(true, false), &works) {
-                    Some(Deed::Ask(Order::Add(device) | Order::Replace(Slot(1), device))) => {
+                    Some(Deed::Ask(
+                        Order::Add(device) | Order::Replace(Slot(1), device) | Order::Return(Slot(1), device),
+                    )) => {
                         assert!([DeviceId(1), DeviceId(5)].contains(&device), "{device} is in use");
                         mended += 1;
                     }

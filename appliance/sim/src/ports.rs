@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use base::Block;
-use base::ids::ShardId;
+use base::ids::{DeviceBlock, DeviceId, ShardId};
 use base::time::Time;
 use ports::buffers::HEADROOM;
 use ports::{
@@ -64,6 +64,11 @@ impl<M> SimPorts<M> {
     /// From here on these are the ports of this shard.
     pub fn turn_to(&mut self, shard: ShardId) {
         self.turning = shard;
+    }
+
+    /// What a device holds, seen past everything.
+    pub fn peek(&self, device: DeviceId, block: DeviceBlock) -> Block {
+        *self.rack.borrow().peek(device, block)
     }
 
     /// Takes a message to the control side that has arrived.

@@ -21,6 +21,7 @@ use engine::map::VolumeTables;
 use engine::{Message, Shard, ShardSetup};
 use journal::LogMode;
 use ports::{Program, Turn};
+use raid::{Superblock, superblock_block};
 
 use crate::ailing::blocks_were_mended;
 use crate::audit::{copies_in_force, log_is_clean, members_in_force, no_zone_is_dirty, stripes_match};
@@ -215,6 +216,13 @@ impl Subject for Production {
             Order::Fail(slot) => Verb::FailMember { array, slot },
             Order::Add(device) => Verb::AddSpare { array, spare: spare(device) },
             Order::Replace(slot, device) => Verb::Replace { array, slot, spare: spare(device) },
+            Order::Return(slot, device) => {
+                let place = |update| ports.peek(device, superblock_block(update));
+                match Superblock::newest(&place(0), &place(1)) {
+                    Ok(said) => Verb::Return { array, spare: spare(device), said: Box::new(said) },
+                    Err(_) => Verb::Replace { array, slot, spare: spare(device) },
+                }
+            }
             Order::Succeed(slot, device) => Verb::Succeed { array, slot, spare: spare(device) },
             Order::Cancel => Verb::CancelSuccession { array },
             Order::Scrub(verb) => Verb::Scrub { array, verb },

@@ -39,6 +39,6 @@ pub enum AutoReplace {
     #[default]
     Off,
     /// It takes a place without a member by itself and is rebuilt, if it bears nothing or was a member of this very array that
-    /// went on without it. What bears anything else is left alone.
+    /// went on without it: then, if that can be, only where something was written meanwhile. What bears anything else is left alone.
     SameSlot,
 }

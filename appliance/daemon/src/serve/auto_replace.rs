@@ -1,6 +1,7 @@
 //! What drives become by themselves when they appear: spares that the configuration names, and, where it allows that, members
-//! in the stead of those that are out. Only what bears nothing is taken, and what was a member of the same array before, which
-//! is worth nothing since the others went on without it. Each decision is an event before anything is written.
+//! in the stead of those that are out. Only what bears nothing is taken, and what was a member of the same array before: one that
+//! lacks no more than what was written since it went out comes back with what it holds, any other is worth nothing since the others
+//! went on without it. That a drive is to be overwritten is an event before anything is written.
 
 use std::time::{Duration, Instant};
 
@@ -70,7 +71,8 @@ impl Role {
         }
     }
 
-    /// A drive that was there at the start and takes no part: one that bears nothing came while nobody was looking.
+    /// A drive that was there at the start and takes no part: one that bears nothing came while nobody was looking. One that was
+    /// a member may have been failed on purpose.
     pub(super) fn offer_at_start(&mut self, reporter: &Reporter, offer: Offer<'_>) {
         let is_used = uses(&reporter.fixed, &reporter.shards.statuses()).contains_key(&offer.id);
         if let Some((array, declared)) = self.member.filter(|_| offer.bears.is_none() && !is_used) {
@@ -104,6 +106,12 @@ impl Role {
             let text = format!("drive {name} took a place by itself within the hour, and does not do so again");
             return told("drive.left_alone", Severity::Warning, text);
         }
+        if comes_back(reporter, array, offer) {
+            self.taken = Some(Instant::now());
+            let text =
+                format!("drive {name} comes back to its place by itself, as arrays[].drives.auto_replace has it");
+            return told("drive.comes_back", Severity::Notice, text);
+        }
         let at_start =
             reporter.fixed.devices.iter().find(|placed| placed.id == offer.id).and_then(|placed| placed.place);
         let at_start = if let Some(Place::Member(slot)) = at_start { Some(slot) } else { None };
@@ -123,6 +131,18 @@ impl Role {
             told("drive.takes_no_place", Severity::Error, format!("drive {name} cannot take the place: {error}"));
         }
     }
+}
+
+/// Gives its place back to a drive that was a member of the array and lacks no more than what was written since it went out.
+fn comes_back(reporter: &Reporter, array: usize, offer: &Offer<'_>) -> bool {
+    let map = &reporter.fixed.maps[array];
+    let Found::Member(said) = offer.found else { return false };
+    if said.array != map.uuid {
+        return false;
+    }
+    let spare = spare(offer.id, reporter.devices.device(offer.id).blocks());
+    let verb = Verb::Return { array: ArrayId(array as u16), spare, said: said.clone() };
+    reporter.shards.command(verb).is_ok()
 }
 
 /// Keeps a drive as a spare.

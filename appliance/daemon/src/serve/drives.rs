@@ -9,6 +9,7 @@ use engine::boot::Found;
 use engine::command::Verb;
 use engine::coordinator::Spare;
 use engine::status::ShardStatus;
+use raid::Superblock;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -134,6 +135,7 @@ pub(super) fn call(reporter: &Reporter, method: &str, params: Value) -> Option<R
         "drive.fail" => fail(reporter, params),
         "drive.add" => add(reporter, params),
         "drive.replace" => replace(reporter, params),
+        "drive.return" => give_back(reporter, params),
         "drive.show" => super::wipe::show(reporter, params),
         "drive.wipe" => super::wipe::begin(reporter, params),
         "drive.wipe.status" => super::wipe::status(reporter, params),
@@ -214,6 +216,37 @@ fn replace(reporter: &Reporter, params: Value) -> Result<Value, String> {
     let verb = Verb::Replace { array: ArrayId(at as u16), slot: Slot(slot), spare };
     reporter.shards.command(verb).map_err(|error| format!("drive {new}: {error}"))?;
     Ok(json!({ "drive": new, "array": reporter.fixed.maps[at].name, "member": slot }))
+}
+
+/// Gives its place back to a drive that was out, with what it holds.
+fn give_back(reporter: &Reporter, params: Value) -> Result<Value, String> {
+    let OfDrive { name } = take(params)?;
+    let _drives = reporter.changing()?;
+    let placed = find(reporter, &name)?;
+    if let Some(used) = uses(&reporter.fixed, &reporter.shards.statuses()).get(&placed.id) {
+        return Err(format!("drive {name} is in use, as {}", used.role(&reporter.fixed.maps[used.array].name)));
+    }
+    if reporter.wipes.is_running(placed.id) {
+        return Err(format!("drive {name} is being wiped"));
+    }
+    let open = reporter.devices.get(placed.id);
+    let open =
+        open.ok_or_else(|| format!("nothing is open at the path of drive {name}: brindle drive rescan looks again"))?;
+    let blocks = open.blocks();
+    let (found, what) = look(open).map_err(|error| error.to_string())?;
+    let said = match found {
+        Found::Member(said) => Some(said),
+        Found::Log(_) | Found::Unusable(_) | Found::Nothing => None,
+    };
+    let at = |said: &Superblock| reporter.fixed.maps.iter().position(|map| map.uuid == said.array);
+    let Some((at, said)) = said.and_then(|said| Some((at(&said)?, said))) else {
+        let what = what.unwrap_or_else(|| "nothing".to_owned());
+        return Err(format!("drive {name} bears {what}, and was no member of an array that is served here"));
+    };
+    let slot = said.slot;
+    let verb = Verb::Return { array: ArrayId(at as u16), spare: spare(placed.id, blocks), said };
+    reporter.shards.command(verb).map_err(|error| format!("drive {name}: {error}"))?;
+    Ok(json!({ "drive": name, "array": reporter.fixed.maps[at].name, "member": slot }))
 }
 
 /// The array of which a drive says that it is, or was, a member: one that joined while serving is named by none.

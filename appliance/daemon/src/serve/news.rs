@@ -151,10 +151,18 @@ fn told(names: &Names, event: Event) -> Vec<Told> {
             let told = Told::new("log.failed", Severity::Error, text).of_array(&arrays[array.index()]);
             vec![told.with("copy", copy).with("late", error == DeviceError::Late)]
         }
-        Event::Joined { array, slot, device } => {
-            let text = format!("drive {} has the place of member {}", drives[&device], slot.0);
-            let told = Told::new("member.joined", Severity::Info, text).of_array(&arrays[array.index()]);
-            vec![told.with("member", slot.0).with("drive", drives[&device].as_str())]
+        Event::Joined { array, slot, device, missed } => {
+            let (drive, array) = (&drives[&device], &arrays[array.index()]);
+            let text = match missed {
+                None => format!("drive {drive} has the place of member {}", slot.0),
+                Some(zones) => format!(
+                    "drive {drive} has its place of member {} again, with what it held: it missed something in {zones} zones",
+                    slot.0
+                ),
+            };
+            let told = Told::new("member.joined", Severity::Info, text).of_array(array);
+            let told = told.with("member", slot.0).with("drive", drive.as_str());
+            vec![missed.into_iter().fold(told, |told, zones| told.with("missed_zones", zones))]
         }
         Event::Attached { array, copy, device } => {
             let text = format!("drive {} is log copy {copy} and has all that the others have", drives[&device]);

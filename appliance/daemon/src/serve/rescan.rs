@@ -242,7 +242,9 @@ fn tell_appeared(reporter: &Reporter, id: DeviceId, name: &str, path: &str) -> (
         Ok((found, what)) => (kind(reporter, found, what.is_some()), what.as_deref().unwrap_or("nothing").to_owned()),
     };
     let text = match bears {
-        "old_member" => format!("drive {name} is there: it was {what}, which has gone on without it"),
+        "old_member" => format!(
+            "drive {name} is there: it was {what}, which has gone on without it (brindle drive return has it catch up, if that can be)"
+        ),
         "old_log" => format!("drive {name} is there: it was {what}, which has gone on without it"),
         "unreadable" => format!("drive {name} is there, and what it bears cannot be read: {what}"),
         _ => format!("drive {name} is there, and bears {what}"),

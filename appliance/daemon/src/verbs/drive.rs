@@ -24,8 +24,8 @@ pub fn run(command: &DriveCommand) -> Result<String, Box<dyn Error>> {
                 format!("Drive {name} ({}) is let go: the member that it was to succeed stays in use.", role(&drive))
             } else {
                 let plan = format!(
-                    "Drive {name} ({}) is {} and will be used no longer: what it holds goes stale at once, and it can only come \
-                     back by being rebuilt.",
+                    "Drive {name} ({}) is {} and will be used no longer: what it holds goes stale, and it can only come back by \
+                     being rebuilt, where something was written meanwhile (brindle drive return) or as a whole.",
                     role(&drive),
                     drive.state
                 );
@@ -78,6 +78,15 @@ pub fn run(command: &DriveCommand) -> Result<String, Box<dyn Error>> {
             } else {
                 format!("drive {new} is member {member} now and is being rebuilt; brindle status shows how far")
             };
+            Ok(said(server, &result, text))
+        }
+        DriveCommand::Return { name, server } => {
+            let result: Value = call(&socket_of(server)?, "drive.return", &json!({ "name": name }))?;
+            let member = &result["member"];
+            let text = format!(
+                "drive {name} is member {member} again, with what it held; what it missed is being rebuilt, and brindle status shows \
+                 how far"
+            );
             Ok(said(server, &result, text))
         }
         DriveCommand::Wipe { name, quick, secure, no_wait, consent, server } => {
@@ -181,7 +190,7 @@ fn last_copy(socket: &Path, drive: &DeviceStatus) -> Result<String, Box<dyn Erro
     Ok(last.map_or_else(String::new, |(array, _)| {
         format!(
             " It is the last copy of the log of array {}, which would go on without one if its on_log_loss allows that, exposed \
-             to the write hole, and cannot get a log again yet.",
+             to the write hole until it gets a log again (brindle log attach).",
             array.name
         )
     }))

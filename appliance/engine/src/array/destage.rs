@@ -15,6 +15,9 @@
 //! writes is told then, so that what is acknowledged is as durable as with a log. The price is a flush of the members for each
 //! batch of writes, and, where a zone has rested, a write of the bit. So it is with a log that is lost ([`super::exposure`]).
 //!
+//! While members are out, that they missed something of the zone is durable on the others before a destage is over
+//! ([`super::missed`]).
+//!
 //! When a member fails on the way the destage parks until the coordinator has made its exclusion durable. If old content was
 //! being read, it is planned anew; if new content was being written, the present members have or get all of theirs, parity
 //! included, and it goes on.
@@ -67,6 +70,8 @@ pub(crate) enum Phase {
     Written,
     /// The flush is under way.
     Flushing,
+    /// The members have it for good; that another missed it is on its way to them.
+    Marking,
     /// The members have it for good; the note waits for room in the open transaction.
     ToRecord,
     /// The note is on its way into the log.
@@ -178,6 +183,7 @@ impl ArrayShard {
         self.stripes.get_mut(stripe).destage = Some(key);
         let zone = self.map.arrangement.zone_of(self.stripes.get(stripe).id);
         self.note_zone(zone);
+        self.mark_zone(zone);
         if self.zones.is_initialised(zone) {
             self.plan(work, key);
         } else {

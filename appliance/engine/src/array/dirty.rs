@@ -15,6 +15,7 @@ use ports::{DeviceOp, Ports};
 use raid::dirty::is_at_stake;
 
 use super::destage::{Destage, Phase};
+use super::zone_set::ZoneSet;
 use super::{ArrayShard, Purpose, Work};
 use crate::limits::{CLEANED_AT_A_TIME, NOTED_AT_A_TIME};
 use crate::map::ArrayMap;
@@ -23,46 +24,17 @@ use crate::message::Message;
 /// How long a zone rests, at least, before it is dirty no longer.
 const PERIOD: Span = Span::from_secs(5);
 
-/// A bit for each zone.
-#[derive(Debug, Default)]
-struct Bits(Vec<u64>);
-
-impl Bits {
-    fn new(zones: u64) -> Self {
-        Self(vec![0; zones.div_ceil(64) as usize])
-    }
-
-    fn has(&self, zone: ZoneId) -> bool {
-        self.0.get((zone.0 / 64) as usize).is_some_and(|word| word & 1 << (zone.0 % 64) != 0)
-    }
-
-    fn set(&mut self, zone: ZoneId) {
-        self.0[(zone.0 / 64) as usize] |= 1 << (zone.0 % 64);
-    }
-
-    fn clear(&mut self, zone: ZoneId) {
-        self.0[(zone.0 / 64) as usize] &= !(1 << (zone.0 % 64));
-    }
-
-    fn iter(&self) -> impl Iterator<Item = ZoneId> + '_ {
-        let in_word = |(at, &word): (u64, &u64)| {
-            (0..64).filter(move |bit| word & 1 << bit != 0).map(move |bit| ZoneId(64 * at + bit))
-        };
-        (0u64..).zip(&self.0).filter(|(_, word)| **word != 0).flat_map(in_word)
-    }
-}
-
 /// This shard's zones, as far as they matter here.
 #[derive(Debug)]
 pub(crate) struct Dirty {
     /// The bit is durable.
-    noted: Bits,
+    noted: ZoneSet,
     /// The coordinator was asked to make it so.
-    asked: Bits,
+    asked: ZoneSet,
     /// Written since the last sweep.
-    touched: Bits,
+    touched: ZoneSet,
     /// Dirty since the crash.
-    unsynced: Bits,
+    unsynced: ZoneSet,
     /// How many are noted, and of how many that was asked.
     count: u64,
     asked_count: usize,
@@ -80,10 +52,10 @@ impl Dirty {
         // Also with a log: it may be lost.
         let zones = map.arrangement.zones();
         let mut own = Self {
-            noted: Bits::new(zones),
-            asked: Bits::new(zones),
-            touched: Bits::new(zones),
-            unsynced: Bits::new(zones),
+            noted: ZoneSet::new(zones),
+            asked: ZoneSet::new(zones),
+            touched: ZoneSet::new(zones),
+            unsynced: ZoneSet::new(zones),
             count: 0,
             asked_count: 0,
             next_sweep: Time(0),
@@ -92,7 +64,7 @@ impl Dirty {
             unanswered: 0,
             failed: false,
         };
-        for zone in Bits(dirty.to_vec()).iter().filter(|zone| zone.0 < zones) {
+        for zone in ZoneSet::of(dirty).iter().filter(|zone| zone.0 < zones) {
             if map.owner_of(map.lane_of(zone)) == shard {
                 own.noted.set(zone);
                 own.unsynced.set(zone);
@@ -111,6 +83,11 @@ impl Dirty {
         self.noted.has(zone)
     }
 
+    /// The zones in which something may be under way, or was left so by a crash.
+    pub(super) fn unsettled(&self) -> impl Iterator<Item = ZoneId> + '_ {
+        self.noted.iter().chain(self.asked.iter())
+    }
+
     /// When there is something to do, if nothing comes before.
     pub(crate) fn deadline(&self) -> Time {
         if self.count > 0 && self.cleaning.is_empty() { self.next_sweep } else { Time::NEVER }
@@ -118,7 +95,7 @@ impl Dirty {
 
     /// Zones that are noted, and those that are to be resynced.
     pub(crate) fn counts(&self) -> (u64, u64) {
-        (self.count, self.unsynced.0.iter().map(|word| u64::from(word.count_ones())).sum())
+        (self.count, self.unsynced.count())
     }
 }
 
@@ -185,7 +162,7 @@ impl ArrayShard {
         // With more to be cleared than goes at a time, the others are next.
         if self.dirty.cleaning.len() < CLEANED_AT_A_TIME {
             self.dirty.next_sweep = work.now + PERIOD;
-            self.dirty.touched.0.fill(0);
+            self.dirty.touched.clear_all();
         }
     }
 

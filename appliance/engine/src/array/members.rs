@@ -277,18 +277,11 @@ impl ArrayShard {
                 self.flushing.next.push(key);
                 continue;
             }
-            self.destages[key].phase = Phase::ToRecord;
             let stripe = self.destages[key].stripe;
             while let Some(through) = self.stripes.take_waiter(stripe) {
                 self.through_ends(through, Ok(()));
             }
-            if self.map.is_unlogged() {
-                self.end_destage(work, key);
-                continue;
-            }
-            if !self.log_note(work, key) {
-                self.to_log.push_back(key);
-            }
+            self.go_on_marked(work, key);
         }
         self.flushing.batch = batch;
     }

@@ -26,6 +26,7 @@
 //! | [`members`] | the members' writes and flushes |
 //! | [`update`] | compare, and compare and write |
 //! | [`zones`] | zones that were never written |
+//! | [`missed`] | zones that members which are out have missed |
 //! | [`dirty`] | zones that a crash could leave dirty, without a log |
 //! | [`walk`] | whole zones, range by range, for a rebuild, a scrub or a resync |
 //! | [`presence`] | which members hold a stripe |
@@ -53,6 +54,7 @@ pub(crate) mod lane;
 pub(crate) mod late;
 pub(crate) mod members;
 pub(crate) mod mend;
+pub(crate) mod missed;
 pub(crate) mod newcomer;
 pub(crate) mod pace;
 pub(crate) mod peers;
@@ -68,6 +70,7 @@ mod usage;
 pub mod verdict;
 pub(crate) mod walk;
 pub(crate) mod write;
+mod zone_set;
 pub(crate) mod zones;
 
 use std::collections::VecDeque;
@@ -101,6 +104,7 @@ use lane::{Closing, Lane};
 pub use lane::{LaneStart, SLACK_BLOCKS};
 use members::{Flushing, Writes};
 use mend::Mend;
+use missed::Missed;
 pub use pace::Limits;
 use peers::Peers;
 use presence::Presence;
@@ -177,6 +181,7 @@ pub(crate) struct ArrayShard {
     grace: Grace,
     zones: Zones,
     dirty: Dirty,
+    missed: Missed,
     exposure: Exposure,
     walker: Walker,
     presence: Presence,
@@ -223,6 +228,8 @@ pub struct ArrayPart {
     pub initialised: Vec<u64>,
     /// Zones that are dirty, a bit each: without a log a crash may have left them so that not everything matches.
     pub dirty: Vec<u64>,
+    /// Zones that members which are out have missed, a bit each.
+    pub missed: Vec<u64>,
     /// Blocks that the cache may hold.
     pub cache_blocks: usize,
     /// Checksum blocks that may be at hand, if there are checksums; there are never too few.
@@ -278,6 +285,7 @@ impl ArrayShard {
             grace: Grace::new(LOCAL_FRAGMENTS),
             zones: Zones::new(part.initialised, map.arrangement.zones()),
             dirty: Dirty::new(shard, &map, &part.dirty),
+            missed: Missed::new(&map, &part.missed),
             exposure: Exposure::new(fragments),
             walker: Walker::new(map.members.len()),
             presence: Presence::new(map.arrangement.zones()),
@@ -478,6 +486,7 @@ impl ArrayShard {
         self.halt_if_refused(work);
         self.walk_members_changed(work);
         self.copies_changed(work);
+        self.away_changed(work, &before);
         self.members_changed(work);
         self.exposure_changed(work, &before);
     }

@@ -279,7 +279,7 @@ impl ArrayShard {
                 // What does not match there is nobody's mistake.
                 self.walker.found.counts.skipped_stripes = self.map.arrangement.zone_stripes();
                 self.walked(order);
-            } else if self.zones.is_initialised(zone) {
+            } else if self.zones.is_initialised(zone) && self.lacks_zone(order) {
                 let start = StripeId(zone.0 * self.map.arrangement.zone_stripes());
                 let end = StripeId(start.0 + self.map.arrangement.zone_stripes());
                 match order.action {

@@ -1,5 +1,6 @@
 //! Zones that were never written. They read as zeros without any member I/O; before the first stripe of a zone goes to the
-//! members, the zone is zeroed on all of them, flushed, and its bit made durable by the coordinator.
+//! members, the zone is zeroed on all of them, flushed, and its bit made durable by the coordinator; while members are out, not before
+//! it is known that they missed the zone, which the destage that waits for it has asked for.
 
 use base::ids::{DeviceBlock, Slot, StripeId, ZoneId};
 use ports::{DeviceOp, Ports};
@@ -15,6 +16,8 @@ const MAX_JOBS: usize = 4;
 enum Step {
     Zeroing,
     Flushing,
+    /// That another member missed it is on its way to those that are there.
+    Marking,
     /// A member failed: to be done again with the next map.
     Parked,
     /// The coordinator has been asked to make the bit durable.
@@ -124,8 +127,20 @@ impl ArrayShard {
     pub(crate) fn zone_flushed(&mut self, place: u8, slot: Slot, succeeded: bool) {
         if self.zone_answered(place, slot, succeeded) {
             let job = self.zones.jobs[usize::from(place)].as_mut().expect("a job under way");
-            job.step = Step::Recording;
-            self.reports.push_back(Message::ZoneZeroed { array: self.map.id, zone: job.zone });
+            job.step = Step::Marking;
+            self.zones_marked();
+        }
+    }
+
+    /// Zones that are zeros go on to have their bits made durable, once it is known who missed them.
+    pub(super) fn zones_marked(&mut self) {
+        for place in 0..MAX_JOBS {
+            let marking = self.zones.jobs[place].filter(|job| job.step == Step::Marking);
+            let Some(zone) = marking.map(|job| job.zone).filter(|zone| self.is_marked(*zone)) else { continue };
+            if let Some(job) = &mut self.zones.jobs[place] {
+                job.step = Step::Recording;
+            }
+            self.reports.push_back(Message::ZoneZeroed { array: self.map.id, zone });
         }
     }
 

@@ -6,12 +6,12 @@
 
 use std::sync::Arc;
 
-use base::ids::{ArrayId, DeviceBlock, DeviceId, LaneId, ShardId, StripeId};
+use base::ids::{ArrayId, DeviceBlock, DeviceId, LaneId, ShardId, StripeId, ZoneId};
 use base::snapshot::Snapshot;
 use base::time::Span;
 use base::uuid::Uuid;
 use base::{Block, ZERO_BLOCK};
-use journal::{LogIdentity, LogLayout, LogSuperblock, slot_of};
+use journal::{LogIdentity, LogLayout, LogSuperblock, ReplayPlan, slot_of};
 use ports::{DeviceError, SyncDevice};
 use raid::{
     Arrangement, Assembly, Candidate, DirtyStart, LogCandidate, LogFate, Metadata, Superblock, Wanted, ZoneBits, slots,
@@ -20,7 +20,7 @@ use raid::{
 
 use super::BootError;
 use super::create::{CreateVolume, Writer};
-use super::recovery::{LaneReport, recover_lane, scan_lanes};
+use super::recovery::{LaneReport, plan_lane, recover_lane, scan_lanes};
 use super::regions::Regions;
 use crate::array::{ArrayPart, DestageSettings, LaneStart, RecoveredBlock};
 use crate::coordinator::{CoordinatedArray, RoundSettings, ScrubSettings, Spare, service};
@@ -253,12 +253,25 @@ fn attempt<D: SyncDevice>(
             .map_err(|error| BootError::Log { array: options.name.clone(), error })?,
         None => Vec::new(),
     };
+    let (arrangement, geometry_epoch) =
+        (Arrangement::of(assembly.superblock.geometry), assembly.superblock.geometry_epoch);
+    let plans: Vec<ReplayPlan> = scans
+        .iter()
+        .map(|scan| plan_lane(scan, &arrangement, geometry_epoch))
+        .collect::<Result<_, _>>()
+        .map_err(|error| BootError::Log { array: options.name.clone(), error })?;
+    let away = assembly.superblocks().into_iter().flatten().find_map(|superblock| superblock.away);
+    // What is replayed is forgotten with that, and of dirty zones nobody knows who has what.
+    let replayed = plans.iter().flat_map(|plan| &plan.stripes).filter(|(_, replay)| replay.covered.is_some());
+    let replayed = replayed.map(|(stripe, _)| arrangement.zone_of(*stripe));
+    let unsettled: Vec<ZoneId> = replayed.chain(regions.dirty.iter()).collect();
+    regions.settle_missed(&assembly, away.is_some(), unsettled.into_iter());
     // Up to here nothing was written: an array whose members or log are refused is left as it was.
     // A superblock that was damaged may have given way to an older one: records know better which incarnations there were.
     let last_incarnation = scans.iter().map(|scan| scan.last_incarnation).max().unwrap_or(0);
     let superblocks = make_durable(devices, &assembly, &mut log_superblocks, last_incarnation, options)?;
     regions.make_durable(devices)?;
-    let Regions { initialised, dirty, metadata, table_update, .. } = regions;
+    let Regions { initialised, dirty, missed, metadata, table_update, .. } = regions;
     let LogFacts { identity, layout, incarnation, mode } = facts(&assembly, &log_superblocks);
 
     let map = ArrayMap {
@@ -266,8 +279,8 @@ fn attempt<D: SyncDevice>(
         name: options.name.clone(),
         uuid: assembly.superblock.array,
         epoch: assembly.epoch(),
-        arrangement: Arrangement::of(assembly.superblock.geometry),
-        geometry_epoch: assembly.superblock.geometry_epoch,
+        arrangement,
+        geometry_epoch,
         members: superblocks
             .iter()
             .zip(&assembly.members)
@@ -290,6 +303,7 @@ fn attempt<D: SyncDevice>(
         exposed: assembly.superblock.log_fate == LogFate::GivenUp,
         newcomer: None,
         successor: None,
+        away,
         hold: None,
         incarnation,
         mode,
@@ -310,6 +324,7 @@ fn attempt<D: SyncDevice>(
             recovered: Vec::new(),
             initialised: initialised.words(),
             dirty: dirty.words(),
+            missed: missed.words(),
             cache_blocks: options.cache_blocks,
             checksum_blocks: options.checksum_blocks,
             settings: options.settings,
@@ -317,9 +332,9 @@ fn attempt<D: SyncDevice>(
             drives: options.drives,
         });
     }
-    for scan in &scans {
+    for (scan, plan) in scans.iter().zip(&plans) {
         let lane = scan.lane;
-        let recovered = recover_lane(devices, &map, scan)?;
+        let recovered = recover_lane(devices, &map, scan, plan)?;
         add(&mut report.lanes, &recovered.report);
         report.by_lane.push(recovered.report);
         let ShardId(owner) = map.owner_of(lane);
@@ -340,6 +355,7 @@ fn attempt<D: SyncDevice>(
         log_superblocks,
         initialised,
         dirty,
+        missed,
         metadata: Arc::new(metadata),
         table_update,
         drives: options.drives,

@@ -90,6 +90,8 @@ pub fn create_array<D: SyncDevice>(
     let slots: Vec<usize> = (0..bitmap_blocks).map(|block| initialised.advance(block)).collect();
     let mut dirty = ZoneBits::dirty(array, plan.geometry.zones());
     (0..bitmap_blocks).for_each(|block| _ = dirty.advance(block));
+    let mut missed = ZoneBits::missed(array, plan.geometry.zones());
+    (0..bitmap_blocks).for_each(|block| _ = missed.advance(block));
     for (at, &device) in spec.members.iter().enumerate() {
         let layout = &plan.layouts[at];
         let mut device = Writer::new(devices, device)?;
@@ -102,6 +104,9 @@ pub fn create_array<D: SyncDevice>(
             device.write(layout.bitmap_block(block, slot), &[bits])?;
             dirty.encode(block, &mut bits);
             let place = layout.dirty_block(block, dirty.slot(block)).expect("a new member keeps them");
+            device.write(place, &[bits])?;
+            missed.encode(block, &mut bits);
+            let place = layout.missed_block(block, missed.slot(block)).expect("a new member keeps them");
             device.write(place, &[bits])?;
         }
         device.write(layout.metadata_block(0), &[ZERO_BLOCK])?;
@@ -123,6 +128,7 @@ pub fn create_array<D: SyncDevice>(
             copies: copy_uuids.iter().map(|&uuid| CopyEntry::active(uuid)).collect(),
             scrub: None,
             log_fate: LogFate::Kept,
+            away: None,
             layout: plan.layouts[at],
             controller_ids: (1, u16::MAX),
             fencing_epoch: 0,

@@ -15,10 +15,11 @@ use base::ids::{ArrayBlock, DeviceBlock, DeviceId, LaneId, Slot, StripeId};
 use base::{Block, ZERO_BLOCK};
 use journal::{
     Content, Covered, Entry, LaneScan, LaneSpace, LogIdentity, LogLayout, LogReader, MAX_ENTRIES, PayloadAt, ReadFault,
-    RecordHeader, RecordKind, RecoveryError, fold, open_record, payload_crc, scan_lane, seal_record, slot_of,
+    RecordHeader, RecordKind, RecoveryError, ReplayPlan, fold, open_record, payload_crc, scan_lane, seal_record,
+    slot_of,
 };
 use ports::{DeviceError, SyncDevice};
-use raid::{Checksummed, checksum, slots};
+use raid::{Arrangement, Checksummed, checksum, slots};
 
 use super::BootError;
 use crate::array::{LaneStart, RecoveredBlock};
@@ -115,28 +116,37 @@ pub(super) fn scan_lanes<D: SyncDevice>(
     (0..layout.lanes()).map(LaneId).map(|lane| scan_lane(&mut copies, layout, identity, lane)).collect()
 }
 
+/// What the records of a lane come to, for an array whose blocks lie so; nothing is written.
+pub(super) fn plan_lane(
+    scan: &LaneScan,
+    arrangement: &Arrangement,
+    geometry_epoch: u32,
+) -> Result<ReplayPlan, RecoveryError> {
+    let lane = scan.lane;
+    if let Some(record) = scan.records.iter().find(|record| record.header.geometry_epoch != geometry_epoch) {
+        let what = "it was logged when the array's blocks lay elsewhere than the members say";
+        return Err(RecoveryError::Inconsistent { lane, sequence: record.header.sequence, what });
+    }
+    let stripe_of = |_, block: ArrayBlock| arrangement.find(block).map(|place| place.stripe);
+    let plan = fold(scan, geometry_epoch, stripe_of)?;
+    for covered in plan.stripes.values().filter_map(|replay| replay.covered.as_ref()) {
+        if covered.parity.iter().any(|(index, _)| *index >= arrangement.parities()) {
+            let what = "it logs a parity that the array's level does not have";
+            return Err(RecoveryError::Inconsistent { lane, sequence: covered.sequence, what });
+        }
+    }
+    Ok(plan)
+}
+
 /// Recovers one lane of an array whose map is already that of this start.
 pub(super) fn recover_lane<D: SyncDevice>(
     devices: &mut [Option<D>],
     map: &ArrayMap,
     scan: &LaneScan,
+    plan: &ReplayPlan,
 ) -> Result<RecoveredLane, BootError> {
     let lane = scan.lane;
     let mut copies = Copies { devices, copies: map.copies.iter().flatten().copied().collect() };
-    let damaged = |error| BootError::Log { array: map.name.clone(), error };
-    if let Some(record) = scan.records.iter().find(|record| record.header.geometry_epoch != map.geometry_epoch) {
-        let what = "it was logged when the array's blocks lay elsewhere than the members say";
-        return Err(damaged(RecoveryError::Inconsistent { lane, sequence: record.header.sequence, what }));
-    }
-    let stripe_of = |_, block: ArrayBlock| map.arrangement.find(block).map(|place| place.stripe);
-    let plan = fold(scan, map.geometry_epoch, stripe_of).map_err(damaged)?;
-    for covered in plan.stripes.values().filter_map(|replay| replay.covered.as_ref()) {
-        if covered.parity.iter().any(|(index, _)| *index >= map.arrangement.parities()) {
-            let what = "it logs a parity that the array's level does not have";
-            return Err(damaged(RecoveryError::Inconsistent { lane, sequence: covered.sequence, what }));
-        }
-    }
-
     let mut report = LaneReport {
         clean: scan.is_clean_stop(),
         records: scan.records.len() as u64,

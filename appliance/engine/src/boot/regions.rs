@@ -1,4 +1,4 @@
-//! What members keep beside data: the bitmap of initialised zones and the volume table. All of it is read before anything
+//! What members keep beside data: bitmaps of zones and the volume table. All of it is read before anything
 //! is written, so that an array that is refused is left as it was.
 //!
 //! Both formats have two places that are written in turns, and a power cut may leave the newest content on some members
@@ -7,7 +7,7 @@
 //! and a member that loses the others later must not be left with what was true two writes ago. A member with a block that
 //! cannot be read is behind by it, and gets it written again in the same way.
 
-use base::ids::{DeviceBlock, DeviceId};
+use base::ids::{DeviceBlock, DeviceId, ZoneId};
 use base::{Block, ZERO_BLOCK};
 use ports::SyncDevice;
 use raid::metadata::METADATA_BLOCKS;
@@ -27,13 +27,14 @@ struct Pending {
 pub(super) struct Regions {
     pub(super) initialised: ZoneBits,
     pub(super) dirty: ZoneBits,
+    pub(super) missed: ZoneBits,
     pub(super) metadata: Metadata,
     pub(super) table_update: u64,
     /// What brings members up that are behind.
     behind: Vec<Pending>,
     /// Newest bitmap blocks that lack bits which another member has: written when that other member's are safe.
     beside: Vec<Pending>,
-    /// The next volume table.
+    /// What is new: the next volume table, zones that were missed.
     next: Vec<Pending>,
     /// What the operator should know.
     pub(super) notes: Vec<String>,
@@ -47,6 +48,7 @@ impl Regions {
         let mut regions = Self {
             initialised: ZoneBits::new(array, geometry.zones(), false),
             dirty: ZoneBits::dirty(array, geometry.zones()),
+            missed: ZoneBits::missed(array, geometry.zones()),
             metadata: Metadata::default(),
             table_update: 0,
             behind: Vec::new(),
@@ -56,7 +58,11 @@ impl Regions {
         };
         for block in 0..ZoneBits::blocks_for(geometry.zones()) as usize {
             regions.read_bitmap_block(devices, assembly, block)?;
-            regions.read_dirty_block(devices, assembly, block)?;
+            let Self { dirty, missed, behind, beside, .. } = &mut regions;
+            let found = read_slots(devices, assembly, |layout, slot| layout.dirty_block(block, slot))?;
+            take_newest(dirty, block, &found, behind, beside);
+            let found = read_slots(devices, assembly, |layout, slot| layout.missed_block(block, slot))?;
+            take_newest(missed, block, &found, behind, beside);
         }
         if !assembly.superblock.counts_dirty() {
             // What a log protects is not dirty, whatever became of the bits.
@@ -80,24 +86,29 @@ impl Regions {
         Ok(())
     }
 
-    /// The same of dirty zones, where members keep them. What nobody can say counts as dirty.
-    fn read_dirty_block<D: SyncDevice>(
-        &mut self,
-        devices: &mut [Option<D>],
-        assembly: &Assembly,
-        block: usize,
-    ) -> Result<(), BootError> {
-        let found = read_slots(devices, assembly, |layout, slot| layout.dirty_block(block, slot))?;
-        let dirty = &mut self.dirty;
-        // Of an array with a log they are read for the number of the next write alone.
-        let newest: Vec<&Block> = found.iter().filter_map(|found| dirty.newest(block, &found.slots)).collect();
-        if !found.is_empty() && !dirty.clone().merge(block, newest.iter().copied()) {
-            dirty.set_all(block);
-        } else {
-            dirty.merge(block, newest);
+    /// Says which zones members that are out have missed, if that is kept from now on (`away`): what was known, if it was kept
+    /// before, and these. Nothing is written yet.
+    pub(super) fn settle_missed(&mut self, assembly: &Assembly, away: bool, zones: impl Iterator<Item = ZoneId>) {
+        let mut missed = self.missed.clone();
+        if assembly.superblock.away.is_none() {
+            missed.clear_all();
         }
-        bring_up(dirty, block, &found, &mut self.behind, &mut self.beside);
-        Ok(())
+        if away {
+            zones.for_each(|zone| missed.set(zone));
+        }
+        for block in 0..ZoneBits::blocks_for(missed.zones()) as usize {
+            if missed.says_as(&self.missed, block) {
+                continue;
+            }
+            let slot = missed.advance(block);
+            let mut bits = ZERO_BLOCK;
+            missed.encode(block, &mut bits);
+            for member in assembly.members.iter().flatten() {
+                let Some(start) = member.superblock.layout.missed_block(block, slot) else { continue };
+                self.next.push(Pending { device: member.device, start, blocks: vec![bits] });
+            }
+        }
+        self.missed = missed;
     }
 
     fn read_table<D: SyncDevice>(&mut self, devices: &mut [Option<D>], assembly: &Assembly) -> Result<(), BootError> {
@@ -213,6 +224,24 @@ fn read_slots<D: SyncDevice>(
         all.push(found);
     }
     Ok(all)
+}
+
+/// Takes up a block of bits that are set and cleared, where members keep them. What nobody can say counts as set. Where the bits do
+/// not count they are read for the number of the next write alone.
+fn take_newest(
+    bits: &mut ZoneBits,
+    block: usize,
+    found: &[FoundSlots],
+    behind: &mut Vec<Pending>,
+    beside: &mut Vec<Pending>,
+) {
+    let newest: Vec<&Block> = found.iter().filter_map(|found| bits.newest(block, &found.slots)).collect();
+    if !found.is_empty() && !bits.clone().merge(block, newest.iter().copied()) {
+        bits.set_all(block);
+    } else {
+        bits.merge(block, newest);
+    }
+    bring_up(bits, block, found, behind, beside);
 }
 
 /// Has the united bits written, at their own number, to the members that do not have them.

@@ -1,6 +1,6 @@
 //! Why a command is refused, in words for whoever asked.
 
-use raid::MetadataError;
+use raid::{MetadataError, NoReturn};
 use thiserror::Error;
 
 /// Why a command was not carried out. Nothing was changed.
@@ -9,6 +9,9 @@ pub enum Refusal {
     /// It is out already.
     #[error("it is not in use: it was excluded or is missing")]
     NotInUse,
+    /// It cannot come back with what it holds.
+    #[error("it cannot take up its place with what it holds, and would have to be rebuilt as a whole: {0}")]
+    NoReturn(NoReturn),
     /// The array would lose data by it.
     #[error("the array cannot do without it: more members or log copies would be missing than it bears")]
     Needed,

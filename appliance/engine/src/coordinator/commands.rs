@@ -3,12 +3,14 @@
 
 use base::ids::{ArrayId, DeviceId, Slot};
 
+use super::join::Asked;
 use super::{Change, Coordinated, Coordinator, Spare};
 use crate::command::{Answer, Command, Event, Refusal, Verb};
 use crate::limits::{MAX_COMMANDS, MAX_NEWS, MAX_SPARES};
 use crate::map::{OnLogLoss, Service};
 use crate::message::Message;
 use ports::Ports;
+use raid::Superblock;
 
 /// A command that waits for an exclusion.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +30,7 @@ impl Coordinated {
             Change::None
             | Change::Recording
             | Change::Noting
+            | Change::Marking
             | Change::Tabling
             | Change::Joining(_)
             | Change::Flushing { .. } => &self.array.map,
@@ -55,6 +58,7 @@ impl Coordinator {
             Verb::FailMember { array, slot } => self.fail(array, ticket, 1 << slot.0, 0),
             Verb::AddSpare { array, spare } => self.add_spare(array, spare).map(|()| self.answer(ticket, Ok(()))),
             Verb::Replace { array, slot, spare } => self.replace(array, slot, spare, ticket),
+            Verb::Return { array, spare, said } => self.return_drive(array, spare, said, ticket),
             Verb::Release { device } => self.release_drive(device).map(|()| self.answer(ticket, Ok(()))),
             Verb::Succeed { array, slot, spare } => self.succeed(array, slot, spare, ticket),
             Verb::CancelSuccession { array } => self.cancel_succession(array, ticket),
@@ -152,7 +156,18 @@ impl Coordinator {
 
     /// Gives a place to a drive, as soon as nothing else is under way. A spare may be asked for by name.
     fn replace(&mut self, id: ArrayId, slot: Slot, spare: Spare, ticket: u64) -> Result<(), Refusal> {
-        self.may_join(id, slot, &spare)?;
+        self.ask(id, Asked { slot, spare, ticket, said: None })
+    }
+
+    /// Gives its place back to a drive that was out, with what it holds.
+    fn return_drive(&mut self, id: ArrayId, spare: Spare, said: Box<Superblock>, ticket: u64) -> Result<(), Refusal> {
+        let slot = self.may_return(id, &said)?;
+        self.ask(id, Asked { slot, spare, ticket, said: Some(said) })
+    }
+
+    fn ask(&mut self, id: ArrayId, asked: Asked) -> Result<(), Refusal> {
+        let spare = asked.spare;
+        self.may_join(id, asked.slot, &spare)?;
         let array = &mut self.arrays[id.index()];
         if array.asked.len() >= MAX_COMMANDS {
             return Err(Refusal::Busy);
@@ -161,7 +176,7 @@ impl Coordinator {
             array.array.spares.remove(at);
         }
         self.is_unused(spare.device)?;
-        self.arrays[id.index()].asked.push_back((slot, spare, ticket));
+        self.arrays[id.index()].asked.push_back(asked);
         Ok(())
     }
 

@@ -3,6 +3,9 @@
 //! (see [`super::proposal`]). Until that is in force the drive counts for nothing, whatever became of it: start-up leaves it
 //! out. It has a new identity, so that whoever had the place before is known to be replaced.
 //!
+//! A drive that was a member and went out may come back with what it holds: all is the same, but that it keeps its layout, and that
+//! only zones are walked over which it missed (`raid::away`). Should the preparation be cut, it bears nothing any more.
+//!
 //! Should the drive fail on the way it is given up, and with it the command that asked for it. What other members were told
 //! of it meanwhile is then said anew without it.
 //!
@@ -13,7 +16,7 @@ use base::ids::{ArrayId, DeviceBlock, DeviceId, Slot, StripeId};
 use base::uuid::Uuid;
 use ports::{Buffer, DeviceOp, Ports};
 use raid::metadata::METADATA_BLOCKS;
-use raid::{MemberEntry, MemberLayout, State, Superblock, ZoneBits, superblock_block};
+use raid::{MemberEntry, MemberLayout, State, Superblock, Tables, ZoneBits, superblock_block};
 
 use super::persist::{Target, pack, take_back};
 use super::proposal::Edit;
@@ -37,6 +40,17 @@ pub struct Spare {
     pub uuid: Uuid,
 }
 
+/// A drive that was asked for by name.
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    pub(super) slot: Slot,
+    pub(super) spare: Spare,
+    /// Who waits for the answer.
+    pub(super) ticket: u64,
+    /// What it says of itself, if it is to come back with what it holds.
+    pub(super) said: Option<Box<Superblock>>,
+}
+
 /// How far the preparation is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
@@ -46,6 +60,8 @@ enum Step {
     Bitmap(usize),
     /// A block of that of dirty zones is.
     Dirty(usize),
+    /// A block of that of missed zones is.
+    Missed(usize),
     /// A slot of the volume table is read from another member.
     ReadTable(usize),
     /// It is written.
@@ -73,6 +89,8 @@ pub(super) struct Joining {
     slot: Slot,
     superblock: Superblock,
     way: Way,
+    /// What it said of itself, if it comes back with what it holds.
+    said: Option<Box<Superblock>>,
     /// Taken for as long as it lasts.
     buffers: Vec<Buffer>,
 }
@@ -95,7 +113,7 @@ impl Joining {
 impl Coordinated {
     /// The drives that were given a place and are not told as members yet: they wait, are prepared or proposed.
     pub(super) fn joining(&self) -> impl Iterator<Item = DeviceId> {
-        let asked = self.asked.iter().map(|(_, spare, _)| spare.device);
+        let asked = self.asked.iter().map(|asked| asked.spare.device);
         let (prepared, proposed) = match &self.change {
             Change::Joining(joining) => (Some(joining.device()), None),
             Change::Proposing(proposed) => (None, Some(&proposed.map.members)),
@@ -125,6 +143,13 @@ impl Coordinator {
             return Err(Refusal::Down);
         }
         self.fits(id, spare)
+    }
+
+    /// Looks whether a drive that says this of itself lacks nothing beside missed zones; for which slot.
+    pub(super) fn may_return(&self, id: ArrayId, said: &Superblock) -> Result<Slot, Refusal> {
+        let array = &self.arrays[id.index()];
+        let here = array.array.superblocks.iter().flatten().next().ok_or(Refusal::Down)?;
+        raid::may_return(said, here, &array.tables).map_err(Refusal::NoReturn)
     }
 
     /// Refuses a drive that is too small.
@@ -157,25 +182,27 @@ impl Coordinator {
         // What was given up at a drive must not come behind what is written to it now.
         let is_settled = |spare: &Spare| !operations.is_writing(spare.device);
         // Who was asked for by name comes first.
-        let (slot, spare, ticket) = if let Some(&(slot, spare, ticket)) = array.asked.front() {
-            if !is_settled(&spare) {
+        let (slot, spare, ticket, said) = if let Some(asked) = array.asked.front() {
+            if !is_settled(&asked.spare) {
                 return false;
             }
-            self.arrays[id.index()].asked.pop_front();
-            if let Err(refusal) = self.may_join(id, slot, &spare) {
+            let asked = self.arrays[id.index()].asked.pop_front();
+            let Asked { slot, spare, ticket, said } = asked.expect("it was there just now");
+            let may_return = said.as_ref().map_or(Ok(slot), |said| self.may_return(id, said));
+            if let Err(refusal) = may_return.and_then(|slot| self.may_join(id, slot, &spare)) {
                 self.answer(ticket, Err(refusal));
                 return true;
             }
-            (slot, spare, Some(ticket))
+            (slot, spare, Some(ticket), said)
         } else {
             let Some(slot) = map.members.iter().position(Option::is_none) else { return false };
             let slot = Slot(slot as u8);
             let spares = &array.array.spares;
             let fits = |spare: &Spare| self.layout_on(id, spare).is_some() && is_settled(spare);
             let Some(at) = spares.iter().position(fits) else { return false };
-            (slot, self.arrays[id.index()].array.spares.remove(at), None)
+            (slot, self.arrays[id.index()].array.spares.remove(at), None, None)
         };
-        self.begin_to_prepare(ports, operations, id, (slot, spare, Way::Join(ticket)));
+        self.begin_to_prepare(ports, operations, id, (slot, spare, Way::Join(ticket)), said);
         true
     }
 
@@ -186,8 +213,11 @@ impl Coordinator {
         operations: &mut Operations<Purpose>,
         id: ArrayId,
         (slot, spare, way): (Slot, Spare, Way),
+        said: Option<Box<Superblock>>,
     ) {
-        let layout = self.layout_on(id, &spare).expect("it was looked at before");
+        // What it holds stays where it is.
+        let layout = said.as_ref().map(|said| said.layout).or_else(|| self.layout_on(id, &spare));
+        let layout = layout.expect("it was looked at before");
         let array = &self.arrays[id.index()];
         let any = array.array.superblocks.iter().flatten().next().expect("an array that is served has members");
         let superblock = Superblock { slot: slot.0, layout, update: 0, later_regions: Vec::new(), ..any.clone() };
@@ -197,6 +227,7 @@ impl Coordinator {
             slot,
             superblock,
             way,
+            said,
             buffers: self.spare.split_off(self.spare.len() - JOIN_BLOCKS),
         };
         self.prepare_drive(ports, operations, id, joining);
@@ -234,7 +265,10 @@ impl Coordinator {
         if failed {
             // Another member, which is on its way out: then from the beginning.
             match joining.way {
-                Way::Join(Some(ticket)) => array.asked.push_front((joining.slot, joining.spare, ticket)),
+                Way::Join(Some(ticket)) => {
+                    let Joining { slot, spare, said, .. } = joining;
+                    array.asked.push_front(Asked { slot, spare, ticket, said });
+                }
                 Way::Join(None) => array.array.spares.insert(0, joining.spare),
                 Way::Copy | Way::Succeed => self.prepare_successor_again(id),
             }
@@ -248,19 +282,21 @@ impl Coordinator {
         joining.step = match joining.step {
             Step::Clear => Step::Bitmap(0),
             Step::Bitmap(block) => Step::Dirty(block),
-            Step::Dirty(block) if block + 1 < bitmap_blocks => Step::Bitmap(block + 1),
-            Step::Dirty(_) => Step::ReadTable(0),
+            Step::Dirty(block) => Step::Missed(block),
+            Step::Missed(block) if block + 1 < bitmap_blocks => Step::Bitmap(block + 1),
+            Step::Missed(_) => Step::ReadTable(0),
             Step::ReadTable(slot) => Step::WriteTable(slot),
             Step::WriteTable(0) => Step::ReadTable(1),
             Step::WriteTable(_) => Step::Superblock,
             Step::Superblock => {
-                let Joining { spare, slot, superblock, way, .. } = joining;
+                let Joining { spare, slot, superblock, way, said, .. } = joining;
                 let data_start = DeviceBlock(superblock.layout.data.start);
                 let checksums = superblock.layout.checksums.map(|region| DeviceBlock(region.start));
                 let position = if way == Way::Succeed { None } else { Some(StripeId(0)) };
                 let member = Member { device: spare.device, data_start, checksums, position };
                 let ticket = if let Way::Join(ticket) = way { ticket } else { None };
-                let join = Box::new(Join { slot, uuid: spare.uuid, member, superblock, ticket, before: None });
+                let (uuid, returns) = (spare.uuid, said.is_some());
+                let join = Box::new(Join { slot, uuid, member, superblock, ticket, returns, before: None });
                 array.pending.edit = Some(if way == Way::Succeed { Edit::Succeed(join) } else { Edit::Join(join) });
                 return;
             }
@@ -280,7 +316,7 @@ impl Coordinator {
         let (device, layout) = (joining.spare.device, joining.superblock.layout);
         let count = match joining.step {
             Step::Clear => 2,
-            Step::Bitmap(_) | Step::Dirty(_) | Step::Superblock => 1,
+            Step::Bitmap(_) | Step::Dirty(_) | Step::Missed(_) | Step::Superblock => 1,
             Step::ReadTable(_) | Step::WriteTable(_) => METADATA_BLOCKS,
         };
         operations.watch(device, array.array.drives.timeout);
@@ -302,6 +338,11 @@ impl Coordinator {
                 dirty.encode(block, ports.bytes_mut(buffers[0].id()));
                 (device, layout.dirty_block(block, dirty.slot(block)).expect("a new member keeps them"))
             }
+            Step::Missed(block) => {
+                let missed = &array.array.missed;
+                missed.encode(block, ports.bytes_mut(buffers[0].id()));
+                (device, layout.missed_block(block, missed.slot(block)).expect("a new member keeps them"))
+            }
             Step::ReadTable(slot) => {
                 let whole = (0u8..).zip(&array.array.map.members).zip(&array.array.superblocks);
                 let mut whole = whole.filter_map(|((at, member), superblock)| {
@@ -316,7 +357,7 @@ impl Coordinator {
             Step::Superblock => {
                 array.epoch += 1;
                 let mut tables = array.tables.clone();
-                tables.members[joining.slot.index()] = entry(joining.spare.uuid);
+                seat(&mut tables, joining.slot, joining.spare.uuid, joining.said.is_some());
                 joining.superblock.renew(array.epoch, &tables);
                 joining.superblock.encode(ports.bytes_mut(buffers[0].id()));
                 (device, superblock_block(joining.superblock.update))
@@ -346,13 +387,18 @@ pub(super) struct Join {
     /// What it bears.
     pub(super) superblock: Superblock,
     pub(super) ticket: Option<u64>,
+    /// Whether it was a member before and lacks nothing beside missed zones.
+    pub(super) returns: bool,
     /// What the member bore whose place it takes, for as long as it may have to be said again.
     pub(super) before: Option<Superblock>,
 }
 
-/// What tables say of a drive that has just come.
-pub(super) fn entry(uuid: Uuid) -> MemberEntry {
-    MemberEntry { uuid, state: State::Rebuilding { position: 0 } }
+/// Gives a place to a drive that has just come. `returns`: it lacks nothing beside missed zones.
+pub(super) fn seat(tables: &mut Tables, slot: Slot, uuid: Uuid, returns: bool) {
+    tables.members[slot.index()] = MemberEntry { uuid, state: State::Rebuilding { position: 0 } };
+    if returns && let Some(away) = &mut tables.away {
+        away.returning |= 1 << slot.0;
+    }
 }
 
 const _: () = assert!(JOIN_BLOCKS <= ports::MAX_DEVICE_BLOCKS);

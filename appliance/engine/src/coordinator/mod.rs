@@ -29,6 +29,7 @@
 //! | `resync` | zones that a crash left dirty, handed out likewise |
 //! | `commands` | what the control side asks, and what it is told |
 //! | `health` | members that make too many mistakes |
+//! | `stop` | the clean stop |
 
 mod attach;
 mod bitmap;
@@ -46,6 +47,7 @@ mod rebuild;
 mod resync;
 mod round;
 mod scrub;
+mod stop;
 mod succession;
 mod table;
 pub mod volumes;
@@ -73,8 +75,8 @@ use crate::status::JobStatus;
 use attach::Attaching;
 use commands::Waiting;
 use health::MemberRecord;
-use join::Joining;
 pub use join::Spare;
+use join::{Asked, Joining};
 use mode::Switching;
 use parting::Parting;
 use persist::{Proposed, Target, take_back, unpack};
@@ -102,6 +104,8 @@ pub struct CoordinatedArray {
     pub initialised: ZoneBits,
     /// Which zones are dirty: without a log a crash may have left them so that not all of it matches.
     pub dirty: ZoneBits,
+    /// Which zones members that are out have missed.
+    pub missed: ZoneBits,
     /// The volume table in force.
     pub metadata: Arc<Metadata>,
     /// The number that it was written with.
@@ -141,6 +145,8 @@ enum Change {
     Recording,
     /// A block of that of dirty zones is.
     Noting,
+    /// A block of that of missed zones is.
+    Marking,
     /// The volume table is being written.
     Tabling,
     /// A drive is being prepared.
@@ -173,12 +179,16 @@ struct Coordinated {
     /// Dirty from now on or no longer, in the order in which their owners said so; and those that the write under way notes.
     pending_dirty: VecDeque<(ShardId, ZoneId, bool)>,
     noting_zones: Vec<(ShardId, ZoneId)>,
+    /// Missed from now on: who asked, and whether the write under way carries it; and blocks of zones that nobody misses any more.
+    pending_missed: VecDeque<(ShardId, ZoneId)>,
+    marking_zones: Vec<(ShardId, ZoneId)>,
+    forgiven: Vec<usize>,
     /// Commands that wait for a change.
     waiting: Vec<Waiting>,
     /// What the members did wrong, by slot.
     members: Vec<MemberRecord>,
-    /// Drives that were asked for by name, with their places and tickets.
-    asked: VecDeque<(Slot, Spare, u64)>,
+    /// Drives that were asked for by name.
+    asked: VecDeque<Asked>,
     /// The drive that is being prepared has failed.
     drive_failed: bool,
     /// The device that is to become a copy of the log.
@@ -253,6 +263,9 @@ impl Coordinator {
             recording_zones: Vec::with_capacity(64),
             pending_dirty: VecDeque::with_capacity(64),
             noting_zones: Vec::with_capacity(64),
+            pending_missed: VecDeque::with_capacity(64),
+            marking_zones: Vec::with_capacity(64),
+            forgiven: Vec::new(),
             waiting: Vec::new(),
             asked: VecDeque::new(),
             drive_failed: false,
@@ -344,6 +357,13 @@ impl Coordinator {
             Message::ZoneDirty { array, zone, dirty } => {
                 self.arrays[array.index()].pending_dirty.push_back((from, zone, dirty));
             }
+            Message::ZoneMissed { array, zone } => {
+                // With nobody out it has been told to whoever waits for it.
+                let array = &mut self.arrays[array.index()];
+                if array.array.map.away.is_some() {
+                    array.pending_missed.push_back((from, zone));
+                }
+            }
             Message::ZonesAtStake { array, zones } => self.tell(Event::ZonesAtStake { array, zones }),
             Message::ZoneBlocked { array, run, zone } => self.zone_blocked(array, from, run, zone),
             Message::ZoneWalked { array, run, zone, found } => {
@@ -359,30 +379,6 @@ impl Coordinator {
                 self.end_if_all_is_written();
             }
             other => unreachable!("not for the coordinator: {other:?}"),
-        }
-    }
-
-    /// Tells the other shards to stop.
-    pub(crate) fn stop(&mut self) {
-        self.stopping = true;
-        self.stop_volumes();
-        for shard in (1..self.shards).map(ShardId) {
-            self.messages.push_back((shard, Message::Stop));
-        }
-    }
-
-    /// Once all shards have come to rest, and what they said last is durable, all end.
-    fn end_if_all_is_written(&mut self) {
-        let is_noted = |array: &Coordinated| array.pending_dirty.is_empty() && !matches!(array.change, Change::Noting);
-        let is_written = |array: &Coordinated| match array.array.map.service {
-            Service::ReadWrite => is_noted(array),
-            Service::Draining => false,
-            Service::ReadOnly | Service::Stopped | Service::Failed => true,
-        };
-        if self.closed == self.shards && self.arrays.iter().all(is_written) {
-            self.closed = 0;
-            self.end_volumes();
-            self.tell_all(|| Message::End);
         }
     }
 
@@ -459,6 +455,13 @@ impl Coordinator {
                         self.propose(ports, operations, id);
                         worked = true;
                     }
+                } else if !(array.pending_missed.is_empty() && array.forgiven.is_empty())
+                    && matches!(array.array.map.service, Service::ReadWrite | Service::Draining)
+                    && operations.available() > places
+                    && self.spare.len() >= places
+                {
+                    self.note_missed(ports, operations, id);
+                    worked = true;
                 } else if !array.pending_zones.is_empty()
                     && operations.available() > places
                     && self.spare.len() >= places
@@ -511,6 +514,7 @@ impl Coordinator {
                 }
                 self.end_if_all_is_written();
             }
+            Change::Marking => self.zones_marked(id, failed),
             Change::Recording if failed => array.pending_zones.extend(array.recording_zones.drain(..)),
             Change::Recording => {
                 for (shard, zone) in array.recording_zones.drain(..) {
@@ -555,7 +559,8 @@ impl Coordinator {
         }
         match edit {
             Some(Edit::Join(join)) => {
-                self.tell(Event::Joined { array: id, slot: join.slot, device: join.member.device });
+                let missed = join.returns.then(|| self.arrays[id.index()].missed_zones());
+                self.tell(Event::Joined { array: id, slot: join.slot, device: join.member.device, missed });
                 if let Some(ticket) = join.ticket {
                     self.answer(ticket, Ok(()));
                 }
@@ -572,6 +577,7 @@ impl Coordinator {
             Some(Edit::Halt) => self.tell(Event::LogLost { array: id, service: map.service }),
             Some(Edit::Position { .. } | Edit::Attach(_)) | None => {}
         }
+        self.away_published(id);
         self.newcomer_published(id);
         self.parting_published(id);
         self.succession_published(id, &before);

@@ -47,8 +47,11 @@ impl Coordinator {
         let array = &mut self.arrays[id.index()];
         array.epoch += 1;
         let epoch = array.epoch;
-        let map = ports.seal("array map", proposal.map(&array.array.map, epoch));
-        let tables = proposal.tables(&array.tables, &map);
+        let mut map = proposal.map(&array.array.map, epoch);
+        let has_place = array.array.superblocks.iter().flatten().all(|said| said.layout.missed.is_some());
+        let tables = proposal.tables(&array.tables, &map, has_place);
+        map.away = tables.away;
+        let map = ports.seal("array map", map);
         if let Some(refused) = proposal.refuse_lonely_succession(&array.array.map, &map) {
             array.pending = proposal;
             self.succession_is_lonely(id, *refused);

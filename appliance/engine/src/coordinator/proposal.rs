@@ -13,7 +13,7 @@ use journal::LogSuperblock;
 use raid::{LogFate, MemberEntry, ScrubRecord, State, Tables};
 
 use super::attach::Attach;
-use super::join::{Join, entry};
+use super::join::{Join, seat};
 use crate::map::{ArrayMap, LogMode, OnLogLoss, Service};
 
 /// Something that is to be said otherwise, beside who is left out.
@@ -79,10 +79,11 @@ impl Proposal {
     }
 
     /// What all member superblocks are to say of members and copies, for an array whose map will be this.
-    pub(super) fn tables(&self, in_force: &Tables, map: &ArrayMap) -> Tables {
+    /// `has_place`: whether all members have a place for the bits of missed zones.
+    pub(super) fn tables(&self, in_force: &Tables, map: &ArrayMap, has_place: bool) -> Tables {
         let (mut tables, epoch) = (in_force.clone(), map.epoch);
         match &self.edit {
-            Some(Edit::Join(join)) => tables.members[join.slot.index()] = entry(join.uuid),
+            Some(Edit::Join(join)) => seat(&mut tables, join.slot, join.uuid, join.returns),
             Some(Edit::Succeed(join)) => {
                 tables.members[join.slot.index()] = MemberEntry { uuid: join.uuid, state: State::Active };
             }
@@ -108,6 +109,7 @@ impl Proposal {
         let draining = map.service == Service::Draining;
         tables.log_fate = if draining { LogFate::Lost } else { tables.log_fate };
         tables.exclude(epoch, self.members, if draining { 0 } else { self.copies });
+        tables.settle_away(in_force.are_whole(), has_place);
         tables
     }
 

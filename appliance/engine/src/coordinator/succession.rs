@@ -213,12 +213,12 @@ impl Coordinator {
                     return false;
                 }
                 self.set_stage(id, Stage::Clearing { ticket });
-                self.begin_to_prepare(ports, operations, id, (slot, spare, Way::Copy));
+                self.begin_to_prepare(ports, operations, id, (slot, spare, Way::Copy), None);
                 true
             }
             Stage::Copied if !self.stopping && array.is_at_rest() && has_room && map.service == Service::ReadWrite => {
                 self.set_stage(id, Stage::Preparing);
-                self.begin_to_prepare(ports, operations, id, (slot, spare, Way::Succeed));
+                self.begin_to_prepare(ports, operations, id, (slot, spare, Way::Succeed), None);
                 true
             }
             Stage::Clearing { .. } | Stage::Copying | Stage::Copied | Stage::Preparing => false,

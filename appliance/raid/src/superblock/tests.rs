@@ -3,10 +3,17 @@
 use super::*;
 use base::ZERO_BLOCK;
 
+/// As members were laid out before there were bits of missed zones.
+fn earlier_layout(checksums: bool) -> MemberLayout {
+    let layout = MemberLayout::for_device(1 << 16, 1024, checksums).expect("256 MiB is enough");
+    let start = layout.missed.expect("a new member keeps them").start;
+    let checksums = layout.checksums.map(|region| Region { start, ..region });
+    MemberLayout { missed: None, checksums, ..layout }
+}
+
 pub(crate) fn example() -> Superblock {
-    // As members were laid out before there were bits of dirty zones.
-    let layout =
-        MemberLayout { dirty: None, ..MemberLayout::for_device(1 << 16, 1024, false).expect("256 MiB is enough") };
+    // Nor were there bits of dirty zones.
+    let layout = MemberLayout { dirty: None, ..earlier_layout(false) };
     let geometry = Geometry::new(Level::Raid5, 3, 16, layout.data.blocks).expect("three members");
     let member = |at: u8| MemberEntry { uuid: Uuid([at + 1; 16]), state: State::Active };
     let copy = |at: u8| CopyEntry::active(Uuid([at + 11; 16]));
@@ -24,6 +31,7 @@ pub(crate) fn example() -> Superblock {
         copies: (0..2).map(copy).collect(),
         scrub: None,
         log_fate: LogFate::Kept,
+        away: None,
         layout,
         later_regions: Vec::new(),
         controller_ids: (1, 0x7fff),
@@ -182,8 +190,7 @@ fn a_rebuild_is_announced_to_programs_that_would_not_understand_it_and_only_then
 }
 
 fn without_log() -> Superblock {
-    let layout = MemberLayout::for_device(1 << 16, 1024, false).expect("256 MiB is enough");
-    Superblock { log_generation: 0, copies: Vec::new(), layout, ..example() }
+    Superblock { log_generation: 0, copies: Vec::new(), layout: earlier_layout(false), ..example() }
 }
 
 #[test]
@@ -241,8 +248,7 @@ fn what_became_of_the_log_is_announced_and_goes_with_the_copies() {
 }
 
 fn with_checksums() -> Superblock {
-    let layout = MemberLayout::for_device(1 << 16, 1024, true).expect("256 MiB is enough");
-    Superblock { layout, ..example() }
+    Superblock { layout: earlier_layout(true), ..example() }
 }
 
 #[test]
@@ -282,6 +288,15 @@ fn a_scrub_is_remembered_and_who_does_not_know_of_it_loses_nothing_else() {
     assert_eq!(renewed.scrub, scrubbed().scrub);
 }
 
+/// Slot 2 is out, and slot 0 on its way back.
+fn with_members_away() -> Superblock {
+    let layout = MemberLayout::for_device(1 << 16, 1024, true).expect("256 MiB is enough");
+    let mut superblock = Superblock { layout, away: Some(Away { returning: 1 }), ..example() };
+    superblock.members[0].state = State::Rebuilding { position: 1024 };
+    superblock.members[2].state = State::Excluded { since: 6 };
+    superblock
+}
+
 #[test]
 fn the_bytes_are_golden() {
     let goldens = [
@@ -292,9 +307,18 @@ fn the_bytes_are_golden() {
         include_str!("../../golden/superblock-checksums.hex"),
         include_str!("../../golden/superblock-log-lost.hex"),
         include_str!("../../golden/superblock-log-given-up.hex"),
+        include_str!("../../golden/superblock-members-away.hex"),
     ];
-    let superblocks =
-        [example(), rebuilding(), without_log(), scrubbed(), with_checksums(), log_lost(), log_given_up()];
+    let superblocks = [
+        example(),
+        rebuilding(),
+        without_log(),
+        scrubbed(),
+        with_checksums(),
+        log_lost(),
+        log_given_up(),
+        with_members_away(),
+    ];
     for (superblock, golden) in superblocks.iter().zip(goldens) {
         let hex: String = encoded(superblock)
             .chunks(32)

@@ -10,7 +10,7 @@ use raid::slots;
 use super::super::checksums::{Check, Waiter};
 use super::super::sum::carry_out;
 use super::super::{ArrayShard, Purpose, Work};
-use super::{Action, MAX_RANGE_STRIPES, Step};
+use super::{Action, MAX_RANGE_STRIPES, Order, Step};
 
 impl ArrayShard {
     /// Members of whose blocks in a range one is not what its checksum says, as a bit mask: their rows are not used. One whose
@@ -26,6 +26,16 @@ impl ArrayShard {
         let wrong = slots(range.from).filter(is_wrong).fold(0, |mask: u32, slot| mask | 1 << slot.0);
         slots(wrong).for_each(|slot| self.found_wrong(work, slot));
         wrong
+    }
+
+    /// Whether a zone that was written has to be walked over: for a member that returns, only if it missed something there.
+    pub(super) fn lacks_zone(&self, order: Order) -> bool {
+        match order.action {
+            Action::Rebuild(slot) if self.map.away.is_some_and(|away| away.returns(slot)) => {
+                self.missed.has(order.zone)
+            }
+            Action::Rebuild(_) | Action::Scrub(_) | Action::Resync => true,
+        }
     }
 
     /// A drive may have been a member before, failed, and have come back: then what was being written to it must have ended.
