@@ -16,10 +16,12 @@
 //! assert_eq!(told.name, "member.excluded");
 //! ```
 
+pub mod alone;
 pub mod book;
 pub mod clock;
 pub mod store;
 
+pub use alone::Alone;
 pub use base::metrics::Severity;
 pub use book::{Book, Events};
 pub use store::{Store, StoreError};
@@ -118,6 +120,12 @@ pub struct Record {
 }
 
 impl Record {
+    /// What was told, with its number and its time.
+    fn of(told: Told, sequence: u64, time: String) -> Self {
+        let Told { name, severity, text, array, fields, .. } = told;
+        Self { sequence, time, severity, event: name.to_owned(), array, text, fields }
+    }
+
     /// Its line, with the end of it.
     fn line(&self) -> String {
         let text = |record: &Self| serde_json::to_string(record).expect("plain values with text keys") + "\n";

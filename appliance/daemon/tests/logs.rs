@@ -236,6 +236,9 @@ fn a_log_that_is_damaged_everywhere_is_given_up_only_when_it_was_said_what_is_lo
     let server = place.serve(appliance::CONFIG, &[]);
     let mut client = Client::connect(&server);
     assert!(client.holds(0, 0x11), "what lay before the damage is there");
+    let events = run(&place, &["events", "--json", "--limit", "1000"]).unwrap();
+    let said = |words: &str| events.lines().filter(|line| line.contains(words)).count();
+    assert_eq!((said("\"log.discarded\""), said("log discard a0")), (1, 1), "{events}");
     assert!(client.holds(32, 0) && client.holds(64, 0), "the rest is what it was before");
     client.write(32, 16, 0x44);
     server.kill();

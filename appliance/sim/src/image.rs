@@ -231,13 +231,14 @@ mod tests {
     use crate::production::Production;
 
     /// Every image that is kept, with its name.
-    const GOLDEN: [(&str, &str); 7] = [
+    const GOLDEN: [(&str, &str); 8] = [
         ("a clean stop", include_str!("../golden/v1-raid5-clean-stop.txt")),
         ("a power cut", include_str!("../golden/v1-raid5-power-cut.txt")),
         ("a power cut, one log copy", include_str!("../golden/v1-raid5-one-log-copy-power-cut.txt")),
         ("a power cut, with checksums", include_str!("../golden/v1-raid5-checksums-power-cut.txt")),
         ("a power cut, without a log", include_str!("../golden/v1-raid5-without-log-power-cut.txt")),
         ("a power cut, its log lost", include_str!("../golden/v1-raid5-log-lost-power-cut.txt")),
+        ("a power cut, a member away", include_str!("../golden/v1-raid5-member-away-power-cut.txt")),
         ("a power cut, exposed", include_str!("../golden/v1-raid5-exposed-power-cut.txt")),
     ];
 

@@ -214,15 +214,7 @@ impl Events {
         let mut failure = None;
         let mut failed = 0;
         for (time, told) in batch {
-            let record = Record {
-                sequence: store.next_sequence(),
-                time: clock::text(time),
-                severity: told.severity,
-                event: told.name.to_owned(),
-                array: told.array,
-                text: told.text,
-                fields: told.fields,
-            };
+            let record = Record::of(told, store.next_sequence(), clock::text(time));
             if let Err(error) = store.append(&record) {
                 failure = Some(error);
                 failed +=

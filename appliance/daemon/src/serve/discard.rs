@@ -9,6 +9,7 @@ use super::ServeError;
 use super::arrays::{name, of_array};
 use super::devices::Devices;
 use super::new_files::NewFiles;
+use crate::events::{Severity, Told};
 
 /// A log that is about to be cut, with its devices in hand.
 pub(crate) struct Discard {
@@ -79,6 +80,18 @@ impl Discard {
         };
         let lanes: Vec<Value> = self.plan.lanes.iter().map(lane).collect();
         json!({ "array": self.array, "whole_lanes": self.plan.whole, "damaged_lanes": lanes })
+    }
+
+    /// The same as an event, once it is done.
+    pub(crate) fn told(&self) -> Told {
+        let lanes: Vec<String> = self.plan.lanes.iter().map(|damaged| damaged.lane.0.to_string()).collect();
+        let text = format!(
+            "what was damaged of the log was given up, in lanes {}: writes that were acknowledged may be lost, and parities of stripes \
+             that were being written may not match until the next scrub",
+            lanes.join(", ")
+        );
+        let told = Told::new("log.discarded", Severity::Error, text).of_array(&self.array);
+        told.with("damaged_lanes", self.in_json()["damaged_lanes"].clone())
     }
 
     /// Gives it up.

@@ -11,6 +11,7 @@ use super::{consent, log_inspect, socket_of};
 use crate::check;
 use crate::cli::{Consent, LogCommand, LogMode, Server};
 use crate::control_client::{call, status};
+use crate::events::{Alone, Severity, Told};
 use crate::log_status::LogDetails;
 use crate::serve::discard;
 use crate::status::{ArrayStatus, LogStatus};
@@ -42,12 +43,23 @@ pub fn run(command: &LogCommand) -> Result<String, Box<dyn Error>> {
 
 /// Gives up what is lost of a damaged log.
 fn discard(array: &str, file: &Path, force: bool, as_json: bool, consent: Consent) -> Result<String, Box<dyn Error>> {
-    let mut found = discard::plan(&check::load(file)?, array, force)?;
+    let config = check::load(file)?;
+    let mut found = discard::plan(&config, array, force)?;
     if !found.is_needed() {
         return Err(format!("the log of array {array} is not damaged: nothing was done").into());
     }
     consent::ask(&found.in_words(), consent)?;
+    let mut history = Alone::open(&config)?;
+    let uid = rustix::process::getuid().as_raw();
+    let text = format!("user {uid}: log discard {array}");
+    let given = Told::new("command.given", Severity::Notice, text).of_array(array);
+    let given = given.with("method", "log.discard").with("uid", uid);
+    history.as_mut().map_or(Ok(()), |history| history.tell(given))?;
     found.carry_out()?;
+    // It is done, whether that can be kept or not.
+    if let Some(Err(error)) = history.as_mut().map(|history| history.tell(found.told())) {
+        tracing::warn!(error, "the log was given up");
+    }
     Ok(if as_json {
         format!("{}\n", found.in_json())
     } else {
