@@ -261,7 +261,10 @@ mod tests {
             let refused = opened.err().map(|failure| failure.to_string());
             let why = match name {
                 "a power cut, with checksums" => Some("its checksums need the log"),
-                "a power cut, without a log" | "a power cut, its log lost" | "a power cut, exposed" => None,
+                "a power cut, without a log"
+                | "a power cut, its log lost"
+                | "a power cut, exposed"
+                | "a power cut, a member away" => None,
                 _ => Some("made by an earlier version have no place"),
             };
             match (why, &refused) {

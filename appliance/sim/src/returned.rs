@@ -226,6 +226,8 @@ fn lost_and_cut(log: Log, is_out_before: bool, steps: u32, behind: Option<u64>) 
         (scenario.write_through, scenario.destage_age) = (!matches!(log, Log::WriteBack), Span::from_millis(1));
         if matches!(log, Log::None) {
             scenario.log_copies = 0;
+        } else {
+            scenario.checksums = steps.is_multiple_of(2);
         }
         (scenario.zones, scenario.shards) = (5, 1);
     });
