@@ -18,26 +18,34 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
-/// One scenario: a script of `deploy/lab` and the server it runs against; without a setup the script starts the program in the
-/// guest itself.
+/// One scenario: a script of `deploy/lab`, and where the server is that it runs against.
 struct Scenario {
     name: &'static str,
     script: &'static str,
-    setup: Option<Setup>,
+    server: Place,
 }
 
-const WRITE_BACK: Option<Setup> = Some(Setup::small("write-back"));
-const WRITE_THROUGH: Option<Setup> = Some(Setup::small("write-through"));
-const SECTORS: Option<Setup> = Some(Setup { logical_block: "512B", ..Setup::small("write-back") });
+/// Where the server is.
+enum Place {
+    /// On this machine.
+    Here(Setup),
+    /// In the guest, where the script starts it, with further files of `deploy/lab` beside the script.
+    Guest(&'static [&'static str]),
+}
+
+const WRITE_BACK: Place = Place::Here(Setup::small("write-back"));
+const WRITE_THROUGH: Place = Place::Here(Setup::small("write-through"));
+const SECTORS: Place = Place::Here(Setup { logical_block: "512B", ..Setup::small("write-back") });
 
 /// All scenarios, in the order in which they are run.
 const SCENARIOS: &[Scenario] = &[
-    Scenario { name: "files", script: "files.sh", setup: WRITE_BACK },
-    Scenario { name: "killed", script: "killed.sh", setup: WRITE_BACK },
-    Scenario { name: "killed-write-through", script: "killed.sh", setup: WRITE_THROUGH },
-    Scenario { name: "degraded", script: "degraded.sh", setup: WRITE_BACK },
-    Scenario { name: "sectors", script: "sectors.sh", setup: SECTORS },
-    Scenario { name: "sealed", script: "sealed.sh", setup: None },
+    Scenario { name: "files", script: "files.sh", server: WRITE_BACK },
+    Scenario { name: "killed", script: "killed.sh", server: WRITE_BACK },
+    Scenario { name: "killed-write-through", script: "killed.sh", server: WRITE_THROUGH },
+    Scenario { name: "degraded", script: "degraded.sh", server: WRITE_BACK },
+    Scenario { name: "sectors", script: "sectors.sh", server: SECTORS },
+    Scenario { name: "sealed", script: "sealed.sh", server: Place::Guest(&[]) },
+    Scenario { name: "dropped", script: "dropped.sh", server: Place::Guest(&["powercut.py", "stamped.py"]) },
 ];
 
 /// How long a killed server stays away: the host's queues must see the connection gone and begin to retry.
@@ -47,7 +55,10 @@ const AWAY: Duration = Duration::from_secs(2);
 const WATCH: Duration = Duration::from_millis(500);
 
 /// Guest time limit of one scenario, in seconds.
-const GUEST_LIMIT: &str = "240";
+const GUEST_LIMIT: &str = "400";
+
+/// Memory of a guest that has the server in it.
+const GUEST_MEMORY_MIB: &str = "2048";
 
 /// Lines of guest output that may wait to be handled.
 const LINES_MAX: usize = 1024;
@@ -139,7 +150,10 @@ fn lab_file(name: &str) -> PathBuf {
 fn play(scenario: &Scenario, image: &GuestImage) -> Result<String, Failure> {
     let folder = target_folder(scenario.name);
     process::fresh_folder(&folder)?;
-    let mut server = scenario.setup.map(|setup| Server::create(&folder, setup)).transpose()?;
+    let mut server = match scenario.server {
+        Place::Here(setup) => Some(Server::create(&folder, setup)?),
+        Place::Guest(_) => None,
+    };
     let port = server.as_ref().map(|server| server.nvme().port());
     let mut guest = Guest::boot(scenario, image, &folder, port)?;
     loop {
@@ -180,15 +194,23 @@ impl Guest {
     fn boot(scenario: &Scenario, image: &GuestImage, folder: &Path, port: Option<u16>) -> Result<Guest, Failure> {
         let console = folder.join("console.log");
         let mut command = Command::new(lab_file("guest-run"));
-        match port {
-            Some(port) => command.args(["--env", &format!("PORT={port}"), "--env", &format!("NQN={NQN}")]),
-            None => command.arg("--put").arg(process::root().join("target/release/brindle")),
-        };
+        if let Some(port) = port {
+            command.args(["--env", &format!("PORT={port}"), "--env", &format!("NQN={NQN}")]);
+        }
+        if let Place::Guest(files) = scenario.server {
+            // Drives of a server in the guest are files in its memory.
+            command.args(["--mem", GUEST_MEMORY_MIB, "--put"]).arg(process::root().join("target/release/brindle"));
+            for file in files {
+                command.arg("--put").arg(lab_file(file));
+            }
+        }
         let mut child = command
             .arg("--cache")
             .arg(&image.cache)
             .args(["--timeout", GUEST_LIMIT, "--console"])
             .arg(&console)
+            .arg("--get")
+            .arg(folder.join("out"))
             .arg("--put")
             .arg(lab_file("scenario.sh"))
             .arg(lab_file(scenario.script))
@@ -242,6 +264,12 @@ mod tests {
         for (n, scenario) in SCENARIOS.iter().enumerate() {
             let text = process::read(&lab_file(scenario.script)).unwrap();
             assert!(text.contains("/run/in/scenario.sh"), "{} does not use the common part", scenario.script);
+            if let Place::Guest(files) = scenario.server {
+                for file in files {
+                    assert!(text.contains(&format!("/run/in/{file}")), "{} does not use {file}", scenario.script);
+                    assert!(lab_file(file).exists(), "{file}");
+                }
+            }
             assert!(SCENARIOS[n + 1..].iter().all(|other| other.name != scenario.name));
         }
     }
