@@ -69,7 +69,8 @@ usage: cargo xtask COMMAND
   bench guards [--rounds N] [--seconds S]
                              what sealed memory and the sandbox cost; writes deploy/bench/guards.md
   bench kills [ROUNDS]       how long a kill of connections takes with writes in flight; writes deploy/bench/kills.md
-  compare md [SECONDS]       figures beside the kernel's RAID-5 with a journal, in a guest; writes deploy/bench/md.md
+  compare md [SECONDS [ROUNDS]]
+                             figures beside the kernel's RAID-5 with a journal, in a guest; writes deploy/bench/md.md
   metrics                    `promtool check metrics` on a running server";
 
 fn main() -> ExitCode {
