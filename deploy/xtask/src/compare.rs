@@ -137,7 +137,7 @@ fn document(seconds: u32, rounds: usize, rows: &[String], said: &str) -> String 
         "# Brindle and MD\n\n\
          RAID-5 of three members and parity with one log device, on emulated drives of one guest each, one after the other: the \
          kernel's MD with a journal used in place, and Brindle over NVMe/TCP through the guest's loopback; both hold 384 MiB. \
-         {seconds} s for each figure, medians of {rounds} of such rounds. The guest is emulated: only the ratios mean anything, and \
+         {seconds} s for each figure; rounds, of which medians are told: {rounds}. The guest is emulated: only the ratios mean anything, and \
          those only roughly. Made by `cargo xtask compare md {seconds} {rounds}`.\n\n\
          | what | MD | Brindle | Brindle / MD |\n|---|---:|---:|---:|\n{}\n\n\
          *Recovery* is from the start of `mdadm --assemble` to the first block read, after a power cut, and from the start of the \
