@@ -3,6 +3,7 @@
     stamped.py check DEVICE LEDGER               reads all of the device and compares it with the ledger
     stamped.py write DEVICE LEDGER SEED STOP     checks, says so, then writes at depth until the device fails, which it may only
                                                  do once the file STOP is there; tells how many writes were answered
+    stamped.py load DEVICE LEDGER SEED SECONDS   writes at depth for so long, without an error
 
 Each block of 4 KiB says where it belongs and which write made it; every eighth write writes zeros instead. The ledger, a file in
 memory that outlives the writer, knows of each block which write was answered last and which was sent last. A write lies within
@@ -15,12 +16,14 @@ import array
 import ctypes
 import errno
 import itertools
+import math
 import mmap
 import os
 import random
 import struct
 import sys
 import threading
+import time
 
 BLOCK = 4096
 UNIT = 16
@@ -76,8 +79,8 @@ def send(fd, memory, first, count, number):
         raise OSError(errno.EIO, "a short write")
 
 
-def write(fd, ledger, seed, stop):
-    """Writes from many threads, each in units of its own, until the device fails."""
+def write(fd, ledger, seed, until):
+    """Writes from many threads, each in units of its own, until then or until the device fails; the first failure, or none."""
     ledger.run[0] += 1
     numbers = itertools.count((ledger.run[0] << RUN_BITS) + 1)
     failures, answers = [], itertools.count()
@@ -86,7 +89,7 @@ def write(fd, ledger, seed, stop):
     def work(thread):
         chance = random.Random(f"{seed} {ledger.run[0]} {thread}")
         memory = mmap.mmap(-1, UNIT * BLOCK)
-        while not failures:
+        while not failures and time.monotonic() < until:
             count = chance.choice([1, 1, 1, 2, 5, UNIT])
             first = (thread + THREADS * chance.randrange(rows)) * UNIT + chance.randrange(UNIT - count + 1)
             number = next(numbers)
@@ -105,9 +108,8 @@ def write(fd, ledger, seed, stop):
         thread.start()
     for thread in threads:
         thread.join()
-    if not os.path.exists(stop):
-        sys.exit(f"a write failed: {failures[0]}")
     print(f"{next(answers)} writes were answered", flush=True)
+    return failures[0] if failures else None
 
 
 def check(fd, ledger):
@@ -180,7 +182,14 @@ def main():
             fd, blocks = open_device(device)
             ledger = Ledger(path, blocks)
             check(fd, ledger)
-            write(fd, ledger, seed, stop)
+            failure = write(fd, ledger, seed, math.inf)
+            if not os.path.exists(stop):
+                sys.exit(f"a write failed: {failure}")
+        case ["load", device, path, seed, seconds]:
+            fd, blocks = open_device(device)
+            failure = write(fd, Ledger(path, blocks), seed, time.monotonic() + float(seconds))
+            if failure:
+                sys.exit(f"a write failed: {failure}")
         case _:
             sys.exit(__doc__)
 

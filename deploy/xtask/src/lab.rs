@@ -45,6 +45,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "degraded", script: "degraded.sh", server: WRITE_BACK },
     Scenario { name: "sectors", script: "sectors.sh", server: SECTORS },
     Scenario { name: "sealed", script: "sealed.sh", server: Place::Guest(&[]) },
+    Scenario { name: "flaky", script: "flaky.sh", server: Place::Guest(&["stamped.py"]) },
     Scenario { name: "dropped", script: "dropped.sh", server: Place::Guest(&["powercut.py", "stamped.py"]) },
 ];
 
