@@ -101,6 +101,49 @@ fn what_drives_give_back_wrong_is_never_seen_and_is_put_right() {
 }
 
 #[test]
+fn a_block_that_got_lost_with_its_checksum_is_put_right_with_it_while_somebody_knows() {
+    let place = Place::new("checksums-dropped");
+    let server = place.serve(&checksummed(), &[]);
+    Client::connect(&server).write(100, 1, 0x11);
+    server.stop();
+    let members: Vec<Member> = (0..3).map(|slot| Member::open(&place, slot)).collect();
+    let found = members[0].geometry().locate(ArrayBlock(100));
+    let member = &members[members[0].geometry().member_of(found.stripe, found.column).index()];
+    let layout = member.superblock.layout;
+    let data = (layout.data.start + found.stripe.0) * BLOCK as u64;
+    let region = layout.checksums.unwrap();
+    let checksums = (region.start * BLOCK as u64, region.blocks as usize * BLOCK);
+    let read = |at: u64, bytes: usize| {
+        let mut content = vec![0; bytes];
+        member.file.read_exact_at(&mut content, at).unwrap();
+        content
+    };
+    let before = (read(data, BLOCK), read(checksums.0, checksums.1));
+
+    let server = place.serve(&checksummed(), &[]);
+    let mut client = Client::connect(&server);
+    client.write(100, 1, 0x22);
+    let begun = std::time::Instant::now();
+    while read(data, BLOCK) == before.0 || read(checksums.0, checksums.1) == before.1 {
+        assert!(begun.elapsed() < appliance::SOON, "it does not go to the members");
+    }
+    // Once the destage is over, as if nothing of it had ever reached the drive.
+    while place.status().arrays[0].log.as_ref().unwrap().dirty_bytes > 0 {
+        assert!(begun.elapsed() < appliance::SOON, "it is not forgotten");
+    }
+    member.file.write_all_at(&before.0, data).unwrap();
+    member.file.write_all_at(&before.1, checksums.0).unwrap();
+    let wrong = || place.status().devices.iter().map(|device| device.errors.wrong_blocks).sum::<u64>();
+    assert!(client.holds(100, 0x22));
+    assert_eq!(wrong(), 1);
+    server.stop();
+    let server = place.serve(&checksummed(), &[]);
+    assert!(Client::connect(&server).holds(100, 0x22));
+    assert_eq!(wrong(), 0, "nothing is wrong any more");
+    server.stop();
+}
+
+#[test]
 fn checksums_stay_true_when_the_process_is_killed_and_members_come_and_go() {
     let place = Place::new("checksums-killed");
     let spare = "  - {name: d3, kind: file, path: data/d3.img, size: 16MiB}\n  - {name: l0,";

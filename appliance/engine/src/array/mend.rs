@@ -13,7 +13,7 @@
 //!
 //! | the block's own checksum | and what the member holds | what is done |
 //! |---|---|---|
-//! | is that of what came | | it is written to its place |
+//! | is that of what came | | it is written to its place, and the checksum is set: whoever lost the one may have lost the other |
 //! | is another, or lost | is what came | the checksum is set |
 //! | is lost | is something else | it is written to its place, and the checksum is set |
 //! | is another | is something else, too | nobody can tell what is right: the block is lost |
@@ -266,6 +266,7 @@ impl ArrayShard {
         let (slot, stripe, kept) = (self.mends[key].slot, self.mends[key].stripe, self.mends[key].kept);
         if kept & 1 << slot.0 != 0 {
             let content = self.mends[key].blocks[0].id();
+            self.mends[key].enters = true;
             if self.check(work.ports, slot, stripe, content) != Check::Right {
                 self.mends[key].step = Step::Comparing;
                 let check = self.mends[key].check.as_ref().expect("it is kept to the end").id();
@@ -301,7 +302,6 @@ impl ArrayShard {
             self.mend_ends(work, key, false);
             return;
         }
-        self.mends[key].enters = true;
         if is_same {
             self.enter_mended(work, key);
         } else {
