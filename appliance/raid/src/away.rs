@@ -51,7 +51,10 @@ pub enum NoReturn {
     #[error("it describes another array")]
     Stranger,
     /// Nobody kept what it missed.
-    #[error("nothing says what it missed: a member was out already when it went, or was served by an earlier version")]
+    #[error(
+        "nothing says what it missed: nobody is out any more, the array was started with --force, or an earlier version made its members \
+         or served it when the first of them went out"
+    )]
     Unknown,
     /// Another has had its place since, or it has it.
     #[error("it is not the one that was left out of its place")]
@@ -134,6 +137,9 @@ mod tests {
         assert_eq!(refused(&other, &tables), NoReturn::Stranger);
         let unknown = Tables { away: None, ..tables.clone() };
         assert_eq!(refused(&said, &unknown), NoReturn::Unknown);
+        let mut placeless = said.clone();
+        placeless.layout.missed = None;
+        assert_eq!(refused(&placeless, &tables), NoReturn::Unknown);
         let mut replaced = tables.clone();
         replaced.members[1].uuid = Uuid(*b"a-younger-member");
         assert_eq!(refused(&said, &replaced), NoReturn::Replaced);

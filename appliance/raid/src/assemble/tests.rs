@@ -58,6 +58,26 @@ fn world(fates: [Fate; 3], logs: [Fate; 2]) -> (Vec<Candidate>, Vec<LogCandidate
 }
 
 #[test]
+fn what_members_missed_is_kept_from_the_first_that_is_not_there_and_not_beyond_a_forced_start() {
+    let layout = crate::MemberLayout::for_device(1 << 16, 1024, false).expect("256 MiB is enough");
+    let (mut candidates, logs) = world([Fate::There, Fate::Absent, Fate::There], [Fate::There; 2]);
+    candidates.iter_mut().for_each(|candidate| candidate.superblock.layout = layout);
+    let array = example().array;
+    let assembled = |candidates: &[Candidate], force| {
+        let assembly = assemble(Wanted::Array(array), candidates, &logs, force).expect("two of three");
+        let said = assembly.superblocks();
+        assert!(assembly.renew);
+        (said[0].clone().expect("it is there"), said[2].clone().expect("it is there"))
+    };
+    let (first, third) = assembled(&candidates, false);
+    assert_eq!((first.away, third.away), (Some(crate::Away::default()), first.away));
+    for candidate in &mut candidates {
+        candidate.superblock = if candidate.superblock.slot == 0 { first.clone() } else { third.clone() };
+    }
+    assert_eq!(assembled(&candidates, true).0.away, None);
+}
+
+#[test]
 fn every_small_world_is_served_or_refused_as_the_rules_say() {
     const FATES: [Fate; 3] = [Fate::There, Fate::Absent, Fate::Stale];
     let mut worlds = 0;
