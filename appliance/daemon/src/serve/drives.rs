@@ -222,18 +222,7 @@ fn replace(reporter: &Reporter, params: Value) -> Result<Value, String> {
 fn give_back(reporter: &Reporter, params: Value) -> Result<Value, String> {
     let OfDrive { name } = take(params)?;
     let _drives = reporter.changing()?;
-    let placed = find(reporter, &name)?;
-    if let Some(used) = uses(&reporter.fixed, &reporter.shards.statuses()).get(&placed.id) {
-        return Err(format!("drive {name} is in use, as {}", used.role(&reporter.fixed.maps[used.array].name)));
-    }
-    if reporter.wipes.is_running(placed.id) {
-        return Err(format!("drive {name} is being wiped"));
-    }
-    let open = reporter.devices.get(placed.id);
-    let open =
-        open.ok_or_else(|| format!("nothing is open at the path of drive {name}: brindle drive rescan looks again"))?;
-    let blocks = open.blocks();
-    let (found, what) = look(open).map_err(|error| error.to_string())?;
+    let (spare, found, what) = unused(reporter, find(reporter, &name)?, |_| false)?;
     let said = match found {
         Found::Member(said) => Some(said),
         Found::Log(_) | Found::Unusable(_) | Found::Nothing => None,
@@ -244,7 +233,7 @@ fn give_back(reporter: &Reporter, params: Value) -> Result<Value, String> {
         return Err(format!("drive {name} bears {what}, and was no member of an array that is served here"));
     };
     let slot = said.slot;
-    let verb = Verb::Return { array: ArrayId(at as u16), spare: spare(placed.id, blocks), said };
+    let verb = Verb::Return { array: ArrayId(at as u16), spare, said };
     reporter.shards.command(verb).map_err(|error| format!("drive {name}: {error}"))?;
     Ok(json!({ "drive": name, "array": reporter.fixed.maps[at].name, "member": slot }))
 }
@@ -284,25 +273,11 @@ pub(super) fn free_drive(
     force: bool,
 ) -> Result<Spare, String> {
     let placed = find(reporter, name)?;
-    let open = reporter.devices.get(placed.id);
-    let open =
-        open.ok_or_else(|| format!("nothing is open at the path of drive {name}: brindle drive rescan looks again"))?;
     if placed.array.is_some_and(|other| other != array) {
         return Err(format!("drive {name} belongs to another array ({})", placed.role));
     }
-    match uses(&reporter.fixed, &reporter.shards.statuses()).get(&placed.id) {
-        Some(Use { kind: UseKind::Spare, array: of }) if *of == array && wanted == Wanted::Member => {}
-        Some(used) => {
-            let role = used.role(&reporter.fixed.maps[used.array].name);
-            return Err(format!("drive {name} is in use, as {role}"));
-        }
-        None => {}
-    }
-    if reporter.wipes.is_running(placed.id) {
-        return Err(format!("drive {name} is being wiped"));
-    }
-    let blocks = open.blocks();
-    let (found, what) = look(open).map_err(|error| error.to_string())?;
+    let is_its_spare = |used: &Use| used.kind == UseKind::Spare && used.array == array;
+    let (spare, found, what) = unused(reporter, placed, |used| wanted == Wanted::Member && is_its_spare(used))?;
     let own = reporter.fixed.maps[array].uuid;
     let was_never_whole = match &found {
         Found::Member(said) => said.array == own && matches!(said.entry().state, raid::State::Rebuilding { .. }),
@@ -315,7 +290,30 @@ pub(super) fn free_drive(
     {
         return Err(format!("drive {name} bears {what}: say --force if that is to be overwritten"));
     }
-    Ok(spare(placed.id, blocks))
+    Ok(spare)
+}
+
+/// A drive that nothing uses, but for what it may be used for, and what it bears, in words if it is anything.
+fn unused(
+    reporter: &Reporter,
+    placed: &Placed,
+    may_be_used: impl Fn(&Use) -> bool,
+) -> Result<(Spare, Found, Option<String>), String> {
+    let name = &placed.described.name;
+    let open = reporter.devices.get(placed.id);
+    let open =
+        open.ok_or_else(|| format!("nothing is open at the path of drive {name}: brindle drive rescan looks again"))?;
+    let used = uses(&reporter.fixed, &reporter.shards.statuses()).remove(&placed.id);
+    if let Some(used) = used.filter(|used| !may_be_used(used)) {
+        let role = used.role(&reporter.fixed.maps[used.array].name);
+        return Err(format!("drive {name} is in use, as {role}"));
+    }
+    if reporter.wipes.is_running(placed.id) {
+        return Err(format!("drive {name} is being wiped"));
+    }
+    let blocks = open.blocks();
+    let (found, what) = look(open).map_err(|error| error.to_string())?;
+    Ok((spare(placed.id, blocks), found, what))
 }
 
 /// A drive as arrays take it, with an identity for what it becomes.

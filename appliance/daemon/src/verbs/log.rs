@@ -58,7 +58,7 @@ fn discard(array: &str, file: &Path, force: bool, as_json: bool, consent: Consen
     found.carry_out()?;
     // It is done, whether that can be kept or not.
     if let Some(Err(error)) = history.as_mut().map(|history| history.tell(found.told())) {
-        tracing::warn!(error, "the log was given up");
+        eprintln!("the log was given up, but {error}");
     }
     Ok(if as_json {
         format!("{}\n", found.in_json())
