@@ -3,6 +3,8 @@
 //! a destage of the zone is over, or the zone counts as initialised. Until then the log, or the bit that the zone is dirty, still
 //! says what was under way. When a member goes out, all zones are marked in which anything is under way at that moment.
 //!
+//! What a mend or a scrub's repair writes is what the others say was there: nothing that anybody could miss.
+//!
 //! A member that comes back is rebuilt in marked zones, and in no others (`raid::away`).
 
 use base::ids::ZoneId;
@@ -26,10 +28,10 @@ pub(crate) struct Missed {
 
 impl Missed {
     /// Those of a start.
-    pub(crate) fn new(map: &ArrayMap, missed: &[u64]) -> Self {
-        let zones = map.arrangement.zones();
-        let marked = if map.away.is_some() { ZoneSet::of(missed) } else { ZoneSet::new(zones) };
-        Self { marked, asked: ZoneSet::new(zones) }
+    pub(crate) fn new(missed: &[u64]) -> Self {
+        let mut asked = ZoneSet::of(missed);
+        asked.clear_all();
+        Self { marked: ZoneSet::of(missed), asked }
     }
 
     /// Whether a member that was out may lack something of a zone.

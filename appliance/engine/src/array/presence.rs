@@ -5,6 +5,7 @@
 use base::ids::{DeviceBlock, DeviceId, Slot, StripeId, ZoneId};
 
 use super::ArrayShard;
+use super::zone_set::ZoneSet;
 use crate::map::ArrayMap;
 
 /// What this shard has rebuilt of its zones.
@@ -12,21 +13,21 @@ use crate::map::ArrayMap;
 pub(crate) struct Presence {
     /// The member that is being rebuilt, once a zone of it has been.
     slot: Option<Slot>,
-    /// Zones that are current on it, a bit each.
-    zones: Vec<u64>,
+    /// Zones that are current on it.
+    zones: ZoneSet,
     /// The zone at hand, and the first stripe of it that is not current.
     front: Option<(ZoneId, StripeId)>,
 }
 
 impl Presence {
     pub(crate) fn new(zones: u64) -> Self {
-        Self { slot: None, zones: vec![0; zones.div_ceil(64) as usize], front: None }
+        Self { slot: None, zones: ZoneSet::new(zones), front: None }
     }
 
     /// A member is being rebuilt from now on, of which this shard has rebuilt nothing.
     pub(crate) fn begin(&mut self, slot: Slot) {
         self.slot = Some(slot);
-        self.zones.fill(0);
+        self.zones.clear_all();
         self.front = None;
     }
 
@@ -52,7 +53,7 @@ impl Presence {
 
     /// A zone is current.
     pub(crate) fn finish(&mut self, zone: ZoneId) {
-        self.zones[(zone.0 / 64) as usize] |= 1 << (zone.0 % 64);
+        self.zones.set(zone);
         self.front = None;
     }
 
@@ -60,9 +61,8 @@ impl Presence {
     fn rebuilt(&self, map: &ArrayMap, stripe: StripeId) -> Option<Slot> {
         let slot = self.slot?;
         let zone = map.arrangement.zone_of(stripe);
-        let is_finished = self.zones[(zone.0 / 64) as usize] & 1 << (zone.0 % 64) != 0;
         let is_behind = self.front.is_some_and(|(at, front)| at == zone && stripe < front);
-        (is_finished || is_behind).then_some(slot)
+        (self.zones.has(zone) || is_behind).then_some(slot)
     }
 
     /// Slots that hold nothing of a stripe, as a bit mask.

@@ -1,4 +1,4 @@
-//! A set of an array's zones, a bit each: what a shard remembers of those that are dirty, or were missed.
+//! A set of an array's zones, a bit each: what a shard remembers of those that are initialised or dirty, were missed or rebuilt.
 
 use base::ids::ZoneId;
 

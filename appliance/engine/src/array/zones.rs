@@ -6,6 +6,7 @@ use base::ids::{DeviceBlock, Slot, StripeId, ZoneId};
 use ports::{DeviceOp, Ports};
 use raid::checksum;
 
+use super::zone_set::ZoneSet;
 use super::{ArrayShard, Purpose, Work};
 use crate::message::Message;
 
@@ -35,14 +36,14 @@ struct Job {
 /// Which zones are initialised, and those on their way to it.
 #[derive(Debug)]
 pub(crate) struct Zones {
-    bits: Vec<u64>,
+    initialised: ZoneSet,
     jobs: [Option<Job>; MAX_JOBS],
 }
 
 impl Zones {
-    pub(crate) fn new(bits: Vec<u64>, zones: u64) -> Self {
+    pub(crate) fn new(bits: &[u64], zones: u64) -> Self {
         assert!(bits.len() as u64 * 64 >= zones, "a bit for each zone");
-        Self { bits, jobs: [None; MAX_JOBS] }
+        Self { initialised: ZoneSet::of(bits), jobs: [None; MAX_JOBS] }
     }
 
     /// Whether a zone is on its way to being initialised.
@@ -51,7 +52,7 @@ impl Zones {
     }
 
     pub(crate) fn is_initialised(&self, zone: ZoneId) -> bool {
-        self.bits[(zone.0 / 64) as usize] & 1 << (zone.0 % 64) != 0
+        self.initialised.has(zone)
     }
 }
 
@@ -146,7 +147,7 @@ impl ArrayShard {
 
     /// The zone's bit is durable: its stripes may go to the members.
     pub(crate) fn zone_initialised<P: Ports>(&mut self, work: &mut Work<'_, P>, zone: ZoneId) {
-        self.zones.bits[(zone.0 / 64) as usize] |= 1 << (zone.0 % 64);
+        self.zones.initialised.set(zone);
         for job in &mut self.zones.jobs {
             job.take_if(|job| job.zone == zone);
         }

@@ -90,12 +90,10 @@ impl Regions {
     /// before, and these. Nothing is written yet.
     pub(super) fn settle_missed(&mut self, assembly: &Assembly, away: bool, zones: impl Iterator<Item = ZoneId>) {
         let mut missed = self.missed.clone();
-        if assembly.superblock.away.is_none() {
+        if !away || assembly.superblock.away.is_none() {
             missed.clear_all();
         }
-        if away {
-            zones.for_each(|zone| missed.set(zone));
-        }
+        zones.filter(|_| away).for_each(|zone| missed.set(zone));
         for block in 0..ZoneBits::blocks_for(missed.zones()) as usize {
             if missed.says_as(&self.missed, block) {
                 continue;

@@ -1,6 +1,8 @@
 //! Bits of initialised, of dirty and of missed zones on their way to the members. A bit is told once every member of the map in
 //! force has it.
 
+use std::collections::VecDeque;
+
 use base::Block;
 use base::ids::{ArrayId, DeviceBlock, ShardId, ZoneId};
 use ports::Ports;
@@ -26,14 +28,9 @@ impl Coordinator {
         let array = &mut self.arrays[id.index()];
         let Some(&(_, first)) = array.pending_zones.front() else { return };
         let block = ZoneBits::block_of(first);
-        for _ in 0..array.pending_zones.len() {
-            let (shard, zone) = array.pending_zones.pop_front().expect("as many as there were");
-            if ZoneBits::block_of(zone) == block {
-                array.array.initialised.set(zone);
-                array.recording_zones.push((shard, zone));
-            } else {
-                array.pending_zones.push_back((shard, zone));
-            }
+        for (shard, zone) in take_of_block(&mut array.pending_zones, block, |(_, zone)| *zone) {
+            array.array.initialised.set(zone);
+            array.recording_zones.push((shard, zone));
         }
         array.change = Change::Recording;
         let slot = array.array.initialised.advance(block);
@@ -48,11 +45,8 @@ impl Coordinator {
         let array = &mut self.arrays[id.index()];
         let Some(&(_, first, _)) = array.pending_dirty.front() else { return };
         let block = ZoneBits::block_of(first);
-        for _ in 0..array.pending_dirty.len() {
-            let (shard, zone, dirty) = array.pending_dirty.pop_front().expect("as many as there were");
-            if ZoneBits::block_of(zone) != block {
-                array.pending_dirty.push_back((shard, zone, dirty));
-            } else if dirty {
+        for (shard, zone, dirty) in take_of_block(&mut array.pending_dirty, block, |(_, zone, _)| *zone) {
+            if dirty {
                 array.array.dirty.set(zone);
                 array.noting_zones.push((shard, zone));
             } else {
@@ -73,14 +67,9 @@ impl Coordinator {
         let array = &mut self.arrays[id.index()];
         let first = array.pending_missed.front().map(|(_, zone)| ZoneBits::block_of(*zone));
         let Some(block) = first.or_else(|| array.forgiven.pop()) else { return };
-        for _ in 0..array.pending_missed.len() {
-            let (shard, zone) = array.pending_missed.pop_front().expect("as many as there were");
-            if ZoneBits::block_of(zone) == block {
-                array.array.missed.set(zone);
-                array.marking_zones.push((shard, zone));
-            } else {
-                array.pending_missed.push_back((shard, zone));
-            }
+        for (shard, zone) in take_of_block(&mut array.pending_missed, block, |(_, zone)| *zone) {
+            array.array.missed.set(zone);
+            array.marking_zones.push((shard, zone));
         }
         array.change = Change::Marking;
         let slot = array.array.missed.advance(block);
@@ -141,4 +130,17 @@ impl Coordinator {
             array.buffers.push(buffer);
         }
     }
+}
+
+/// Takes what waits for a block of the bitmap, in its order; what waits for others stays.
+fn take_of_block<T>(queue: &mut VecDeque<T>, block: usize, zone_of: impl Fn(&T) -> ZoneId) -> impl Iterator<Item = T> {
+    // Each is looked at once: whoever stays goes behind again, and so the order stays.
+    (0..queue.len()).filter_map(move |_| {
+        let one = queue.pop_front()?;
+        if ZoneBits::block_of(zone_of(&one)) == block {
+            return Some(one);
+        }
+        queue.push_back(one);
+        None
+    })
 }
