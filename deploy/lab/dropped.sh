@@ -19,7 +19,6 @@ cd $WORK
 modprobe -a loop dm-mod dm-log-writes
 # What a failure leaves behind, for whoever looks at it.
 trap '[ $? = 0 ] || tar -Sc base records ledger all_fates serve.log | gzip -1 >/run/out/dropped.tar.gz' EXIT
-brindle() { /run/in/brindle "$@"; }
 
 # The image of each drive, as it is without power, is in base; those that have none are lost. A drive at work is a copy of it,
 # in live. The loop devices below stay.
@@ -44,8 +43,8 @@ power_on() {
     for drive in $(present); do [ -b "/dev/mapper/$drive" ] || fail "no device for $drive"; done
 }
 
-# serve MODE : starts the server, which is $server then, and does not wait for it
-serve() {
+# start_in MODE : starts the server, and does not wait for it
+start_in() {
     cat >test.yaml <<YAML
 version: 1
 name: dropped
@@ -67,9 +66,7 @@ subsystems:
   - {nqn: "$NQN", listeners: [main], hosts: any, namespaces: [{nsid: 1, volume: a0/v0}]}
 control: {socket: $WORK/control.sock}
 YAML
-    rm -f serve.out
-    (exec /run/in/brindle serve test.yaml --create >serve.out 2>serve.log) &
-    server=$!
+    start_server --create
 }
 
 serving_now() { grep -q '^Status:' serve.out 2>/dev/null; }
@@ -134,7 +131,7 @@ write_for() {
 # round MODE SECONDS : starts, reads all that was answered, writes, and has its power cut
 round() {
     power_on recorded
-    serve "$1"
+    start_in "$1"
     serving || { tail -20 serve.log; fail "brindle does not serve"; }
     connect
     write_for "$2"
@@ -150,7 +147,7 @@ has_written() { [ "$(cat /sys/block/dm-*/stat | awk '{ writes += $5 } END { prin
 # cut_at_start MODE WRITES : has its power cut while it recovers, after so many writes to the drives
 cut_at_start() {
     power_on recorded
-    serve "$1"
+    start_in "$1"
     until has_written "$2" || serving_now; do sleep 0.02; done
     ! serving_now || say "recovered sooner"
     cut_power
@@ -159,9 +156,7 @@ cut_at_start() {
 
 # unplug : the server dies, and drives that are not recorded are taken away
 unplug() {
-    kill -KILL "$server" 2>/dev/null || :
-    wait "$server" 2>/dev/null || :
-    nvme disconnect -n "$NQN" >/dev/null || :
+    kill_server
     # shellcheck disable=SC2046
     wait_for 10 dmsetup remove $(present) || fail "drives are still in use"
 }
@@ -176,7 +171,7 @@ examine() {
     cp ledger kept.ledger
     restore "$@"
     power_on plain
-    serve write-back
+    start_in write-back
     if ! serving; then
         found=noticed
         tail -1 serve.log >verdict
@@ -195,7 +190,7 @@ examine() {
 # scrub : the parities of all stripes match
 scrub() {
     power_on plain
-    serve write-back
+    start_in write-back
     serving || { tail -20 serve.log; fail "brindle does not serve"; }
     brindle array scrub a0 start --repair none --yes --follow --config test.yaml >scrub.out || { cat scrub.out; fail "scrub"; }
     say "scrub: $(tail -1 scrub.out)"
@@ -224,13 +219,12 @@ round write-back 2
 restore some
 
 power_on plain
-serve write-back
+start_in write-back
 serving || { tail -20 serve.log; fail "brindle does not serve"; }
 connect
 python3 /run/in/stamped.py check "$(device)" ledger || fail "something that was answered is lost"
 disconnect
-kill -TERM "$server"
-wait "$server" || { tail -5 serve.log; fail "the stop was not clean"; }
+stop_server
 # Nothing would be proved if nothing had been lost: neither of members nor of the log.
 for drives in d l; do
     awk -v of="^$drives" '$1 ~ of && $2 != "lies" { lost += $10 + $12; flushes += $6 } END { exit !(lost && flushes) }' all_fates ||

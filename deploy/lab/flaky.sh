@@ -11,7 +11,6 @@ export PYTHONPYCACHEPREFIX=/tmp/python PYTHONDONTWRITEBYTECODE=
 mkdir -p $WORK
 cd $WORK
 modprobe -a loop dm-mod dm-flakey
-brindle() { /run/in/brindle "$@"; }
 
 for drive in $DRIVES; do
     truncate -s 32M "$drive"
@@ -54,12 +53,6 @@ subsystems:
   - {nqn: "$NQN", listeners: [main], hosts: any, namespaces: [{nsid: 1, volume: a0/v0}]}
 control: {socket: $WORK/control.sock}
 YAML
-serve() {
-    rm -f serve.out
-    (exec /run/in/brindle serve test.yaml --create >serve.out 2>serve.log) &
-    server=$!
-    wait_for 60 grep -q '^Status:' serve.out || { cat serve.log; fail "brindle does not serve"; }
-}
 load() { python3 /run/in/stamped.py load "$(device)" ledger 1 "$1" || fail "a write failed"; }
 check() { python3 /run/in/stamped.py check "$(device)" ledger || { tail -20 serve.log; fail "something that was answered is lost"; }; }
 # told EXPRESSION : of the array, from what the server says of itself
@@ -77,13 +70,8 @@ scrub() {
 }
 
 drained() { wait_for 60 is_told 'array["log"]["dirty_bytes"] == 0' || fail "the log is not emptied"; }
-died() {
-    kill -KILL "$server"
-    wait "$server" 2>/dev/null || :
-    nvme disconnect -n "$NQN" >/dev/null || :
-}
 
-serve
+serve --create
 connect
 load 2
 say "d2 spoils three of ten writes"
@@ -98,7 +86,7 @@ is_told 'all(devices[name]["errors"]["wrong_blocks"] == 0 for name in ("d0", "d1
 is_told 'array["state"] == "optimal"' || fail "the array is not whole"
 say "$wrong blocks of d2 were wrong, and no host noticed; $(scrub)"
 scrub | grep -q 'nothing wrong$' || { cat scrub.out; fail "a scrub has left something wrong"; }
-died
+kill_server
 serve
 connect
 check
@@ -114,11 +102,10 @@ wait_for 60 is_told 'array["state"] == "optimal" and array["rebuild"] is None' |
 check
 drained
 scrub | grep -q 'nothing wrong$' || { cat scrub.out; fail "what was rebuilt does not match"; }
-died
+kill_server
 serve
 connect
 check
 disconnect
-kill -TERM "$server"
-wait "$server" || { tail -5 serve.log; fail "the stop was not clean"; }
+stop_server
 say "done"

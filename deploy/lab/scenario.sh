@@ -26,6 +26,30 @@ connect() {
 }
 disconnect() { nvme disconnect -n "$NQN" | grep -q 'disconnected 1' || fail "nvme disconnect"; }
 
+# For a server in the guest, which a scenario starts itself, with test.yaml in its folder.
+brindle() { /run/in/brindle "$@"; }
+# start_server [OPTION...] : starts it; it is $server then, and says what it does in serve.out and serve.log
+start_server() {
+    rm -f serve.out
+    (exec /run/in/brindle serve test.yaml "$@" >serve.out 2>serve.log) &
+    server=$!
+}
+# serve [OPTION...] : starts it, and waits until hosts are served
+serve() {
+    start_server "$@"
+    wait_for 60 grep -q '^Status:' serve.out || { cat serve.log; fail "brindle does not serve"; }
+}
+stop_server() {
+    kill -TERM "$server"
+    wait "$server" || { tail -5 serve.log; fail "the stop was not clean"; }
+}
+# kill_server : it dies, and its host is told nothing
+kill_server() {
+    kill -KILL "$server" 2>/dev/null || :
+    wait "$server" 2>/dev/null || :
+    nvme disconnect -n "$NQN" >/dev/null || :
+}
+
 # is_live : whether every controller is connected
 is_live() { ! grep -L '^live$' /sys/class/nvme/nvme*/state | grep -q .; }
 reconnects() { dmesg | grep -c 'Successfully reconnected' || :; }

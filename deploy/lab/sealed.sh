@@ -23,10 +23,7 @@ subsystems:
   - {nqn: "$NQN", listeners: [main], hosts: any, namespaces: [{nsid: 1, volume: a0/v0}]}
 control: {socket: $WORK/control.sock}
 YAML
-brindle() { /run/in/brindle "$@"; }
-(exec /run/in/brindle serve test.yaml >serve.out 2>serve.log) &
-server=$!
-wait_for 60 grep -q '^Status:' serve.out || { cat serve.log; fail "brindle does not serve"; }
+serve
 
 say "Linux $(uname -r)"
 brindle status --memory test.yaml
@@ -89,7 +86,6 @@ ended "ended by the appliance itself" setpriv --bounding-set=-net_admin /run/in/
 grep -q 'CAP_NET_ADMIN' /tmp/said || fail "it does not say why"
 
 disconnect
-kill -TERM "$server"
-wait "$server" || { tail -5 serve.log; fail "the stop was not clean"; }
+stop_server
 ! grep -q 'the sandbox refuses' serve.log || { grep 'the sandbox refuses' serve.log; fail "something it needs is refused"; }
 say "done"
