@@ -78,7 +78,7 @@ pub struct World {
     probes: u64,
     rebuilds: u64,
     operator: Option<Operator>,
-    /// Whether members hold something else than was written to them.
+    /// Whether members hold something else than was written to them, so that a scrub may say anything.
     spoiled: bool,
     log_keeper: Option<LogKeeper>,
     /// Requests that were answered.

@@ -116,6 +116,8 @@ impl World {
 
     /// Whatever it makes of it, it must come to an end.
     fn survive<S: Subject>(&mut self) -> Result<Met, Failure> {
+        // What the record of a scrub says, for one.
+        self.spoiled = true;
         let mut machine = match self.boot::<S>() {
             Ok(Some(machine)) => machine,
             Ok(None) => unreachable!("no fault is left to cut the power"),
