@@ -247,16 +247,11 @@ impl Assembly {
             tables.settle_away(before, self.members.iter().flatten().all(has_place));
             truth.renew(self.epoch(), &tables);
         }
+        let tables = truth.tables();
         let renewed = |candidate: &Candidate| {
             let mut superblock = candidate.superblock.clone();
             if self.renew {
-                superblock.epoch = truth.epoch;
-                superblock.members.clone_from(&truth.members);
-                superblock.copies.clone_from(&truth.copies);
-                superblock.scrub = truth.scrub;
-                superblock.log_fate = truth.log_fate;
-                superblock.away = truth.away;
-                superblock.update += 1;
+                superblock.renew(truth.epoch, &tables);
             }
             superblock
         };

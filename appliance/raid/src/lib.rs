@@ -6,6 +6,7 @@
 //! | [`level`] | how redundancy is arranged, and what it bears |
 //! | [`geometry`] | members, chunks, stripes, zones: where blocks lie |
 //! | [`reshape`] | how an array gets further members: which window moves, from where to where |
+//! | [`growth`] | what superblocks say of that |
 //! | [`arrangement`] | where blocks lie at a moment, by one geometry or by two |
 //! | [`recipe`](mod@recipe) | how a block is had from those members that are there |
 //! | [`plan`] | what to read, to compute and to write for a stripe |
@@ -36,6 +37,7 @@ pub mod away;
 pub mod checksum;
 pub mod dirty;
 pub mod geometry;
+pub mod growth;
 pub mod layout;
 pub mod level;
 pub mod metadata;
@@ -53,6 +55,7 @@ pub use away::{Away, NoReturn, may_return};
 pub use checksum::Checksummed;
 pub use dirty::{DirtyStart, start_of_dirty};
 pub use geometry::{Geometry, GeometryError, Part, Place, slots};
+pub use growth::Growth;
 pub use layout::MemberLayout;
 pub use level::Level;
 pub use metadata::{

@@ -121,14 +121,15 @@ impl Reshape {
         (self.boundary.0 < self.after.stripes()).then_some(Window { reshape: *self })
     }
 
-    /// The same once the next window has been moved.
+    /// The same once so many further windows have been moved.
     ///
     /// # Panics
-    /// If all has been moved.
+    /// If there are not so many.
     #[must_use]
-    pub fn advanced(self) -> Self {
-        assert!(self.next().is_some(), "all has been moved");
-        Self { boundary: StripeId(self.boundary.0 + u64::from(self.window)), ..self }
+    pub fn advanced(self, windows: u64) -> Self {
+        let boundary = self.boundary.0 + windows * u64::from(self.window);
+        assert!(boundary <= self.after.stripes(), "no more is moved than there is");
+        Self { boundary: StripeId(boundary), ..self }
     }
 
     /// The same as it was so many windows ago, or when it began.
@@ -136,6 +137,11 @@ impl Reshape {
     pub fn steps_ago(self, steps: u64) -> Self {
         let moved = steps.saturating_mul(self.window.into());
         Self { boundary: StripeId(self.boundary.0.saturating_sub(moved)), ..self }
+    }
+
+    /// How many windows have been moved.
+    pub const fn steps(&self) -> u64 {
+        self.boundary.0 / self.window as u64
     }
 
     /// How a stripe is arranged.
@@ -318,7 +324,7 @@ mod tests {
                     if looks {
                         check(&model, reshape);
                     }
-                    reshape = reshape.advanced();
+                    reshape = reshape.advanced(1);
                     // Until all is written, what members hold of the window may be anything.
                     for stripe in window.stripes().map(StripeId) {
                         model.write(reshape.after(), stripe, |_| u64::MAX);
@@ -362,7 +368,7 @@ mod tests {
                         assert!(places.eq((0..unit).map(|at| first.map(|first| StripeId(first + at)))), "{now:?}");
                     }
                     stripes = end;
-                    now = now.advanced();
+                    now = now.advanced(1);
                     assert_eq!(now.steps_ago(now.boundary().0 / u64::from(now.window_stripes())), reshape);
                 }
                 assert_eq!((stripes, now.steps_ago(u64::MAX)), (4096, reshape));

@@ -12,8 +12,10 @@ use base::uuid::Uuid;
 use journal::superblock::{LaterRegion, MEMBER_SLOTS, MemberUuids};
 use thiserror::Error;
 
+use crate::arrangement::Arrangement;
 use crate::away::{AWAY_BYTES, Away};
 use crate::geometry::{Geometry, GeometryError};
+use crate::growth::{self, GROWTH_BYTES, Growth};
 use crate::layout::{LayoutError, MemberLayout, Region, SUPERBLOCK_START};
 use crate::level::{Level, MAX_MEMBERS};
 use crate::scrub::{FEATURE_SCRUB, SCRUB_BYTES, ScrubRecord};
@@ -44,6 +46,10 @@ pub const FEATURE_LOG_LOST: u64 = 8;
 /// An incompatible feature: the log was given up, and what copies of it say is old. See [`LogFate::GivenUp`].
 pub const FEATURE_LOG_GIVEN_UP: u64 = 16;
 
+/// An incompatible feature: the array gets further members, or got some since it was last stopped in good order, so that not all
+/// blocks lie, or lay, by its geometry. See [`Growth`].
+pub const FEATURE_GROWTH: u64 = 32;
+
 /// An incompatible feature: since all members were whole, the bits of missed zones say what those that went out lack, so that who
 /// writes has to set them. See [`Away`].
 pub const FEATURE_AWAY: u64 = 64;
@@ -54,6 +60,7 @@ pub const KNOWN_INCOMPATIBLE: u64 = FEATURE_REBUILDING
     | FEATURE_CHECKSUMS
     | FEATURE_LOG_LOST
     | FEATURE_LOG_GIVEN_UP
+    | FEATURE_GROWTH
     | FEATURE_AWAY;
 
 /// Highest epoch and update that are believed: nobody ever counted so far, and there is room to count on.
@@ -80,13 +87,15 @@ const MAX_REGIONS: usize = 16;
 const MEMBERS_AT: usize = 1024;
 const MEMBER_BYTES: usize = 32;
 const SCRUB_AT: usize = 2048;
+const GROWTH_AT: usize = 2176;
 const AWAY_AT: usize = 2304;
 
 const _: () = assert!(MAX_MEMBERS as usize <= MEMBER_SLOTS);
 const _: () = assert!(COPIES_AT + MAX_COPIES * COPY_BYTES <= REGIONS_AT);
 const _: () = assert!(REGIONS_AT + MAX_REGIONS * REGION_BYTES <= MEMBERS_AT);
 const _: () = assert!(MEMBERS_AT + MAX_MEMBERS as usize * MEMBER_BYTES <= SCRUB_AT);
-const _: () = assert!(SCRUB_AT + SCRUB_BYTES <= AWAY_AT && AWAY_AT + AWAY_BYTES <= base::BLOCK);
+const _: () = assert!(SCRUB_AT + SCRUB_BYTES <= GROWTH_AT && GROWTH_AT + GROWTH_BYTES <= AWAY_AT);
+const _: () = assert!(AWAY_AT + AWAY_BYTES <= base::BLOCK);
 
 /// The place is free.
 const REGION_NONE: u16 = 0;
@@ -177,10 +186,12 @@ pub struct Superblock {
     pub name: String,
     /// This member's place; its identity stands in [`Superblock::members`].
     pub slot: u8,
-    /// Where blocks lie.
+    /// Where blocks lie, or come to lie: see [`Superblock::arrangement`].
     pub geometry: Geometry,
-    /// The geometry's epoch; 0 until a reshape.
+    /// The geometry's epoch: one more with each window that was moved.
     pub geometry_epoch: u32,
+    /// How far it is, if the array gets further members, or got some.
+    pub growth: Option<Growth>,
     /// The array's epoch: one more with each exclusion.
     pub epoch: u64,
     /// One more with each write of this superblock.
@@ -264,8 +275,14 @@ impl Superblock {
             LogFate::Lost => FEATURE_LOG_LOST,
             LogFate::GivenUp => FEATURE_LOG_GIVEN_UP,
         };
+        let growth = if self.growth.is_some() { FEATURE_GROWTH } else { 0 };
         let away = if self.away.is_some() { FEATURE_AWAY } else { 0 };
-        rebuilding | without_log | checksums | fate | away
+        rebuilding | without_log | checksums | fate | growth | away
+    }
+
+    /// Where blocks lie.
+    pub fn arrangement(&self) -> Arrangement {
+        growth::arrangement(&self.geometry, self.growth.as_ref())
     }
 
     /// Whether bits of dirty zones count: an array with a log does without them, unless that was lost meanwhile.
@@ -281,6 +298,9 @@ impl Superblock {
     /// Who takes part, as this superblock says.
     pub fn tables(&self) -> Tables {
         Tables {
+            geometry: self.geometry,
+            geometry_epoch: self.geometry_epoch,
+            growth: self.growth,
             members: self.members.clone(),
             copies: self.copies.clone(),
             scrub: self.scrub,
@@ -292,6 +312,9 @@ impl Superblock {
     /// Raises the epoch and says from then on what the tables say; the next update is due.
     pub fn renew(&mut self, epoch: u64, tables: &Tables) {
         assert!(epoch > self.epoch, "epochs only grow");
+        self.geometry = tables.geometry;
+        self.geometry_epoch = tables.geometry_epoch;
+        self.growth = tables.growth;
         self.members.clone_from(&tables.members);
         self.copies.clone_from(&tables.copies);
         self.scrub = tables.scrub;
@@ -356,6 +379,9 @@ impl Superblock {
         }
         if let Some(scrub) = &self.scrub {
             scrub.encode(to.pad_to(SCRUB_AT));
+        }
+        if let Some(growth) = &self.growth {
+            growth.encode(to.pad_to(GROWTH_AT));
         }
         if let Some(away) = &self.away {
             away.encode(to.pad_to(AWAY_AT));
@@ -442,6 +468,10 @@ impl Superblock {
             FEATURE_LOG_GIVEN_UP => LogFate::GivenUp,
             _ => return Err(SuperblockError::Malformed("its log was both lost and given up")),
         };
+        let growth = match incompatible & FEATURE_GROWTH {
+            0 => None,
+            _ => Some(Growth::decode(&block[GROWTH_AT..GROWTH_AT + GROWTH_BYTES], &geometry, geometry_epoch)?),
+        };
         let away = match incompatible & FEATURE_AWAY {
             0 => None,
             _ => Some(Away::decode(&block[AWAY_AT..AWAY_AT + AWAY_BYTES], &members)?),
@@ -453,6 +483,7 @@ impl Superblock {
             slot,
             geometry,
             geometry_epoch,
+            growth,
             epoch,
             update,
             log_generation,

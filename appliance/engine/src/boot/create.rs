@@ -121,6 +121,7 @@ pub fn create_array<D: SyncDevice>(
             slot: at as u8,
             geometry: plan.geometry,
             geometry_epoch: 0,
+            growth: None,
             epoch: 1,
             update: 2,
             log_generation: if spec.copies.is_empty() { 0 } else { generation },

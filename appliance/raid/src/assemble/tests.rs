@@ -2,6 +2,7 @@
 
 mod copies;
 mod fates;
+mod growing;
 mod histories;
 mod places;
 

@@ -21,7 +21,9 @@
 //!
 //! What became of the log is likewise what the highest epoch says. That it was given up is only proposed when the members have
 //! everything that was acknowledged, and nothing is acknowledged without it before all of them say so; so it is true wherever
-//! it is found, as long as nobody went on with the log since, who then has a higher epoch.
+//! it is found, as long as nobody went on with the log since, who then has a higher epoch. So is how far an array has come that
+//! gets further members: what a step moves is in the log before any member says so, and nothing goes to where it was before all
+//! do. The drive that comes bears a superblock by then, which nobody else knows of before; one that nobody names is a stranger.
 
 use super::{AssembleError, Candidate};
 use crate::superblock::{LogFate, MemberEntry, State, Superblock};
@@ -46,7 +48,10 @@ pub(super) fn truth<'a>(own: &[&'a Candidate], force: bool) -> Result<Truth<'a>,
     let (peers, mut strangers): (Vec<_>, Vec<_>) = own.iter().partition(|candidate| same_array(candidate, reference));
     refuse_duplicates(&peers)?;
 
-    let count = reference.superblock.members.len();
+    let is_whole = |candidate: &&&Candidate| candidate.superblock.entry().state == State::Active;
+    let age = |candidate: &&&Candidate| (candidate.superblock.epoch, candidate.superblock.update);
+    // Who is about to come to an array that grows counts one more than all others.
+    let count = peers.iter().filter(is_whole).max_by_key(age).unwrap_or(&reference).superblock.members.len();
     let is_out = |entry: &MemberEntry, slot: usize| 2 * knowing(&peers, |table| excludes(table, slot, entry)) > count;
     let is_own_out = |peer: &Candidate| is_out(peer.superblock.entry(), usize::from(peer.superblock.slot));
     let mut believed: Vec<&Candidate> = peers.iter().copied().filter(|peer| !is_own_out(peer)).collect();
@@ -54,16 +59,12 @@ pub(super) fn truth<'a>(own: &[&'a Candidate], force: bool) -> Result<Truth<'a>,
         // Everyone excludes everyone, which nobody ever wrote: it ends in a refusal.
         believed.clone_from(&peers);
     }
-    let is_whole = |candidate: &&&Candidate| candidate.superblock.entry().state == State::Active;
-    let newest = believed
-        .iter()
-        .filter(is_whole)
-        .max_by_key(|candidate| (candidate.superblock.epoch, candidate.superblock.update))
-        .unwrap_or(reference);
+    let newest = believed.iter().filter(is_whole).max_by_key(age).unwrap_or(&reference);
     let mut superblock = newest.superblock.clone();
     // Whose place was given to another says nothing of the array any more, and who is not known says nothing yet.
-    let named =
-        |peer: &&Candidate| superblock.members[usize::from(peer.superblock.slot)].uuid == peer.superblock.uuid();
+    let named = |peer: &&Candidate| {
+        place(&superblock, usize::from(peer.superblock.slot)).is_some_and(|entry| entry.uuid == peer.superblock.uuid())
+    };
     let (peers, unnamed): (Vec<&Candidate>, Vec<_>) = peers.iter().copied().partition(named);
     strangers.extend(unnamed);
     believed.retain(named);
@@ -77,10 +78,12 @@ pub(super) fn truth<'a>(own: &[&'a Candidate], force: bool) -> Result<Truth<'a>,
     }
     // Whoever is out is excluded here too, even if none of those that are believed should say so.
     let is_out = |entry: &MemberEntry, slot: usize| 2 * knowing(&peers, |table| excludes(table, slot, entry)) > count;
-    for slot in 0..count {
+    // Perhaps fewer than the reference names, who was only about to come.
+    for slot in 0..superblock.members.len() {
         let entry = superblock.members[slot];
         if is_out(&entry, slot) {
-            for theirs in peers.iter().map(|peer| peer.superblock.members[slot]).filter(|b| b.uuid == entry.uuid) {
+            for theirs in peers.iter().filter_map(|peer| place(&peer.superblock, slot)).filter(|b| b.uuid == entry.uuid)
+            {
                 unite(&mut superblock.members[slot].state, theirs.state);
             }
         }
@@ -115,11 +118,26 @@ fn same_array(a: &Candidate, b: &Candidate) -> bool {
         members.all(|(a, b)| a.uuid == b.uuid || is_excluded(a.state) || failed(a, b))
             && copies.all(|(a, b)| a.uuid == b.uuid || is_excluded(a.state) || is_excluded(b.state))
     };
-    earlier.geometry == later.geometry
+    are_of_one_shape(earlier, later)
         && earlier.log_generation == later.log_generation
         && (follows(earlier, later)
             || earlier.epoch == later.epoch && follows(later, earlier)
             || earlier.epoch < later.epoch && share_a_member(earlier, later))
+}
+
+/// Whether two superblocks are of the same geometry, or one of an array that has got further members.
+fn are_of_one_shape(a: &Superblock, b: &Superblock) -> bool {
+    let shape = |superblock: &Superblock| {
+        let geometry = &superblock.geometry;
+        (geometry.level(), geometry.chunk_blocks(), geometry.stripes())
+    };
+    let (fewer, more) = if a.geometry.members() <= b.geometry.members() { (a, b) } else { (b, a) };
+    shape(a) == shape(b) && (fewer.geometry == more.geometry || more.geometry_epoch > 0 || more.growth.is_some())
+}
+
+/// What a table says of a place.
+fn place(table: &Superblock, slot: usize) -> Option<MemberEntry> {
+    table.members.get(slot).copied()
 }
 
 /// Whether a member takes part by both. Then neither went on without it, and what was relied upon at the earlier epoch is known
@@ -147,8 +165,7 @@ fn refuse_duplicates(peers: &[&Candidate]) -> Result<(), AssembleError> {
 
 /// Whether a table excludes the one of an entry.
 fn excludes(table: &Superblock, slot: usize, entry: &MemberEntry) -> bool {
-    let said = &table.members[slot];
-    said.uuid == entry.uuid && is_excluded(said.state)
+    place(table, slot).is_some_and(|said| said.uuid == entry.uuid && is_excluded(said.state))
 }
 
 const fn is_excluded(state: State) -> bool {
@@ -183,7 +200,8 @@ fn disregard(superblock: &mut Superblock, peers: &[&Candidate]) {
     let least = usize::from(superblock.geometry.fewest_members());
     for (slot, member) in superblock.members.iter_mut().enumerate().filter(|(_, member)| is_excluded(member.state)) {
         if knowing(peers, |table| excludes(table, slot, member)) < least {
-            let said = peers.iter().map(|peer| peer.superblock.members[slot]).filter(|said| said.uuid == member.uuid);
+            let said = peers.iter().filter_map(|peer| place(&peer.superblock, slot));
+            let said = said.filter(|said| said.uuid == member.uuid);
             let lowest =
                 said.map(|said| said.state).filter(|state| !is_excluded(*state)).min_by_key(|state| match state {
                     State::Rebuilding { position } => *position,

@@ -1,14 +1,24 @@
 //! What all superblocks of an array say alike.
 
+use base::ids::StripeId;
 use base::uuid::Uuid;
 
 use super::{CopyEntry, LogFate, MAX_COPIES, MemberEntry, State};
 use crate::away::Away;
+use crate::geometry::Geometry;
+use crate::growth::Growth;
+use crate::reshape::ReshapeError;
 use crate::scrub::ScrubRecord;
 
 /// What all superblocks of an array have alike: who takes part, and what else they remember together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tables {
+    /// Where blocks lie, or come to lie.
+    pub geometry: Geometry,
+    /// Counts changes of that.
+    pub geometry_epoch: u32,
+    /// How far it is, if it gets further members, or got some.
+    pub growth: Option<Growth>,
     /// All members by slot.
     pub members: Vec<MemberEntry>,
     /// All log copies.
@@ -61,6 +71,29 @@ impl Tables {
                 self.copies.push(copy);
             }
         }
+    }
+
+    /// Gives the array a further member, which holds nothing yet that belongs there: all is to be moved, from the first stripe on.
+    pub fn grow(&mut self, member: MemberEntry, window_stripes: u32) -> Result<(), ReshapeError> {
+        let before = self.geometry;
+        let (level, chunk_blocks, stripes) = (before.level(), before.chunk_blocks(), before.stripes());
+        let after = Geometry::new(level, before.members() + 1, chunk_blocks, stripes)?;
+        let growth = Growth { members_before: before.members(), window_stripes, boundary: StripeId(0) };
+        growth.reshape(&after)?;
+        (self.geometry, self.growth) = (after, Some(growth));
+        self.members.push(member);
+        Ok(())
+    }
+
+    /// So many further windows have been moved.
+    ///
+    /// # Panics
+    /// If there are not so many.
+    pub fn advance(&mut self, windows: u64) {
+        let growth = self.growth.as_mut().expect("an array that grows");
+        let reshape = growth.reshape(&self.geometry).expect("what is in force can be");
+        growth.boundary = reshape.advanced(windows).boundary();
+        self.geometry_epoch += u32::try_from(windows).expect("it was looked at before it began");
     }
 
     /// Whether every member is there and holds what it should.

@@ -24,6 +24,7 @@ pub(crate) fn example() -> Superblock {
         slot: 1,
         geometry,
         geometry_epoch: 0,
+        growth: None,
         epoch: 7,
         update: 12,
         log_generation: 0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10,
@@ -179,7 +180,7 @@ fn a_rebuild_is_announced_to_programs_that_would_not_understand_it_and_only_then
     };
     assert!(matches!(forge(&whole, INCOMPATIBLE_AT, 0), Err(SuperblockError::Malformed(_))));
     assert!(matches!(forge(&encoded(&example()), INCOMPATIBLE_AT, 1), Err(SuperblockError::Malformed(_))));
-    assert_eq!(forge(&whole, INCOMPATIBLE_AT, 33), Err(SuperblockError::Incompatible(32)));
+    assert_eq!(forge(&whole, INCOMPATIBLE_AT, 129), Err(SuperblockError::Incompatible(128)));
     let position_at = MEMBERS_AT + 2 * MEMBER_BYTES + 24;
     assert!(matches!(forge(&whole, position_at, 1), Err(SuperblockError::Malformed(_))), "no whole zone");
     assert!(matches!(forge(&whole, position_at + 5, 1), Err(SuperblockError::Malformed(_))), "beyond the end");
@@ -297,6 +298,55 @@ fn with_members_away() -> Superblock {
     superblock
 }
 
+/// Slot 3 has come, and two windows have been moved.
+fn growing() -> Superblock {
+    let mut superblock = example();
+    let mut tables = superblock.tables();
+    tables.grow(MemberEntry { uuid: Uuid([4; 16]), state: State::Active }, 32).expect("one more than three");
+    tables.advance(2);
+    superblock.renew(8, &tables);
+    superblock
+}
+
+#[test]
+fn a_growth_that_cannot_be_is_refused() {
+    let whole = encoded(&growing());
+    let decoded = Superblock::decode(&whole).expect("what was encoded");
+    assert_eq!(decoded, growing());
+    let reshape = *decoded.arrangement().reshape().expect("it is under way");
+    assert_eq!((reshape.before().members(), reshape.after().members(), reshape.steps()), (3, 4, 2));
+    let forged = |at: usize, bytes: &[u8]| {
+        let mut block = whole;
+        block[at..at + bytes.len()].copy_from_slice(bytes);
+        let crc = crc_of(&block);
+        block[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
+        Superblock::decode(&block)
+    };
+    // From no fewer members, by a window that is none, to a boundary within one or beyond the end, without the feature.
+    let stripes = decoded.geometry.stripes();
+    let impossible: [(usize, &[u8]); 7] = [
+        (GROWTH_AT, &[4]),
+        (GROWTH_AT, &[0]),
+        (GROWTH_AT + 4, &[33, 0, 0, 0]),
+        (GROWTH_AT + 4, &[8, 0, 0, 0]),
+        (GROWTH_AT + 8, &[65]),
+        (GROWTH_AT + 8, &(stripes + 32).to_le_bytes()),
+        (GROWTH_AT + 8, &96_u64.to_le_bytes()),
+    ];
+    for (at, bytes) in impossible {
+        assert!(matches!(forged(at, bytes), Err(SuperblockError::Malformed(_))), "{bytes:?} at {at}");
+    }
+    // What it was before is told by the geometry epoch and the boundary together.
+    assert!(forged(GROWTH_AT + 8, &32_u64.to_le_bytes()).is_ok());
+    let mut over = growing();
+    let windows = (stripes - 64) / 32;
+    let mut tables = over.tables();
+    tables.advance(windows);
+    over.renew(9, &tables);
+    let over = Superblock::decode(&encoded(&over)).expect("all has been moved");
+    assert_eq!(over.arrangement(), crate::Arrangement::of(over.geometry));
+}
+
 #[test]
 fn the_bytes_are_golden() {
     let goldens = [
@@ -308,6 +358,7 @@ fn the_bytes_are_golden() {
         include_str!("../../golden/superblock-log-lost.hex"),
         include_str!("../../golden/superblock-log-given-up.hex"),
         include_str!("../../golden/superblock-members-away.hex"),
+        include_str!("../../golden/superblock-growing.hex"),
     ];
     let superblocks = [
         example(),
@@ -318,6 +369,7 @@ fn the_bytes_are_golden() {
         log_lost(),
         log_given_up(),
         with_members_away(),
+        growing(),
     ];
     for (superblock, golden) in superblocks.iter().zip(goldens) {
         let hex: String = encoded(superblock)
