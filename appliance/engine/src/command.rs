@@ -52,6 +52,14 @@ pub enum Verb {
         /// The drive.
         spare: Spare,
     },
+    /// Give the array a further member, a drive that holds nothing of use, and move all data to where it lies with it. Answered once
+    /// that has begun.
+    Grow {
+        /// Whose.
+        array: ArrayId,
+        /// The drive.
+        spare: Spare,
+    },
     /// Give the place of a member that is out to a drive that holds nothing of use.
     Replace {
         /// Whose.
@@ -427,6 +435,22 @@ pub enum Event {
         slot: Slot,
         /// The drive that comes.
         device: DeviceId,
+    },
+    /// A drive is a further member of an array, and data begins to move to where it lies with it.
+    GrowthBegan {
+        /// Whose.
+        array: ArrayId,
+        /// The place.
+        slot: Slot,
+        /// The drive.
+        device: DeviceId,
+    },
+    /// All has moved, and there is more space.
+    Grown {
+        /// Whose.
+        array: ArrayId,
+        /// Data blocks that it has now.
+        blocks: u64,
     },
     /// It has taken the place.
     Succeeded {

@@ -14,6 +14,7 @@ use base::sector::Margins;
 use base::time::{Span, Time};
 use ports::{BufferList, Ports};
 
+use crate::coordinator::GROWTH_TOKENS;
 use crate::io::{IoDone, IoError};
 use crate::map::{Extent, resolve};
 use crate::message::{FragmentKind, Message};
@@ -96,6 +97,8 @@ struct Job {
 pub(crate) struct Jobs {
     jobs: Vec<Job>,
     next_number: u64,
+    /// Ends of requests that belong to arrays which grow.
+    of_growth: VecDeque<IoDone>,
     ended: VecDeque<JobEnd>,
     stopping: bool,
 }
@@ -148,6 +151,11 @@ impl Jobs {
         self.ended.pop_front()
     }
 
+    /// The next end of a request of an array that grows.
+    pub(crate) fn of_growth(&mut self) -> Option<IoDone> {
+        self.of_growth.pop_front()
+    }
+
     /// When there is something to do, if nothing comes before.
     pub(crate) fn deadline(&self) -> Time {
         if self.stopping {
@@ -177,6 +185,10 @@ impl Jobs {
         let (mut worked, now) = (false, ports.now());
         while let Some(done) = router.job_done() {
             worked = true;
+            if done.token & GROWTH_TOKENS != 0 {
+                self.of_growth.push_back(done);
+                continue;
+            }
             let job = self.jobs.iter_mut().find(|job| job.number == done.token / WINDOWS as u64);
             job.expect("a job waits for its requests").done(ports, done, now);
         }

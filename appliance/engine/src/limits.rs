@@ -46,6 +46,9 @@ pub const MAX_OPERATIONS: usize = 4096;
 /// Operations that are kept free for the log and for destaging, whatever the reads do.
 pub const RESERVED_OPERATIONS: usize = 1024;
 
+/// Members that an array may get while it is served, until it is started again: there is room for so many.
+pub const MEMBERS_TO_COME: usize = 1;
+
 /// Messages applied in one turn.
 pub const MESSAGES_A_TURN: usize = 256;
 
@@ -113,6 +116,14 @@ pub const DESTAGED_WORTH_ENTRIES: usize = 64;
 /// if there is parity a record of its own for it (descriptor and parities).
 pub const fn destage_log_blocks(parities: u8) -> u64 {
     if parities == 0 { 1 } else { 2 + parities as u64 }
+}
+
+/// Log blocks that a window of so many columns and stripes takes until it is on the members: its content, a descriptor and a pad for
+/// each of its records, and what destaging takes.
+pub const fn moved_log_blocks(columns: u8, stripes: u64, parities: u8) -> u64 {
+    let (columns, blocks) = (columns as u64, columns as u64 * stripes);
+    let records = columns + blocks / MAX_FRAGMENT_BLOCKS as u64 + 1;
+    blocks + 2 * records + stripes * destage_log_blocks(parities)
 }
 
 const _: () = assert!(MAX_FRAGMENT_BLOCKS.is_power_of_two(), "fragments end at multiples of it");

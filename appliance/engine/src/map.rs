@@ -8,7 +8,8 @@ use base::snapshot::Snapshot;
 use base::uuid::Uuid;
 use journal::{LogIdentity, LogLayout};
 use nvmf::subsystem::Exports;
-use raid::{Arrangement, Away, Metadata};
+use raid::reshape::Window;
+use raid::{Arrangement, Away, Geometry, Metadata};
 
 use crate::io::IoError;
 
@@ -133,6 +134,28 @@ pub struct Successor {
     pub member: Member,
 }
 
+/// Blocks that are on their way to where they lie with a further member. Who wants to read or write them waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moving {
+    /// Numbers such times.
+    pub run: u32,
+    /// What is moved.
+    pub window: Window,
+    /// How far it is.
+    pub stage: MovingStage,
+}
+
+/// How far blocks are on their way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MovingStage {
+    /// Requests that use them end, and no other begins.
+    Fencing,
+    /// Nobody uses them any more: what the log has of them goes to the members. Then they are logged by their new places.
+    Draining,
+    /// They are there. Who waits goes on when every shard knows.
+    Arrived,
+}
+
 /// One array at one epoch.
 #[derive(Clone, Debug)]
 pub struct ArrayMap {
@@ -171,6 +194,9 @@ pub struct ArrayMap {
     pub away: Option<Away>,
     /// Hosts' writes wait, since a log is about to come or the last copy of one is about to go. Numbers such times.
     pub hold: Option<u32>,
+    /// What moves, while the array gets a further member. It comes and goes without an epoch of its own; that it has come to its new
+    /// place has one.
+    pub moving: Option<Moving>,
     /// The incarnation of this start.
     pub incarnation: u64,
     /// When writes are acknowledged.
@@ -202,6 +228,15 @@ impl ArrayMap {
     /// Whether stripes go to the members past the log: there is none, or it is lost.
     pub fn is_unlogged(&self) -> bool {
         self.is_bare() || self.service == Service::Draining
+    }
+
+    /// The geometry by which there is space for volumes.
+    pub const fn space(&self) -> &Geometry {
+        match &self.moving {
+            // Not every shard knows that the last of it has arrived.
+            Some(moving) => moving.window.space(),
+            None => self.arrangement.space(),
+        }
     }
 
     /// Whether anything is kept beside the data that a crash could leave behind: parities or mirrors.

@@ -53,6 +53,8 @@ pub enum FragmentKind {
     Zero,
     /// Compare the buffers with what is stored.
     Compare,
+    /// Log the buffers where the blocks are to lie by the window that moves. Nobody reads them there before the map says so.
+    Move,
     /// Compare the first half of the buffers with what is stored, and if it is the same store the second, in one step.
     CompareAndWrite,
 }
@@ -190,6 +192,27 @@ pub enum Message {
         /// Whose.
         array: ArrayId,
         /// Which time of waiting.
+        run: u32,
+    },
+    /// To the coordinator, while blocks move: none of this shard's requests uses them any more.
+    Fenced {
+        /// Whose.
+        array: ArrayId,
+        /// Which time.
+        run: u32,
+    },
+    /// To the coordinator, behind that: the log has nothing more of them here, and nobody works on the stripes that they move to.
+    WindowDrained {
+        /// Whose.
+        array: ArrayId,
+        /// Which time.
+        run: u32,
+    },
+    /// To the coordinator: this shard knows that they have come to their new places.
+    WindowTaken {
+        /// Whose.
+        array: ArrayId,
+        /// Which time.
         run: u32,
     },
     /// To the coordinator: a zone has been zeroed and flushed on all members.

@@ -3,9 +3,10 @@
 //!
 //! A request whose fragments cannot all be sent at once (no credit at the owner) waits in order with its cursor; an answer
 //! always has room, because its credit was taken with the fragment. Requests for zeros have a way of their own: [`zeros`]. Hosts may
-//! change their mind: [`abort`].
+//! change their mind: [`abort`]. Blocks that move are nobody's for a while: [`moving`].
 
 mod abort;
+mod moving;
 mod zeros;
 
 use std::collections::VecDeque;
@@ -84,6 +85,10 @@ pub(crate) struct Router {
     sending: VecDeque<Key<Request>>,
     /// The same of requests for zeros, in turns.
     zeroing: VecDeque<Key<Request>>,
+    /// Requests that wait for blocks to have moved.
+    held: VecDeque<Key<Request>>,
+    /// The coordinator waits until no request uses blocks that are to move.
+    fencing: Vec<(ArrayId, u32)>,
     credits: Vec<usize>,
     zero_credits: usize,
     local: VecDeque<Fragment>,
@@ -104,6 +109,17 @@ pub(crate) struct Router {
     stopping: bool,
 }
 
+/// How far a request was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sent {
+    /// All that was to be.
+    All,
+    /// Its owner has as much as it takes.
+    NoCredit,
+    /// The next of its blocks are about to move.
+    Fenced,
+}
+
 const NO_IDS: usize = usize::MAX;
 
 /// Reads in more than one fragment at a time on one shard: each may hold up to a megabyte of buffers anyway.
@@ -119,6 +135,8 @@ impl Router {
             requests: Slab::new(MAX_REQUESTS),
             sending: VecDeque::with_capacity(MAX_REQUESTS),
             zeroing: VecDeque::with_capacity(MAX_REQUESTS),
+            held: VecDeque::with_capacity(MAX_REQUESTS),
+            fencing: Vec::new(),
             credits,
             zero_credits: ZERO_FRAGMENTS,
             local: VecDeque::with_capacity(LOCAL_FRAGMENTS),
@@ -205,7 +223,7 @@ impl Router {
         let expected = match kind {
             FragmentKind::Zero => usize::from(ranges > 0),
             FragmentKind::CompareAndWrite => 2 * blocks as usize,
-            FragmentKind::Read | FragmentKind::Write | FragmentKind::Compare => blocks as usize,
+            FragmentKind::Read | FragmentKind::Write | FragmentKind::Move | FragmentKind::Compare => blocks as usize,
         };
         assert_eq!(request.buffers.len(), expected, "a read or write brings one buffer for each block");
         let mut ids = NO_IDS;
@@ -238,7 +256,13 @@ impl Router {
         let Ok(key) = self.requests.insert(entry) else { unreachable!("there was room above") };
         if kind == FragmentKind::Zero {
             self.begin_zeros(ports, key);
-        } else if !self.sending.is_empty() || !self.send(ports, key) {
+        } else if self.sending.is_empty() {
+            match self.send(ports, key) {
+                Sent::All => {}
+                Sent::NoCredit => self.sending.push_back(key),
+                Sent::Fenced => self.held.push_back(key),
+            }
+        } else {
             self.sending.push_back(key);
         }
         Ok(())
@@ -312,27 +336,35 @@ impl Router {
         (array, start, run.min(in_unit))
     }
 
-    /// Sends what is left of a request as far as credits go; whether all has been sent.
-    fn send<P: Ports<Message = Message>>(&mut self, ports: &mut P, key: Key<Request>) -> bool {
+    /// Sends what is left of a request as far as it goes.
+    fn send<P: Ports<Message = Message>>(&mut self, ports: &mut P, key: Key<Request>) -> Sent {
         while self.requests[key].sent < self.requests[key].blocks {
-            if !self.send_fragment(ports, key) {
-                return false;
+            match self.send_fragment(ports, key) {
+                Sent::All => {}
+                waits => return waits,
             }
         }
-        true
+        Sent::All
     }
 
-    /// Sends the next fragment of a request that has one left, if there is a credit for it.
-    fn send_fragment<P: Ports<Message = Message>>(&mut self, ports: &mut P, key: Key<Request>) -> bool {
+    /// Sends the next fragment of a request that has one left, if there is a credit for it and its blocks stay where they are.
+    fn send_fragment<P: Ports<Message = Message>>(&mut self, ports: &mut P, key: Key<Request>) -> Sent {
         let request = &self.requests[key];
         let left = request.blocks - request.sent;
         let lba = Lba(request.lba.0 + u64::from(request.sent));
-        let (array, start, count) = self.next_fragment(request.target, lba, left);
+        let (array, start, mut count) = self.next_fragment(request.target, lba, left);
+        if request.kind == FragmentKind::Move {
+            // All of it lies in one zone then.
+            count = left;
+        }
+        if self.is_fenced(request, array, start) {
+            return Sent::Fenced;
+        }
         let map = &self.arrays[array.index()];
-        let zone = map.arrangement.zone_of_block(start);
+        let zone = map.zone_of(request.kind, start).expect("what moves is fenced until all of it was answered");
         let owner = map.owner_of(map.lane_of(zone));
         if self.credits[owner.index()] == 0 {
-            return false;
+            return Sent::NoCredit;
         }
         let request = &mut self.requests[key];
         let whole = request.sent == 0 && count == request.blocks;
@@ -364,14 +396,16 @@ impl Router {
             let posted = ports.post(owner, Message::Fragment(fragment));
             assert!(posted.is_ok(), "the mesh has room for every fragment that has a credit");
         }
-        true
+        Sent::All
     }
 
     /// Sends what waited for credits.
     pub(crate) fn maintain<P: Ports<Message = Message>>(&mut self, ports: &mut P) {
         while let Some(&key) = self.sending.front() {
-            if !self.send(ports, key) {
-                break;
+            match self.send(ports, key) {
+                Sent::All => {}
+                Sent::NoCredit => break,
+                Sent::Fenced => self.held.push_back(key),
             }
             self.sending.pop_front();
         }
@@ -459,6 +493,7 @@ impl Router {
         let requests = &self.requests;
         self.sending.retain(|&key| requests[key].sent < requests[key].blocks);
         self.zeroing.retain(|&key| requests[key].sent < requests[key].blocks);
+        self.held.retain(|&key| requests[key].sent < requests[key].blocks);
         for key in ended {
             self.end(ports, key, BufferList::EMPTY);
         }

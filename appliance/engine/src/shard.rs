@@ -214,6 +214,9 @@ impl Shard {
             | Message::ZoneBlocked { .. }
             | Message::Drained { .. }
             | Message::Still { .. }
+            | Message::Fenced { .. }
+            | Message::WindowDrained { .. }
+            | Message::WindowTaken { .. }
             | Message::Command(_)
             | Message::VolumesTaken { .. }
             | Message::LanesClosed => {
@@ -236,6 +239,7 @@ impl Shard {
                 let array = map.id;
                 let before = self.arrays[array.index()].map().clone();
                 let present = map.clone();
+                self.router.set_map(map.clone());
                 self.with_array(ports, array, |array, work| array.new_map(work, map));
                 // From here on nothing relies on what an excluded member or copy still has in hand.
                 for gone in before.devices().filter(|device| !present.devices().any(|stays| stays == *device)) {
@@ -389,12 +393,13 @@ impl Shard {
     }
 
     fn coordinate<P: Ports<Message = Message>>(&mut self, ports: &mut P) -> bool {
-        if let Some(epoch) = self.router.taken() {
-            let taken = Message::VolumesTaken { epoch };
+        let taken = self.router.taken().map(|epoch| Message::VolumesTaken { epoch });
+        let fenced = self.router.fenced().map(|(array, run)| Message::Fenced { array, run });
+        for said in taken.into_iter().chain(fenced) {
             match &mut self.coordinator {
-                Some(coordinator) => coordinator.message(self.shard, taken),
+                Some(coordinator) => coordinator.message(self.shard, said),
                 None => {
-                    let posted = ports.post(ShardId(0), taken);
+                    let posted = ports.post(ShardId(0), said);
                     assert!(posted.is_ok(), "the mesh keeps room for reports");
                 }
             }
@@ -471,6 +476,7 @@ impl Shard {
                 rebuilding_members: (0u8..map.members.len() as u8).filter(|&at| map.is_rebuilding(Slot(at))).collect(),
                 successor: self.coordinator.as_ref().and_then(|coordinator| coordinator.successor_status(map.id)),
                 rebuild: self.coordinator.as_ref().and_then(|coordinator| coordinator.rebuild_status(map.id, now)),
+                growth: self.coordinator.as_ref().and_then(|coordinator| coordinator.growth_status(map.id, now)),
                 attach: self.coordinator.as_ref().and_then(|coordinator| coordinator.attach_status(map.id)),
                 scrub: self.coordinator.as_ref().and_then(|coordinator| coordinator.scrub_status(map.id, now)),
                 resync: self.coordinator.as_ref().and_then(|coordinator| coordinator.resync_status(map.id, now)),

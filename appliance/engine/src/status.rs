@@ -103,6 +103,8 @@ pub struct ArrayStatus {
     pub successor: Option<(Slot, DeviceId)>,
     /// The member that is being rebuilt, if one is. Shard 0 knows it.
     pub rebuild: Option<RebuildStatus>,
+    /// How far the array is, if it gets a further member. Shard 0 knows it.
+    pub growth: Option<GrowthStatus>,
     /// The device that is becoming a copy of the log, if one is. Shard 0 knows it.
     pub attach: Option<AttachStatus>,
     /// The last scrub, if there was one. Shard 0 knows it.
@@ -150,6 +152,25 @@ pub struct RebuildStatus {
     pub seconds_left: Option<u64>,
     /// Whether it was told to wait.
     pub paused: bool,
+}
+
+/// An array that gets a further member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct GrowthStatus {
+    /// The member's place.
+    pub slot: u8,
+    /// How much of each member lies as it is to lie.
+    pub done_bytes: u64,
+    /// How much it is in all.
+    pub bytes: u64,
+    /// How fast it went, on average, since it began or the process was started.
+    pub bytes_a_second: u64,
+    /// How long it will take at that rate, if it has one.
+    pub seconds_left: Option<u64>,
+    /// Whether it was told to wait.
+    pub paused: bool,
+    /// Whether it waits for the array to be whole, and to have a log.
+    pub waits: bool,
 }
 
 /// A device on its way to be a copy of the log.

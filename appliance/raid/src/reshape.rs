@@ -118,7 +118,18 @@ impl Reshape {
 
     /// What moves next; none once all has been moved.
     pub fn next(&self) -> Option<Window> {
-        (self.boundary.0 < self.after.stripes()).then_some(Window { reshape: *self })
+        (self.boundary.0 < self.after.stripes()).then_some(Window { reshape: *self, windows: 1 })
+    }
+
+    /// As many windows as there are ahead up to a number, as one: whole chunk rows, or one window.
+    pub fn ahead(&self, windows: u64) -> Option<Window> {
+        let next = self.next()?;
+        let window = u64::from(self.window);
+        let of_row = (u64::from(self.after.chunk_blocks()) / window).max(1);
+        let is_whole = self.steps().is_multiple_of(of_row);
+        let left = (self.after.stripes() - self.boundary.0) / window;
+        let windows = windows.min(left) / of_row * of_row;
+        Some(if is_whole && windows > 0 { Window { windows, ..next } } else { next })
     }
 
     /// The same once so many further windows have been moved.
@@ -168,11 +179,13 @@ impl Reshape {
     }
 }
 
-/// What moves at a time: a run of stripes of one zone.
+/// What moves at a time: a run of stripes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
     /// As it is before the window is moved.
     reshape: Reshape,
+    /// How many it is in one.
+    windows: u64,
 }
 
 /// A block that is moved.
@@ -190,7 +203,78 @@ impl Window {
     /// The stripes that are arranged anew.
     pub const fn stripes(&self) -> Range<u64> {
         let start = self.reshape.boundary.0;
-        start..start + self.reshape.window as u64
+        start..start + self.windows * self.reshape.window as u64
+    }
+
+    /// The geometry by which there is space for volumes before it has moved.
+    pub const fn space(&self) -> &Geometry {
+        &self.reshape.before
+    }
+
+    /// The stripes of the window before it.
+    pub const fn stripes_before(&self) -> Range<u64> {
+        let start = self.reshape.boundary.0;
+        start.saturating_sub(self.reshape.window as u64)..start
+    }
+
+    /// How many it is in one.
+    pub const fn windows(&self) -> u64 {
+        self.windows
+    }
+
+    /// The first of them alone.
+    #[must_use]
+    pub const fn first(self) -> Self {
+        Self { windows: 1, ..self }
+    }
+
+    /// Whether a block is moved.
+    pub fn moves_block(&self, block: ArrayBlock) -> bool {
+        block.0 < self.reshape.after.blocks() && self.stripes().contains(&self.place_of(block).stripe.0)
+    }
+
+    /// Where a block will lie.
+    pub fn place_of(&self, block: ArrayBlock) -> Place {
+        self.reshape.after.locate(block)
+    }
+
+    /// Whether a run of blocks comes near what is moved: others of the same chunk rows count, too.
+    pub fn is_near(&self, start: ArrayBlock, count: u64) -> bool {
+        let (chunk, columns) =
+            (u64::from(self.reshape.after.chunk_blocks()), u64::from(self.reshape.after.data_slots()));
+        let rows = self.stripes().start / chunk..self.stripes().end.div_ceil(chunk);
+        start.0 < rows.end * chunk * columns && rows.start * chunk * columns < start.0 + count
+    }
+
+    /// What is moved, in runs of blocks that follow each other, of so many at most: their first block, how many they are, and
+    /// whether they lie behind the old end and are zeros.
+    pub fn runs(&self, most: u32) -> impl Iterator<Item = (ArrayBlock, u32, bool)> + use<> {
+        let Reshape { before, after, .. } = self.reshape;
+        let (chunk, columns) = (u64::from(after.chunk_blocks()), u64::from(after.data_slots()));
+        let stripes = self.stripes();
+        let length = stripes.end - stripes.start;
+        // Whole chunk rows are one run, and what lies in one row is one in each column.
+        let is_whole = length >= chunk;
+        let (count, all) = if is_whole { (1, length * columns) } else { (after.data_slots(), length) };
+        let of_columns = (0..count).map(move |column| {
+            let start = after.array_block(StripeId(stripes.start), column).0;
+            start..start + all
+        });
+        // Nothing is read behind the old end.
+        let split = move |run: Range<u64>| {
+            let middle = before.blocks().clamp(run.start, run.end);
+            [(run.start..middle, false), (middle..run.end, true)]
+        };
+        of_columns.flat_map(split).flat_map(move |(run, is_zero)| {
+            let end = run.end;
+            run.step_by(most as usize).map(move |at| (ArrayBlock(at), (end - at).min(most.into()) as u32, is_zero))
+        })
+    }
+
+    /// The block that a column of a stripe has until now, if it is moved.
+    pub fn moves_from(&self, stripe: StripeId, column: u8) -> bool {
+        let before = &self.reshape.before;
+        column < before.data_slots() && self.moves_block(before.array_block(stripe, column))
     }
 
     /// All blocks of the window's stripes, in the order of their new places.
@@ -290,6 +374,53 @@ mod tests {
         }
     }
 
+    /// Runs, places and near blocks are what the moves say.
+    fn check_runs(window: &Window, reshape: &Reshape) {
+        let mut of_runs = BTreeMap::new();
+        for (start, count, is_zero) in window.runs(48) {
+            assert!((1..=48).contains(&count));
+            for block in start.0..start.0 + u64::from(count) {
+                assert_eq!(of_runs.insert(block, is_zero), None);
+            }
+            assert!(window.is_near(start, u64::from(count)));
+        }
+        let moves: BTreeMap<u64, bool> = window.moves().map(|one| (one.block.0, one.from.is_none())).collect();
+        assert_eq!(of_runs, moves);
+        for block in (0..reshape.after().blocks()).map(ArrayBlock) {
+            assert_eq!(window.moves_block(block), moves.contains_key(&block.0));
+            assert!(window.is_near(block, 1) || !window.moves_block(block));
+        }
+        for source in window.sources().flatten().map(StripeId) {
+            for column in 0..reshape.before().data_slots() {
+                let block = reshape.before().array_block(source, column);
+                assert_eq!(window.moves_from(source, column), moves.contains_key(&block.0));
+            }
+        }
+    }
+
+    #[test]
+    fn several_windows_in_one_are_whole_chunk_rows_and_what_they_move_one_by_one() {
+        for reshape in [1, 16, 64, 256].into_iter().flat_map(|chunk| reshapes(chunk, 4, 1024)) {
+            let of_row = u64::from((reshape.after().chunk_blocks() / reshape.window_stripes()).max(1));
+            for (begin, asked) in [(0, 5), (0, 1), (1, 7), (of_row, u64::MAX)] {
+                let reshape = reshape.advanced(begin);
+                let Some(window) = reshape.ahead(asked) else { continue };
+                assert!(window.windows() == 1 || window.windows() <= asked && window.windows() % of_row == 0);
+                let mut alone: Vec<_> = (0..window.windows())
+                    .flat_map(|at| reshape.advanced(at).next().expect("it is ahead").moves())
+                    .map(|one| (one.block, one.to, one.from))
+                    .collect();
+                let mut together: Vec<_> = window.moves().map(|one| (one.block, one.to, one.from)).collect();
+                alone.sort_unstable_by_key(|one| one.0);
+                together.sort_unstable_by_key(|one| one.0);
+                assert_eq!(alone, together);
+                let sources: BTreeSet<u64> = window.sources().flatten().collect();
+                assert!(together.iter().all(|(_, _, from)| from.is_none_or(|from| sources.contains(&from.stripe.0))));
+                check_runs(&window, &reshape);
+            }
+        }
+    }
+
     #[test]
     fn every_block_can_be_read_at_every_moment_and_no_source_is_overwritten_before_it_is_logged() {
         for (chunk_blocks, stripes) in [(1, 1024), (16, 1024), (64, 1024), (256, 1024)] {
@@ -307,6 +438,9 @@ mod tests {
                     let at = window.stripes().start;
                     let looks = at < 3 * u64::from(reshape.window_stripes()) || at % 448 == 0;
                     let sources: Vec<Range<u64>> = window.sources().collect();
+                    if looks {
+                        check_runs(&window, &reshape);
+                    }
                     assert!(sources.iter().all(|source| source.start >= window.stripes().start), "{reshape:?}");
                     let mut read = BTreeSet::new();
                     for Move { block, to, from } in window.moves() {

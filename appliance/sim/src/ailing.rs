@@ -102,14 +102,15 @@ pub fn blocks_were_mended(scenario: &Scenario, rack: &Rack) -> Result<(), Failur
         return Ok(());
     }
     let wrong = checksums_match(scenario, rack)?;
-    let (geometry, _) = places(scenario);
     let members = crate::audit::members_in_force(scenario, rack)?;
+    let Some((_, superblock)) = members.first() else { return Ok(()) };
+    let arrangement = superblock.arrangement();
     let there = members.iter().fold(0, |mask: u32, (_, superblock)| mask | 1 << superblock.slot);
     for (device, superblock) in members {
         for window in &scenario.workload.windows {
             for block in (0..u64::from(window.blocks)).map(|offset| ArrayBlock(window.start.0 + offset)) {
-                let place = geometry.locate(block);
-                let asked = plan_read(&geometry, place.stripe, place.column, !there);
+                let place = arrangement.locate(block);
+                let asked = plan_read(arrangement.at(place.stripe), place.stripe, place.column, !there);
                 let holds = asked == ReadPlan::Direct(Slot(superblock.slot));
                 let at = DeviceBlock(superblock.layout.data.start + place.stripe.0);
                 if holds && !rack.is_readable(device, at, 1) {

@@ -25,14 +25,17 @@ pub fn stripes_match(scenario: &Scenario, rack: &Rack) -> Result<(), Failure> {
     let spoiled = checksums_match(scenario, rack)?;
     let members = members_in_force(scenario, rack)?;
     let Some((_, superblock)) = members.first() else { return Ok(()) };
-    let geometry = superblock.geometry;
+    let arrangement = superblock.arrangement();
     let initialised = bitmap(rack, &members)?;
-    for stripe in (0..geometry.stripes()).map(StripeId) {
+    for stripe in (0..superblock.geometry.stripes()).map(StripeId) {
+        let geometry = *arrangement.at(stripe);
         if !initialised.is_set(geometry.zone_of(stripe)) || spoiled.contains(&stripe) {
             continue;
         }
         let row = Row { rack, members: &members, geometry, stripe };
-        for slot in members.iter().map(|(_, superblock)| Slot(superblock.slot)) {
+        // One that has come lately holds nothing of a stripe that has not moved.
+        let slots = members.iter().map(|(_, superblock)| Slot(superblock.slot));
+        for slot in slots.filter(|slot| slot.0 < geometry.members()) {
             // What data lies on one member only is compared with nothing but parities, which are compared themselves.
             let is_single = geometry.homes_of(stripe, geometry.part_of(stripe, slot)).is_power_of_two();
             if is_single && geometry.column_of(stripe, slot).is_some() {
@@ -133,8 +136,8 @@ pub(crate) fn members_in_force(scenario: &Scenario, rack: &Rack) -> Result<Vec<(
     let whole = found.iter().map(|(_, said)| said).filter(|said| said.entry().state == State::Active);
     let Some(newest) = whole.max_by_key(|said| said.epoch).cloned() else { return Ok(Vec::new()) };
     found.retain(|(_, said)| {
-        let named = newest.members[usize::from(said.slot)];
-        named.state == State::Active && named.uuid == said.uuid()
+        let named = newest.members.get(usize::from(said.slot));
+        named.is_some_and(|named| named.state == State::Active && named.uuid == said.uuid())
     });
     found.sort_by_key(|(_, superblock)| superblock.slot);
     Ok(found)

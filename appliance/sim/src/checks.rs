@@ -83,11 +83,12 @@ pub fn checksums_match(scenario: &Scenario, rack: &Rack) -> Result<BTreeSet<Stri
     }
     let members = members_in_force(scenario, rack)?;
     let Some((_, first)) = members.first() else { return Ok(spoiled) };
-    let (geometry, initialised) = (first.geometry, bitmap(rack, &members)?);
+    let (geometry, arrangement, initialised) = (first.geometry, first.arrangement(), bitmap(rack, &members)?);
     for (device, superblock) in &members {
         let mut at_hand = None;
         for stripe in (0..geometry.stripes()).map(StripeId) {
-            if !initialised.is_set(geometry.zone_of(stripe)) {
+            let holds = superblock.slot < arrangement.at(stripe).members();
+            if !initialised.is_set(geometry.zone_of(stripe)) || !holds {
                 continue;
             }
             let place = checksum::block_of(stripe, geometry.zone_stripes());

@@ -4,7 +4,7 @@
 
 use base::Block;
 use base::ids::{ArrayBlock, DeviceBlock, Lba, StripeId};
-use raid::{Geometry, ZoneBits, slots};
+use raid::{Arrangement, Geometry, ZoneBits, slots};
 
 use crate::audit::{Row, bitmap, members_in_force};
 use crate::failure::Failure;
@@ -21,12 +21,18 @@ use crate::stamp::{Found, recognise};
 pub fn members_hold_acknowledged(scenario: &Scenario, rack: &Rack, told: &Oracle) -> Result<(), Failure> {
     let members = members_in_force(scenario, rack)?;
     let Some((_, superblock)) = members.first() else { return Ok(()) };
-    let geometry = superblock.geometry;
+    let arrangement = superblock.arrangement();
     let initialised = bitmap(rack, &members)?;
     let logical = scenario.workload.logical;
     let scale = u64::from(logical.per_block());
     for lba in told.written() {
-        let place = geometry.locate(ArrayBlock(lba.0 / scale));
+        let place = arrangement.locate(ArrayBlock(lba.0 / scale));
+        let geometry = *arrangement.at(place.stripe);
+        // What has moved last is in the log alone for a while.
+        let moved = superblock.growth.map(|growth| (growth.boundary.0, u64::from(growth.window_stripes)));
+        if moved.is_some_and(|(end, count)| (end.saturating_sub(count)..end).contains(&place.stripe.0)) {
+            continue;
+        }
         let start = (lba.0 % scale) as usize * logical.bytes() as usize;
         let part = |block: &Block| recognise(&block[start..start + logical.bytes() as usize], lba);
         if scenario.spoils_any(DeviceBlock(superblock.layout.data.start + place.stripe.0)) {
@@ -53,7 +59,7 @@ pub fn members_hold_acknowledged(scenario: &Scenario, rack: &Rack, told: &Oracle
         }
         // Its parity may have been on its way, unless nothing was.
         if !is_there
-            && is_certain(&geometry, told, scale, place.stripe)
+            && is_certain(&arrangement, told, scale, place.stripe)
             && let Some(block) = row.without(geometry.member_of(place.stripe, place.column))
         {
             judge(part(&block))?;
@@ -67,9 +73,9 @@ fn is_initialised(initialised: &ZoneBits, geometry: &Geometry, stripe: StripeId)
 }
 
 /// Whether nothing of a stripe can have been on its way to the members.
-fn is_certain(geometry: &Geometry, told: &Oracle, scale: u64, stripe: StripeId) -> bool {
-    (0..geometry.data_slots()).all(|column| {
-        let first = geometry.array_block(stripe, column).0 * scale;
+fn is_certain(arrangement: &Arrangement, told: &Oracle, scale: u64, stripe: StripeId) -> bool {
+    (0..arrangement.at(stripe).data_slots()).all(|column| {
+        let first = arrangement.array_block(stripe, column).0 * scale;
         (first..first + scale).all(|lba| told.certain(Lba(lba)).is_some())
     })
 }

@@ -56,6 +56,8 @@ pub mod failure;
 pub mod fault;
 #[cfg(test)]
 mod first_log;
+#[cfg(test)]
+mod grown;
 pub mod image;
 pub mod kept;
 pub mod killing;

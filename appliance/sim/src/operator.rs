@@ -41,6 +41,8 @@ pub struct Health {
     pub resyncing: bool,
     /// The last scrub, if there was one.
     pub scrub: Option<ScrubStatus>,
+    /// Whether data moves to where it lies with a further member.
+    pub growing: bool,
 }
 
 impl Health {
@@ -50,6 +52,7 @@ impl Health {
             && self.rebuilding.is_empty()
             && self.successor.is_none()
             && !self.resyncing
+            && !self.growing
     }
 
     /// The members that do not hold all they should, as a bit mask.
@@ -86,6 +89,8 @@ pub enum Order {
     Return(Slot, DeviceId),
     /// Let a drive succeed a member that is in use.
     Succeed(Slot, DeviceId),
+    /// Give the array a further member.
+    Grow(DeviceId),
     /// Let the drive go that is to succeed a member.
     Cancel,
     /// Let the rebuild wait, or go on.
@@ -457,6 +462,7 @@ mod tests {
             write_through: false,
             resyncing: false,
             scrub: None,
+            growing: false,
         };
         let works = [DeviceId(0), DeviceId(1), DeviceId(2), DeviceId(5)];
         let (mut lost, mut mended, mut disturbed) = (0, 0, 0);
@@ -518,6 +524,7 @@ mod tests {
             write_through: false,
             resyncing: false,
             scrub: Some(scrub(state)),
+            growing: false,
         };
         let mut operator = Operator::new(Random::named(1, "operator"), geometry(Level::Raid5, 3))
             .with_scrubs(Random::named(1, "scrubs"), Some(Repair::Parity))
@@ -561,6 +568,7 @@ mod tests {
                     write_through: false,
                     resyncing: false,
                     scrub: None,
+                    growing: false,
                 };
                 let harm = match operator.decide(&health, &[DeviceId(9)]) {
                     Some(Deed::Lose { device, .. }) => Some(Slot(device.0 as u8)),

@@ -206,6 +206,7 @@ impl Subject for Production {
             write_through: array.mode == engine::map::LogMode::WriteThrough,
             resyncing: shards.iter().any(|shard| shard.shard.status(Time(0)).arrays[0].usage.unsynced_zones > 0),
             scrub: array.scrub,
+            growing: array.growth.is_some(),
         })
     }
 
@@ -224,6 +225,7 @@ impl Subject for Production {
                 }
             }
             Order::Succeed(slot, device) => Verb::Succeed { array, slot, spare: spare(device) },
+            Order::Grow(device) => Verb::Grow { array, spare: spare(device) },
             Order::Cancel => Verb::CancelSuccession { array },
             Order::Scrub(verb) => Verb::Scrub { array, verb },
             Order::Pause(paused) => Verb::PauseRebuild { array, paused },
@@ -269,7 +271,7 @@ impl Subject for Production {
 
     fn whole_members(scenario: &Scenario, rack: &Rack) -> Result<Vec<DeviceId>, Failure> {
         let members = members_in_force(scenario, rack)?;
-        let is_whole = members.len() == usize::from(scenario.members);
+        let is_whole = members.first().is_some_and(|(_, said)| members.len() == said.members.len());
         Ok(members.into_iter().map(|(device, _)| device).filter(|_| is_whole).collect())
     }
 

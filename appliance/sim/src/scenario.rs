@@ -4,7 +4,9 @@
 
 mod bare;
 mod blocks;
+mod carving;
 mod exposure;
+mod growing;
 mod hanging;
 mod levels;
 mod log_life;
@@ -125,6 +127,8 @@ pub struct Scenario {
     /// Whether members that are in use are succeeded by others: now and then by whoever looks after the drives, else one of them as
     /// soon as it can be.
     pub succeeds: bool,
+    /// Whether the array gets a further member as soon as it can.
+    pub grows: bool,
     /// What becomes of the array when the last log copy is lost.
     pub on_log_loss: OnLogLoss,
     /// What of the log is lost, and when, if all of it is.
@@ -259,6 +263,7 @@ impl Scenario {
             drive_timeouts: (Span::from_secs(3), Span::from_secs(45)),
             hangs: false,
             succeeds: false,
+            grows: false,
             on_log_loss: OnLogLoss::ReadOnly,
             exposure: None,
             checksums: false,
@@ -358,28 +363,9 @@ impl Scenario {
             scenario.let_members_hang(&mut Random::named(seed, "hanging"));
         }
         scenario.have_members_succeeded(&mut Random::named(seed, "succeeds"));
+        scenario.have_it_grown(&mut Random::named(seed, "grows"));
         scenario.workload.write_through = scenario.write_through;
         scenario
-    }
-
-    // An operator makes and deletes volumes behind the hosts' own, in so little space that it is used again and again.
-    fn carve(&mut self, random: &mut Random) {
-        let row = u64::from(self.chunk_blocks) * u64::from(self.columns());
-        let all = self.volume_blocks();
-        let zone = ZONE_STRIPES * u64::from(self.columns());
-        let across_zones = if random.once_in(3) && self.zones > 1 { zone } else { 0 };
-        let blocks = (random.between(6, 40) * row + across_zones).min(all / 2 / row * row);
-        self.carving = Some(CarvingOptions {
-            blocks,
-            commands: random.between(3, 30),
-            max_volume_blocks: random.choose(&[row, 4 * row, 200]).min(blocks / 2).max(1),
-        });
-        let end = all - blocks;
-        self.workload.windows.retain(|window| window.start.0 + u64::from(window.blocks) <= end);
-        if self.workload.windows.is_empty() {
-            self.workload.windows.push(Window { start: Lba(0), blocks: 32 });
-        }
-        self.pool_blocks = self.pool_blocks.max(4096 + usize::from(self.shards) * 1300);
     }
 
     // Many overwrites of a small hot window through a small log, while stripes of another window pin its tail: the rings

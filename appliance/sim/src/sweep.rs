@@ -217,6 +217,7 @@ pub fn script(number: usize, case: Case, requests: u64) -> Scenario {
         drive_timeouts: (Span::from_secs(3), Span::from_secs(45)),
         hangs: false,
         succeeds: case.damage == Damage::Succeeding,
+        grows: false,
         on_log_loss: OnLogLoss::ReadOnly,
         exposure: None,
         checksums: case.checksums,

@@ -4,6 +4,7 @@
 
 mod exposing;
 mod log_keeping;
+mod losing;
 pub mod mangle;
 mod operating;
 mod patience;
@@ -24,7 +25,7 @@ use crate::fault::PlannedFault;
 use crate::killing::Hosts;
 use crate::log_keeper::{Keeping, LogKeeper};
 use crate::machine::{Machine, Started, Step, boot_devices};
-use crate::operator::Operator;
+use crate::operator::{Health, Operator};
 use crate::rack::Rack;
 use crate::random::Random;
 use crate::scenario::Scenario;
@@ -255,7 +256,7 @@ impl World {
             return Ok(());
         }
         let members = S::whole_members(&self.scenario, &self.rack.borrow())?;
-        let losses = if members.is_empty() { Vec::new() } else { self.losses(0, |slot| members[slot.index()]) };
+        let losses = if members.is_empty() { Vec::new() } else { self.losses_of_whole(&members) };
         self.probe_each::<S>(losses)
     }
 
@@ -270,6 +271,7 @@ impl World {
             let can_come = health.resyncing
                 || !health.rebuilding.is_empty()
                 || health.successor.is_some()
+                || health.growing && health.members.iter().all(Option::is_some)
                 || !health.spares.is_empty()
                 || !health.joining.is_empty()
                 || self.has_unused(&health);
@@ -505,11 +507,12 @@ impl World {
             && let Some(health) = machine.health()
         {
             let is_quiet = self.operator.as_ref().is_none_or(Operator::is_quiet);
-            if !health.is_whole() || !is_quiet {
+            let is_whole = Health { growing: false, ..health.clone() }.is_whole();
+            if !is_whole || !is_quiet {
                 return Ok(());
             }
-            let member = |slot: Slot| health.members[slot.index()].expect("the array is whole");
-            return self.probe_each::<S>(self.losses(0, member));
+            let members: Vec<DeviceId> = health.members.iter().flatten().copied().collect();
+            return self.probe_each::<S>(self.losses_of_whole(&members));
         }
         if self.scenario.log_spares > 0
             && let Some(health) = machine.health()
@@ -524,24 +527,6 @@ impl World {
             tried.extend(copies.into_iter().map(|copy| vec![copy]));
         }
         self.probe_each::<S>(tried)
-    }
-
-    // The largest sets of members that can be lost beside these (a bit mask), if those that stay can then know that nobody went
-    // on without them.
-    fn losses(&self, lost: u32, device: impl Fn(Slot) -> DeviceId) -> Vec<Vec<DeviceId>> {
-        let all_copies = self.scenario.log_devices().all(|copy| !self.rack.borrow().was_lost(copy));
-        let is_decided = |more: &u32| all_copies || self.scenario.is_decided_without_logs(lost | more);
-        let further = further_losses(&self.scenario.geometry(), lost).filter(is_decided);
-        further.map(|more| slots(more).map(&device).collect()).collect()
-    }
-
-    fn probe_each<S: Subject>(&mut self, losses: Vec<Vec<DeviceId>>) -> Result<(), Failure> {
-        for devices in losses {
-            self.probes += 1;
-            let verified = self.without(&devices).verify::<S>();
-            verified.map_err(|failure| Failure::AfterLoss { devices, failure: Box::new(failure) })?;
-        }
-        Ok(())
     }
 
     fn without(&self, devices: &[DeviceId]) -> Self {

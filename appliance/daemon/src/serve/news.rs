@@ -190,6 +190,19 @@ fn told(names: &Names, event: Event) -> Vec<Told> {
         Event::SuccessionBegan { .. } | Event::Succeeded { .. } | Event::SuccessionEnded { .. } => {
             drive_news::of_succession(names, &event).into_iter().collect()
         }
+        Event::GrowthBegan { array, slot, device } => {
+            let text =
+                format!("drive {} is member {}, and data moves to where it lies with it", drives[&device], slot.0);
+            let told = Told::new("growth.began", Severity::Notice, text).of_array(&arrays[array.index()]);
+            vec![told.with("member", slot.0).with("drive", drives[&device].as_str())]
+        }
+        Event::Grown { array, blocks } => {
+            let bytes = blocks * base::BLOCK as u64;
+            let text = format!("all data has moved: there are {bytes} bytes for volumes now");
+            vec![
+                Told::new("growth.ended", Severity::Notice, text).of_array(&arrays[array.index()]).with("bytes", bytes),
+            ]
+        }
         Event::RebuildBegan { array, slot, position } => {
             let text = format!("member {} is being rebuilt, from stripe {position}", slot.0);
             let told = Told::new("rebuild.began", Severity::Info, text).of_array(&arrays[array.index()]);

@@ -36,6 +36,7 @@ use super::detained::Home;
 use super::mend::Mend;
 use super::stripes::StripeHasher;
 use super::{ArrayShard, Purpose, Work};
+use crate::limits::MEMBERS_TO_COME;
 use crate::map::ArrayMap;
 
 /// Fewest places that do: several steps of any kind find all that they need at once.
@@ -51,6 +52,7 @@ const fn writes(members: usize) -> usize {
 /// Buffers that each shard's part of an array of so many members sets aside if it keeps checksums and has so many checksum blocks at
 /// hand.
 pub const fn set_aside_blocks(places: usize, members: usize) -> usize {
+    let members = members + MEMBERS_TO_COME;
     let least = min_places(members);
     writes(members) + if places > least { places } else { least }
 }
@@ -169,7 +171,7 @@ impl Checksums {
     /// A table of so many places; of an array without checksums there is none.
     #[allow(clippy::disallowed_types, reason = "as above")]
     pub(crate) fn new(map: &ArrayMap, places: usize) -> Self {
-        let members = map.members.len();
+        let members = map.members.len() + MEMBERS_TO_COME;
         let (places, writes) = if map.checksums { (places.max(min_places(members)), writes(members)) } else { (0, 0) };
         Self {
             index: HashMap::with_capacity_and_hasher(2 * places, BuildHasherDefault::default()),

@@ -53,6 +53,7 @@ impl ArrayShard {
         // A note that waits for company keeps its destage's place: not while others want one.
         let wanted = self.stopping
             || self.map.hold.is_some()
+            || self.draining().is_some()
             || self.full_is_due(work.now)
             || 2 * self.destages.len() > MAX_DESTAGES
             || self.walker.waits_for_destages();
@@ -108,7 +109,7 @@ impl ArrayShard {
             kind,
             lane: id,
             incarnation: self.map.incarnation,
-            geometry_epoch: self.map.geometry_epoch,
+            geometry_epoch: self.map.geometry_epoch + u32::from(group.as_ref().is_some_and(|group| group.moves)),
             array_epoch: self.map.epoch,
             sequence,
             position,
@@ -137,6 +138,14 @@ impl ArrayShard {
                         self.stripes.version_mut(version).sequence = sequence;
                     }
                     live += count;
+                }
+                Item::Moved { version, content, .. } => {
+                    self.stripes.version_mut(version).sequence = sequence;
+                    if let Some((_, buffer)) = content {
+                        payload[payload_count] = buffer;
+                        payload_count += 1;
+                    }
+                    live += 1;
                 }
                 Item::Parity { buffer, .. } => {
                     payload[payload_count] = buffer;
@@ -245,6 +254,8 @@ impl ArrayShard {
                     }
                 }
                 Item::Again { version, .. } => self.logged_again(id, version, sequence),
+                // It counts when the map says so.
+                Item::Moved { .. } => {}
                 Item::Parity { destage, index, .. } => self.parity_logged(destage, index),
                 Item::Covers { .. } => {}
                 Item::Destaged { destage, .. } => self.destage_recorded(work, destage),

@@ -125,6 +125,8 @@ impl ArrayShard {
                         self.take_over_block(work, id, version, through);
                     }
                 }
+                // It was dropped.
+                Item::Moved { .. } => {}
                 // Of destages that went on without.
                 Item::Parity { .. } | Item::Covers { .. } | Item::Destaged { .. } | Item::Again { .. } => {}
             }

@@ -58,6 +58,12 @@ pub(crate) enum Item {
         block: ArrayBlock,
         content: Option<(u32, BufferId)>,
     },
+    /// Content that moves to where its block lies by the next geometry epoch; none is zeros.
+    Moved {
+        version: VersionRef,
+        block: ArrayBlock,
+        content: Option<(u32, BufferId)>,
+    },
     Parity {
         destage: Key<Destage>,
         stripe: StripeId,
@@ -94,6 +100,8 @@ pub(crate) struct Group {
     pub(crate) payload_blocks: usize,
     /// Whether someone waits for it: a host or a parity record.
     pub(crate) urgent: bool,
+    /// Whether it is of the next geometry epoch: what moves, and nothing else.
+    pub(crate) moves: bool,
     /// When its first item came.
     since: Time,
 }
@@ -105,6 +113,7 @@ impl Group {
             acknowledgements: Vec::with_capacity(MAX_ENTRIES),
             payload_blocks: 0,
             urgent: false,
+            moves: false,
             since: Time::NEVER,
         }
     }
@@ -114,6 +123,7 @@ impl Group {
         self.acknowledgements.clear();
         self.payload_blocks = 0;
         self.urgent = false;
+        self.moves = false;
         self.since = Time::NEVER;
     }
 }
@@ -315,6 +325,11 @@ impl Lane {
         self.reserve += self.destage_blocks;
     }
 
+    /// Sets log space aside for what is to come; the caller has seen that there is room.
+    pub(crate) fn set_aside(&mut self, blocks: u64) {
+        self.reserve += blocks;
+    }
+
     /// Gives back log space that was set aside.
     pub(crate) fn release(&mut self, blocks: u64) {
         self.reserve = self.reserve.checked_sub(blocks).expect("what is released was reserved");
@@ -322,9 +337,12 @@ impl Lane {
 
     /// Adds to the open transaction; the caller has seen that it fits.
     pub(crate) fn push(&mut self, item: Item, now: Time) {
-        if matches!(item, Item::Data { .. } | Item::Again { content: Some(_), .. } | Item::Parity { .. }) {
-            self.open.payload_blocks += 1;
-        }
+        let has_payload = match item {
+            Item::Data { .. } | Item::Parity { .. } => true,
+            Item::Again { content, .. } | Item::Moved { content, .. } => content.is_some(),
+            Item::Zeros { .. } | Item::Covers { .. } | Item::Destaged { .. } => false,
+        };
+        self.open.payload_blocks += usize::from(has_payload);
         if !matches!(item, Item::Destaged { .. }) {
             self.open.urgent = true;
         }
@@ -441,8 +459,10 @@ pub(crate) fn entry_of(item: &Item, sequence: u64) -> Entry {
     match *item {
         Item::Data { block, crc, .. } => Entry::Data { block, crc },
         Item::Zeros { block, count, .. } => Entry::Zeros { block, count },
-        Item::Again { block, content: Some((crc, _)), .. } => Entry::Data { block, crc },
-        Item::Again { block, content: None, .. } => Entry::Zeros { block, count: 1 },
+        Item::Again { block, content, .. } | Item::Moved { block, content, .. } => match content {
+            Some((crc, _)) => Entry::Data { block, crc },
+            None => Entry::Zeros { block, count: 1 },
+        },
         Item::Parity { stripe, index, crc, .. } => Entry::Parity { stripe, index, crc },
         Item::Covers { block, sequence: covered } => Entry::Covers { block, lag: lag(covered) },
         Item::Destaged { stripe, upto, .. } => Entry::Destaged { stripe, lag: lag(upto) },

@@ -21,7 +21,9 @@
 //!
 //! A checksum is set behind its block: a crash between them leaves the block right and its checksum lost or wrong.
 
-use base::ids::{Slot, StripeId};
+use core::ops::Range;
+
+use base::ids::{DeviceId, Slot, StripeId};
 use base::slab::Key;
 use ports::{Buffer, BufferId, DeviceError, DeviceOp, Ports};
 use raid::{Part, Recipe, recipe, slots};
@@ -74,6 +76,8 @@ enum Step {
 pub(crate) struct Mend {
     stripe: StripeId,
     slot: Slot,
+    /// Whose block it is. The slot may have another member meanwhile.
+    device: Option<DeviceId>,
     wanting: Wanting,
     step: Step,
     /// Slots whose blocks of this stripe were found unreadable, as a bit mask.
@@ -141,6 +145,7 @@ impl ArrayShard {
         let mend = Mend {
             stripe,
             slot,
+            device: self.map.member(slot).map(|member| member.device),
             wanting,
             step: Step::Gathering,
             unreadable: 0,
@@ -156,6 +161,11 @@ impl ArrayShard {
         let Ok(key) = self.mends.insert(mend) else { unreachable!("room was looked for") };
         self.gather(work, key);
         true
+    }
+
+    /// Whether a block of any of these stripes is being put together.
+    pub(crate) fn mends_any_of(&self, stripes: Range<u64>) -> bool {
+        self.mends.iter().any(|(_, mend)| stripes.contains(&mend.stripe.0))
     }
 
     /// Whether a block of a stripe is being put together.
@@ -342,7 +352,8 @@ impl ArrayShard {
     /// Writes or reads the block in its place.
     fn ask_mended<P: Ports>(&mut self, work: &mut Work<'_, P>, key: Key<Mend>, op: DeviceOp, buffer: BufferId) {
         let mend = &mut self.mends[key];
-        let Some(place) = self.presence.on_member(&self.map, mend.slot, mend.stripe) else {
+        let place = self.presence.on_member(&self.map, mend.slot, mend.stripe);
+        let Some(place) = place.filter(|(device, _)| Some(*device) == mend.device) else {
             // Excluded meanwhile.
             self.mend_ends(work, key, true);
             return;
@@ -364,9 +375,10 @@ impl ArrayShard {
 
     /// Sets the block's checksum, if that may be.
     fn enter_mended<P: Ports>(&mut self, work: &mut Work<'_, P>, key: Key<Mend>) {
-        let mend = &mut self.mends[key];
+        let mend = &self.mends[key];
         let (slot, stripe, content) = (mend.slot, mend.stripe, mend.blocks[0].id());
-        if self.halted || self.failing_members & 1 << slot.0 != 0 || self.on_member(slot, stripe).is_none() {
+        let is_there = self.on_member(slot, stripe).is_some_and(|(device, _)| Some(device) == mend.device);
+        if self.halted || self.failing_members & 1 << slot.0 != 0 || !is_there {
             self.mend_ends(work, key, true);
             return;
         }

@@ -10,12 +10,14 @@
 //! | [`commit`] | records and anchors on their way to the copies |
 //! | [`again`] | data that is logged again, since it cannot go to the members |
 //! | [`newcomer`] | a device that becomes a copy of the log |
+//! | [`moved`] | blocks on their way to where they lie with a further member |
 //! | [`detained`] | buffers that a device still has though nobody waits for it |
 //! | [`read`] | reads from cache and members, degraded reads |
 //! | `recovered` | what a start found in the log alone |
 //! | [`mend`] | blocks that a member cannot read, or gives back wrong |
 //! | [`checksums`] | checksum blocks of the members that are at hand |
 //! | [`exposure`] | going on without a log that is lost |
+//! | `halt` | nothing is written any more |
 //! | [`hold`] | writes that wait while a log comes or goes |
 //! | [`late`] | members that do not answer in time |
 //! | [`health`] | what is found out about the members |
@@ -48,6 +50,7 @@ pub(crate) mod detained;
 pub(crate) mod dirty;
 pub(crate) mod exposure;
 pub(crate) mod grace;
+mod halt;
 pub(crate) mod health;
 pub(crate) mod hold;
 pub(crate) mod lane;
@@ -55,6 +58,7 @@ pub(crate) mod late;
 pub(crate) mod members;
 pub(crate) mod mend;
 pub(crate) mod missed;
+pub(crate) mod moved;
 pub(crate) mod newcomer;
 pub(crate) mod pace;
 pub(crate) mod peers;
@@ -83,7 +87,7 @@ use base::time::{Span, Time};
 use ports::{Buffer, DeviceError, Ports};
 
 use crate::drives::DriveSettings;
-use crate::limits::{FRAGMENT_CREDITS, LOCAL_FRAGMENTS, MAX_DESTAGES, MAX_MENDS, UPDATE_BLOCKS};
+use crate::limits::{FRAGMENT_CREDITS, LOCAL_FRAGMENTS, MAX_DESTAGES, MAX_MENDS, MEMBERS_TO_COME, UPDATE_BLOCKS};
 use crate::map::{ArrayMap, LogMode, Newcomer};
 use crate::message::{Fragment, FragmentDone, FragmentKind, Message};
 use crate::operations::Operations;
@@ -105,6 +109,7 @@ pub use lane::{LaneStart, SLACK_BLOCKS};
 use members::{Flushing, Writes};
 use mend::Mend;
 use missed::Missed;
+use moved::Moved;
 pub use pace::Limits;
 use peers::Peers;
 use presence::Presence;
@@ -125,6 +130,7 @@ pub const MIN_CACHE_BLOCKS: usize = 1024;
 
 /// Buffers that each shard's part of an array of so many members sets aside: for destaging, degraded reads, updates and walks.
 pub const fn set_aside_blocks(members: usize) -> usize {
+    let members = members + MEMBERS_TO_COME;
     scratch_blocks(members) + UPDATE_BLOCKS + walk::set_aside_blocks(members)
 }
 
@@ -182,6 +188,7 @@ pub(crate) struct ArrayShard {
     zones: Zones,
     dirty: Dirty,
     missed: Missed,
+    moved: Moved,
     exposure: Exposure,
     walker: Walker,
     presence: Presence,
@@ -258,6 +265,7 @@ impl ArrayShard {
             let live = |sequence| live.get(&(id, sequence)).copied().unwrap_or(0);
             lanes[id.index()] = Some(Lane::new(start, live, map.destage_log_blocks(), fragments));
         }
+        let members = map.members.len() + MEMBERS_TO_COME;
         let cache_blocks = part.cache_blocks.max(part.recovered.len() + MIN_CACHE_BLOCKS);
         let mut awake = Vec::with_capacity(lanes.len());
         awake.extend(lanes.iter().flatten().map(|lane| lane.id));
@@ -267,17 +275,17 @@ impl ArrayShard {
             stripes: Stripes::new(cache_blocks),
             full: VecDeque::with_capacity(cache_blocks),
             destages: Slab::new(MAX_DESTAGES),
-            old_lists: (0..MAX_DESTAGES).map(|_| Vec::with_capacity(map.members.len())).collect(),
+            old_lists: (0..MAX_DESTAGES).map(|_| Vec::with_capacity(members)).collect(),
             to_plan: VecDeque::with_capacity(MAX_DESTAGES),
             to_log: VecDeque::with_capacity(2 * MAX_DESTAGES),
             in_grace: VecDeque::with_capacity(MAX_DESTAGES),
             to_mend: VecDeque::with_capacity(MAX_DESTAGES),
             mends: Slab::new(MAX_MENDS),
             blocked: Blocked::new(),
-            health: Health::new(map.members.len() + 1),
-            peers: Peers::new(map.members.len() + 1),
+            health: Health::new(members + 1),
+            peers: Peers::new(members + 1),
             checksums: Checksums::new(&map, part.checksum_blocks),
-            writes: Writes::new(map.members.len() + 1),
+            writes: Writes::new(members + 1),
             flushing: Flushing::new(),
             reads: Slab::new(LOCAL_FRAGMENTS / 2),
             stalled: VecDeque::with_capacity(LOCAL_FRAGMENTS / 2),
@@ -286,12 +294,13 @@ impl ArrayShard {
             zones: Zones::new(&part.initialised, map.arrangement.zones()),
             dirty: Dirty::new(shard, &map, &part.dirty),
             missed: Missed::new(&part.missed),
+            moved: Moved::default(),
             exposure: Exposure::new(fragments),
-            walker: Walker::new(map.members.len()),
+            walker: Walker::new(members),
             presence: Presence::new(map.arrangement.zones()),
             through: Slab::new(fragments),
             updates: Updates::new(),
-            scratch: Vec::with_capacity(scratch_blocks(map.members.len())),
+            scratch: Vec::with_capacity(scratch_blocks(members)),
             zero: None,
             detained: Detained::default(),
             log_patience: part.log_patience,
@@ -358,9 +367,11 @@ impl ArrayShard {
     pub(crate) fn fragment<P: Ports>(&mut self, work: &mut Work<'_, P>, from: ShardId, fragment: Fragment) {
         match fragment.kind {
             FragmentKind::Read => self.read(work, from, fragment),
-            FragmentKind::Write | FragmentKind::Zero | FragmentKind::Compare | FragmentKind::CompareAndWrite => {
-                self.write(work, from, fragment);
-            }
+            FragmentKind::Write
+            | FragmentKind::Zero
+            | FragmentKind::Move
+            | FragmentKind::Compare
+            | FragmentKind::CompareAndWrite => self.write(work, from, fragment),
         }
     }
 
@@ -422,6 +433,7 @@ impl ArrayShard {
             self.plan_waiting(work);
             self.mend_for_destages(work);
             self.report_blocked(work.now);
+            self.drain_window(work);
             self.start_destages(work);
             self.log_destages(work);
             self.start_writes(work);
@@ -437,6 +449,7 @@ impl ArrayShard {
             self.report_newcomer();
             self.report_drained();
             self.report_still(work);
+            self.report_window_drained();
             self.rest();
         }
         self.write_checksums(work);
@@ -477,6 +490,7 @@ impl ArrayShard {
         }
         let before = core::mem::replace(&mut self.map, map);
         self.hold_changed(&before);
+        self.moving_changed(work, &before);
         self.tell_what_is_at_stake(&before);
         self.checksum_members_changed(work, &before);
         self.watch_devices(work);
@@ -489,28 +503,6 @@ impl ArrayShard {
         self.away_changed(work, &before);
         self.members_changed(work);
         self.exposure_changed(work, &before);
-    }
-
-    /// If nothing is written from now on, whoever waits for it is told.
-    fn halt_if_refused<P: Ports>(&mut self, work: &mut Work<'_, P>) {
-        let Some(error) = self.map.service.refuses_writes().filter(|_| !self.halted) else { return };
-        self.halted = true;
-        self.walker.cancel();
-        for lane in self.lanes.iter_mut().flatten() {
-            let groups = lane.records.iter_mut().filter_map(|record| record.group.as_mut());
-            for group in groups.chain(core::iter::once(&mut lane.open)) {
-                for told in group.acknowledgements.drain(..) {
-                    self.answers.push_back((told.from, told.failed(error)));
-                }
-            }
-        }
-        let waiting: Vec<_> = self.through.iter().map(|(key, _)| key).collect();
-        for key in waiting {
-            let through = self.through.remove(key).expect("it was there just now");
-            self.answers.push_back((through.told.from, through.told.failed(error)));
-        }
-        self.refuse_owed(error);
-        self.admit_waiting(work);
     }
 
     /// The next answer to a fragment, and whom it is for.

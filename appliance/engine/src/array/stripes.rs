@@ -8,6 +8,8 @@
 //! Tables are bounded and allocate when they are made. The price of the small index is a walk along a stripe's versions,
 //! which are few.
 
+mod lists;
+
 #[allow(
     clippy::disallowed_types,
     reason = "looked up by key alone, never iterated, hashed without a process's secret"
@@ -297,6 +299,20 @@ impl Stripes {
         removed
     }
 
+    /// A version on its way into the log does not count after all: its record's sequence and its buffer.
+    pub(crate) fn drop_logging(&mut self, at: VersionRef) -> (u64, Option<Buffer>) {
+        let stripe = self.stripe_of(at);
+        let version = self.unlink(at);
+        assert_eq!(version.state, VersionState::Logging, "nobody has seen it");
+        self.get_mut(stripe).logging -= 1;
+        (version.sequence, version.buffer)
+    }
+
+    /// Whether nothing is held of a stripe, and none of it is on its way to the members.
+    pub(crate) fn is_empty(&self, id: StripeId) -> bool {
+        self.find(id).is_none_or(|at| self.get(at).versions == NONE && self.get(at).destage.is_none())
+    }
+
     /// The oldest version of a column that is on its way into the log by the record of this sequence; with 0, by one that has
     /// not been sent.
     pub(crate) fn oldest_logging(&self, stripe: StripeRef, column: u8, sequence: u64) -> VersionRef {
@@ -513,86 +529,5 @@ impl Stripes {
         self.get_mut(stripe).waiters_frozen = next;
         self.free_waiters.push(at);
         Some(fragment)
-    }
-
-    /// Durable versions of the stripes of a list.
-    pub(crate) fn durable_blocks(&self, list: &DirtyList) -> u64 {
-        let first = list.oldest();
-        let stripes = core::iter::successors(first, |&at| {
-            let younger = self.get(at).younger;
-            (younger != NONE).then_some(StripeRef(younger))
-        });
-        stripes.map(|stripe| u64::from(self.get(stripe).durable.count_ones())).sum()
-    }
-
-    /// The versions of a list's stripes that stand in a record, as far as there is room for them; how many there are. None if one of
-    /// them is about to be replaced, or there are more.
-    pub(crate) fn of_record(&self, list: &DirtyList, sequence: u64, into: &mut [VersionRef]) -> Option<usize> {
-        let (mut found, mut next) = (0, list.oldest);
-        while next != NONE {
-            let entry = self.get(StripeRef(next));
-            let mut at = entry.versions;
-            while at != NONE {
-                let version = self.version(VersionRef(at));
-                if version.sequence == sequence && version.state == VersionState::Durable {
-                    if self.is_logging(entry.id, version.column) {
-                        return None;
-                    }
-                    *into.get_mut(found)? = VersionRef(at);
-                    found += 1;
-                }
-                at = version.next;
-            }
-            next = entry.younger;
-        }
-        Some(found)
-    }
-
-    /// Changes every stripe of a list.
-    pub(crate) fn for_each_in(&mut self, list: &DirtyList, change: impl Fn(&mut Stripe)) {
-        let mut at = list.oldest;
-        while at != NONE {
-            let entry = self.get_mut(StripeRef(at));
-            change(entry);
-            at = entry.younger;
-        }
-    }
-
-    /// Puts a stripe at the young end of a list, unless it is in it.
-    pub(crate) fn list(&mut self, list: &mut DirtyList, stripe: StripeRef) {
-        if self.get(stripe).listed {
-            return;
-        }
-        let youngest = list.youngest;
-        let entry = self.get_mut(stripe);
-        entry.listed = true;
-        entry.older = youngest;
-        entry.younger = NONE;
-        if youngest == NONE {
-            list.oldest = stripe.0;
-        } else {
-            self.get_mut(StripeRef(youngest)).younger = stripe.0;
-        }
-        list.youngest = stripe.0;
-    }
-
-    /// Takes a stripe out of a list, if it is in it.
-    pub(crate) fn unlist(&mut self, list: &mut DirtyList, stripe: StripeRef) {
-        let entry = self.get_mut(stripe);
-        if !entry.listed {
-            return;
-        }
-        (entry.listed, entry.parked) = (false, false);
-        let (older, younger) = (entry.older, entry.younger);
-        if older == NONE {
-            list.oldest = younger;
-        } else {
-            self.get_mut(StripeRef(older)).younger = younger;
-        }
-        if younger == NONE {
-            list.youngest = older;
-        } else {
-            self.get_mut(StripeRef(younger)).older = older;
-        }
     }
 }

@@ -281,10 +281,15 @@ impl ArrayShard {
                 self.walked(order);
             } else if self.zones.is_initialised(zone) && self.lacks_zone(order) {
                 let start = StripeId(zone.0 * self.map.arrangement.zone_stripes());
-                let end = StripeId(start.0 + self.map.arrangement.zone_stripes());
-                match order.action {
-                    Action::Rebuild(_) => self.presence.advance(zone, start),
-                    Action::Scrub(_) | Action::Resync => {}
+                let mut end = StripeId(start.0 + self.map.arrangement.zone_stripes());
+                if let Action::Rebuild(slot) = order.action {
+                    self.presence.advance(zone, start);
+                    end = end.min(self.end_of(slot)).max(start);
+                }
+                if start == end {
+                    self.walked(order);
+                    self.walker.orders.pop_front();
+                    continue;
                 }
                 self.walker.walk = Some(Walk { order, next: start, done: start, end, cancelled: false });
             } else if matches!(order.action, Action::Rebuild(_)) && self.zones.is_being_zeroed(zone) {

@@ -27,14 +27,20 @@ pub(crate) struct Through {
 impl ArrayShard {
     /// Takes a write, or zeros, from a router.
     pub(crate) fn write<P: Ports>(&mut self, work: &mut Work<'_, P>, from: ShardId, fragment: Fragment) {
-        let zone = self.map.arrangement.zone_of_block(fragment.start);
+        let Some(zone) = self.map.zone_of(fragment.kind, fragment.start) else {
+            self.refuse_moved(work, from, fragment);
+            return;
+        };
         let lane = self.map.lane_of(zone);
         if fragment.kind == FragmentKind::Zero && self.is_blank(zone, &fragment) {
             let Fragment { request, since, offset, .. } = fragment;
             let told = Acknowledgement { from, request, since, offset };
             self.answers.push_back((from, told.done()));
-        } else if self.lane(lane).waiting.is_empty() && self.may_take(lane, &fragment) {
+        } else if self.lane(lane).waiting.is_empty() && self.may_take(work, lane, &fragment) {
             self.take(work, lane, from, fragment);
+        } else if fragment.kind == FragmentKind::Move {
+            // Before all others: what was logged of a window stays in the log until all of it was.
+            self.lane(lane).waiting.push_front((from, fragment));
         } else {
             work.metrics.admission_waits.increment();
             self.lane(lane).waiting.push_back((from, fragment));
@@ -55,7 +61,7 @@ impl ArrayShard {
             let id = self.awake[at];
             while let Some(lane) = &self.lanes[id.index()]
                 && let Some((_, fragment)) = lane.waiting.front()
-                && self.may_take(id, fragment)
+                && self.may_take(work, id, fragment)
             {
                 let (from, fragment) = self.lane(id).waiting.pop_front().expect("it was there just now");
                 self.take(work, id, from, fragment);
@@ -78,7 +84,10 @@ impl ArrayShard {
     }
 
     /// Whether the next of a lane may be admitted, or begin as an update.
-    fn may_take(&self, id: LaneId, fragment: &Fragment) -> bool {
+    fn may_take<P: Ports>(&self, work: &Work<'_, P>, id: LaneId, fragment: &Fragment) -> bool {
+        if fragment.kind == FragmentKind::Move {
+            return self.may_move(work, id, fragment);
+        }
         if fragment.kind != FragmentKind::Compare && self.map.service.refuses_writes().is_some() {
             return true;
         }
@@ -95,6 +104,10 @@ impl ArrayShard {
     }
 
     fn take<P: Ports>(&mut self, work: &mut Work<'_, P>, id: LaneId, from: ShardId, fragment: Fragment) {
+        if fragment.kind == FragmentKind::Move {
+            self.log_moved(work, id, from, fragment);
+            return;
+        }
         let refused = fragment.kind != FragmentKind::Compare && self.map.service.refuses_writes().is_some();
         if fragment.is_update() && !refused {
             self.begin_update(work, id, from, fragment);

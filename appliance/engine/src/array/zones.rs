@@ -163,6 +163,13 @@ impl ArrayShard {
         }
     }
 
+    /// The array has a further member: what is being zeroed is to be zeros there, too.
+    pub(super) fn zone_has_members_to_come(&mut self) {
+        for job in self.zones.jobs.iter_mut().flatten() {
+            job.failed |= matches!(job.step, Step::Zeroing | Step::Flushing);
+        }
+    }
+
     /// The map has changed: zones that a member failed are zeroed again on the others.
     pub(crate) fn zone_members_changed<P: Ports>(&mut self, work: &mut Work<'_, P>) {
         if self.failing_members != 0 || self.halted {

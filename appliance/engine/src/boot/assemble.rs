@@ -11,18 +11,18 @@ use base::snapshot::Snapshot;
 use base::time::Span;
 use base::uuid::Uuid;
 use base::{Block, ZERO_BLOCK};
-use journal::{LogIdentity, LogLayout, LogSuperblock, ReplayPlan, slot_of};
+use journal::{LaneScan, LogIdentity, LogLayout, LogSuperblock, ReplayPlan, slot_of};
 use ports::{DeviceError, SyncDevice};
 use raid::{
-    Arrangement, Assembly, Candidate, DirtyStart, LogCandidate, LogFate, Metadata, Superblock, Wanted, ZoneBits, slots,
-    start_of_dirty, superblock_block,
+    Assembly, Candidate, DirtyStart, LogCandidate, LogFate, Metadata, Superblock, Wanted, slots, start_of_dirty,
+    superblock_block,
 };
 
 use super::BootError;
 use super::create::{CreateVolume, Writer};
 use super::recovery::{LaneReport, plan_lane, recover_lane, scan_lanes};
 use super::regions::Regions;
-use crate::array::{ArrayPart, DestageSettings, LaneStart, RecoveredBlock};
+use crate::array::{ArrayPart, DestageSettings, LaneStart, MIN_CACHE_BLOCKS, RecoveredBlock};
 use crate::coordinator::{CoordinatedArray, RoundSettings, ScrubSettings, Spare, service};
 use crate::drives::DriveSettings;
 use crate::limits::{LANES_WITHOUT_LOG, MAX_SPARES};
@@ -242,7 +242,7 @@ fn attempt<D: SyncDevice>(
     let mut log_superblocks: Vec<Option<LogSuperblock>> =
         assembly.copies.iter().map(|device| device.and_then(log_of)).collect();
     check_logs(&assembly, &log_superblocks)?;
-    let forced_zones = look_at_dirty(&mut regions.dirty, &assembly, options)?;
+    let forced_zones = look_at_dirty(&mut regions, &assembly, options)?;
     check_policy(&assembly, options)?;
     if assembly.superblock.log_fate == LogFate::Lost && regions.dirty.count() == 0 {
         // The log came back, and all that went to the members without it matches.
@@ -253,13 +253,14 @@ fn attempt<D: SyncDevice>(
             .map_err(|error| BootError::Log { array: options.name.clone(), error })?,
         None => Vec::new(),
     };
-    let (arrangement, geometry_epoch) =
-        (Arrangement::of(assembly.superblock.geometry), assembly.superblock.geometry_epoch);
+    let (arrangement, geometry_epoch) = (assembly.superblock.arrangement(), assembly.superblock.geometry_epoch);
+    let growth = assembly.superblock.growth;
     let plans: Vec<ReplayPlan> = scans
         .iter()
-        .map(|scan| plan_lane(scan, &arrangement, geometry_epoch))
+        .map(|scan| plan_lane(scan, &arrangement, growth.as_ref(), geometry_epoch))
         .collect::<Result<_, _>>()
         .map_err(|error| BootError::Log { array: options.name.clone(), error })?;
+    forget_growth(&mut assembly, &scans);
     let away = assembly.superblocks().into_iter().flatten().find_map(|superblock| superblock.away);
     // What is replayed is forgotten with that, and of dirty zones nobody knows who has what.
     let replayed = plans.iter().flat_map(|plan| &plan.stripes).filter(|(_, replay)| replay.covered.is_some());
@@ -305,6 +306,7 @@ fn attempt<D: SyncDevice>(
         successor: None,
         away,
         hold: None,
+        moving: None,
         incarnation,
         mode,
         on_log_loss: options.on_log_loss,
@@ -363,8 +365,21 @@ fn attempt<D: SyncDevice>(
         rebuild: options.rebuild,
         log_patience: options.log_patience,
         scrub: options.scrub,
+        cache_blocks: options.cache_blocks.max(MIN_CACHE_BLOCKS),
+        members_at_start: map.members.len(),
     };
     Ok(BootedArray { map, parts, coordinated, report })
+}
+
+/// Forgets how an array grew once nothing is left of earlier geometry epochs: after a clean stop no copy of the log, whatever its
+/// anchor, leads to any of them.
+fn forget_growth(assembly: &mut Assembly, scans: &[LaneScan]) {
+    let Superblock { geometry, geometry_epoch, growth, .. } = &mut assembly.superblock;
+    let is_of_now = |scan: &LaneScan| scan.records.iter().all(|record| record.header.geometry_epoch == *geometry_epoch);
+    let nothing_earlier = !scans.is_empty() && scans.iter().all(|scan| scan.is_clean_stop() && is_of_now(scan));
+    if growth.is_some_and(|growth| growth.is_over(geometry)) && nothing_earlier {
+        (*growth, assembly.renew) = (None, true);
+    }
 }
 
 /// Places of the log that miss no copy, as a bit mask.
@@ -396,7 +411,8 @@ fn facts(assembly: &Assembly, logs: &[Option<LogSuperblock>]) -> LogFacts {
 
 /// Refuses an array without a log that was not stopped cleanly and lacks members whose data would come from parities that may
 /// not match, unless the operator wants it served; then, of how many zones that is so.
-fn look_at_dirty(dirty: &mut ZoneBits, assembly: &Assembly, options: &AssembleOptions) -> Result<u64, BootError> {
+fn look_at_dirty(regions: &mut Regions, assembly: &Assembly, options: &AssembleOptions) -> Result<u64, BootError> {
+    let Regions { dirty, initialised, .. } = regions;
     let geometry = &assembly.superblock.geometry;
     let states = assembly.superblocks();
     let missing_at = |stripe: StripeId| {
@@ -408,7 +424,9 @@ fn look_at_dirty(dirty: &mut ZoneBits, assembly: &Assembly, options: &AssembleOp
         let slots = (0u32..).zip(&states).filter(|(_, member)| !member.as_ref().is_some_and(holds));
         slots.fold(0, |mask, (slot, _)| mask | 1 << slot)
     };
-    match start_of_dirty(geometry, dirty.iter(), missing_at, options.force) {
+    // Nothing was ever written to one that was not made ready: it is zeros, whatever its members hold.
+    let written = dirty.iter().filter(|zone| initialised.is_set(*zone));
+    match start_of_dirty(geometry, written, missing_at, options.force) {
         DirtyStart::Clean => {
             dirty.clear_all();
             Ok(0)

@@ -11,6 +11,8 @@
 //! 4. The opening record names the incarnation before, and the stripes of step 3 as destaged. It is durable on all copies
 //!    before anything is served (rule L2).
 
+use core::ops::RangeInclusive;
+
 use base::ids::{ArrayBlock, DeviceBlock, DeviceId, LaneId, Slot, StripeId};
 use base::{Block, ZERO_BLOCK};
 use journal::{
@@ -19,7 +21,7 @@ use journal::{
     slot_of,
 };
 use ports::{DeviceError, SyncDevice};
-use raid::{Arrangement, Checksummed, checksum, slots};
+use raid::{Arrangement, Checksummed, Growth, checksum, slots};
 
 use super::BootError;
 use crate::array::{LaneStart, RecoveredBlock};
@@ -120,14 +122,23 @@ pub(super) fn scan_lanes<D: SyncDevice>(
 pub(super) fn plan_lane(
     scan: &LaneScan,
     arrangement: &Arrangement,
+    growth: Option<&Growth>,
     geometry_epoch: u32,
 ) -> Result<ReplayPlan, RecoveryError> {
     let lane = scan.lane;
-    if let Some(record) = scan.records.iter().find(|record| record.header.geometry_epoch != geometry_epoch) {
+    let epochs = epochs_of(arrangement, growth, geometry_epoch);
+    if let Some(record) = scan.records.iter().find(|record| !epochs.contains(&record.header.geometry_epoch)) {
         let what = "it was logged when the array's blocks lay elsewhere than the members say";
         return Err(RecoveryError::Inconsistent { lane, sequence: record.header.sequence, what });
     }
-    let stripe_of = |_, block: ArrayBlock| arrangement.find(block).map(|place| place.stripe);
+    let reshape = growth.map(|growth| growth.reshape(arrangement.geometry()).expect("what was decoded can be"));
+    let stripe_of = |epoch, block: ArrayBlock| {
+        let then = match &reshape {
+            Some(reshape) => Arrangement::reshaping(reshape.steps_ago(u64::from(geometry_epoch - epoch))),
+            None => *arrangement,
+        };
+        then.find(block).map(|place| place.stripe)
+    };
     let plan = fold(scan, geometry_epoch, stripe_of)?;
     for covered in plan.stripes.values().filter_map(|replay| replay.covered.as_ref()) {
         if covered.parity.iter().any(|(index, _)| *index >= arrangement.parities()) {
@@ -136,6 +147,14 @@ pub(super) fn plan_lane(
         }
     }
     Ok(plan)
+}
+
+/// The geometry epochs that records may say: the one in force; while the array grows the next one, since a window may have been
+/// about to move; and as long as it is known where blocks lay before, earlier ones.
+fn epochs_of(arrangement: &Arrangement, growth: Option<&Growth>, in_force: u32) -> RangeInclusive<u32> {
+    let first = if growth.is_some() { 0 } else { in_force };
+    let last = if arrangement.reshape().is_some() { in_force + 1 } else { in_force };
+    first..=last
 }
 
 /// Recovers one lane of an array whose map is already that of this start.

@@ -121,7 +121,7 @@ impl Regions {
             }
         }
         let newest = Metadata::newest(array, found.iter().map(Vec::as_slice)).and_then(|(_, update, metadata)| {
-            metadata.check(&assembly.superblock.geometry)?;
+            metadata.check(assembly.superblock.arrangement().space())?;
             Ok((update, metadata))
         });
         let (update, metadata) = newest.map_err(|error| match error {
@@ -156,8 +156,8 @@ impl Regions {
                 continue;
             }
             let random = [entropy(), entropy()];
-            let geometry = &assembly.superblock.geometry;
-            match self.metadata.create_volume(geometry, volume.spec(), random, Origin::Config) {
+            let arrangement = assembly.superblock.arrangement();
+            match self.metadata.create_volume(arrangement.space(), volume.spec(), random, Origin::Config) {
                 Ok(_) => changed = true,
                 // Only an appliance that serves can clean.
                 Err(error @ MetadataError::NoSpace { cleaning: 1.., .. }) => {

@@ -45,6 +45,34 @@ pub enum Refusal {
     /// Nobody else could tell what became of the place.
     #[error("no other member of the array is whole: give the places of those that are out to drives first")]
     Alone,
+    /// It would leave no member to lose.
+    #[error("a member of the array is missing or being rebuilt: it can get a further one when it is whole")]
+    NotWhole,
+    /// The level has no such array.
+    #[error("an array of its level and size cannot get one further member")]
+    NoGrowth,
+    /// One at a time.
+    #[error("the array is getting a further member: wait for the end of that")]
+    GrowthUnderWay,
+    /// It has got one.
+    #[error(
+        "the array has got a further member since it was last stopped in good order: stop and start the appliance before it gets \
+         another"
+    )]
+    GrownAlready,
+    /// What moves at a time has to be in the log as a whole, and in memory.
+    #[error(
+        "what moves at a time would not fit: a lane of the log would need {} KiB, and each reactor's cache of the array {} KiB. Give \
+         it a larger log or cache, or fewer lanes",
+        lane * base::BLOCK as u64 / 1024,
+        cache * base::BLOCK as u64 / 1024
+    )]
+    GrowthTooLarge {
+        /// Blocks that a lane has to have.
+        lane: u64,
+        /// Blocks that a cache has to have.
+        cache: u64,
+    },
     /// There is none.
     #[error("no drive is to succeed a member")]
     NoSuccession,

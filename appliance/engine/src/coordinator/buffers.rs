@@ -9,13 +9,15 @@ use super::persist::take_back;
 use super::table::TABLE_BUFFERS;
 use super::{Change, Coordinated, Coordinator};
 use crate::array::Purpose;
+use crate::limits::MEMBERS_TO_COME;
 use crate::operations::Operations;
 
 impl Coordinator {
     /// Buffers that it sets aside for arrays of so many members: one for each and for each copy that the log can have, what
     /// preparing one drive and one log device of each takes, and a volume table.
     pub fn set_aside_blocks(members: impl Iterator<Item = usize>) -> usize {
-        members.map(|members| members + MAX_COPIES + JOIN_BLOCKS + ATTACH_BLOCKS).sum::<usize>() + TABLE_BUFFERS
+        members.map(|members| members + MEMBERS_TO_COME + MAX_COPIES + JOIN_BLOCKS + ATTACH_BLOCKS).sum::<usize>()
+            + TABLE_BUFFERS
     }
 
     pub(crate) fn prepare<P: Ports>(&mut self, ports: &mut P) {

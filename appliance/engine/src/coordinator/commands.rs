@@ -60,6 +60,7 @@ impl Coordinator {
             Verb::Replace { array, slot, spare } => self.replace(array, slot, spare, ticket),
             Verb::Return { array, spare, said } => self.return_drive(array, spare, said, ticket),
             Verb::Release { device } => self.release_drive(device).map(|()| self.answer(ticket, Ok(()))),
+            Verb::Grow { array, spare } => self.grow(array, spare, ticket),
             Verb::Succeed { array, slot, spare } => self.succeed(array, slot, spare, ticket),
             Verb::CancelSuccession { array } => self.cancel_succession(array, ticket),
             Verb::PauseRebuild { array, paused } => {

@@ -18,9 +18,10 @@ use ports::{Buffer, DeviceOp, Ports};
 use raid::metadata::METADATA_BLOCKS;
 use raid::{MemberEntry, MemberLayout, State, Superblock, Tables, ZoneBits, superblock_block};
 
+use super::growth;
 use super::persist::{Target, pack, take_back};
 use super::proposal::Edit;
-use super::{Change, Coordinated, Coordinator};
+use super::{Change, Coordinated, Coordinator, Growing};
 use crate::array::Purpose;
 use crate::command::{Event, Refusal};
 use crate::map::{Member, Service};
@@ -75,6 +76,8 @@ enum Step {
 pub(super) enum Way {
     /// A place that has no member. Who asked for it waits for the answer.
     Join(Option<u64>),
+    /// A place behind all others. Who asked for it waits for the answer.
+    Grow(u64),
     /// To become a member's like: it is only cleared.
     Copy,
     /// The place of the member whose like it is.
@@ -106,7 +109,11 @@ impl Joining {
     }
 
     fn ticket(&self) -> Option<u64> {
-        if let Way::Join(ticket) = self.way { ticket } else { None }
+        match self.way {
+            Way::Join(ticket) => ticket,
+            Way::Grow(ticket) => Some(ticket),
+            Way::Copy | Way::Succeed => None,
+        }
     }
 }
 
@@ -120,12 +127,13 @@ impl Coordinated {
             _ => (None, None),
         };
         let pending = match &self.pending.edit {
-            Some(Edit::Join(join)) => Some(join.member.device),
+            Some(Edit::Join(join) | Edit::Grow { join, .. }) => Some(join.member.device),
             _ => None,
         };
         let proposed = proposed.into_iter().flatten().flatten().map(|member| member.device);
         let is_new = |device: &DeviceId| self.array.map.slot_of(*device).is_none();
         let is_successor = |device: DeviceId| self.succession.as_ref().is_some_and(|one| one.device() == device);
+        let asked = asked.chain(self.growth.as_ref().and_then(Growing::asked));
         let all = asked.chain(prepared).chain(pending).chain(proposed.filter(is_new));
         all.filter(move |&device| !is_successor(device))
     }
@@ -258,6 +266,10 @@ impl Coordinator {
         if core::mem::take(&mut array.drive_failed) {
             match joining.way {
                 Way::Join(ticket) => self.give_up(id, joining.spare.device, ticket),
+                Way::Grow(ticket) => {
+                    self.growth_refused(id);
+                    self.give_up(id, joining.spare.device, Some(ticket));
+                }
                 Way::Copy | Way::Succeed => self.successor_failed(id),
             }
             return;
@@ -270,6 +282,7 @@ impl Coordinator {
                     array.asked.push_front(Asked { slot, spare, ticket, said });
                 }
                 Way::Join(None) => array.array.spares.insert(0, joining.spare),
+                Way::Grow(ticket) => self.prepare_to_grow_again(id, joining.spare, ticket),
                 Way::Copy | Way::Succeed => self.prepare_successor_again(id),
             }
             return;
@@ -292,12 +305,17 @@ impl Coordinator {
                 let Joining { spare, slot, superblock, way, said, .. } = joining;
                 let data_start = DeviceBlock(superblock.layout.data.start);
                 let checksums = superblock.layout.checksums.map(|region| DeviceBlock(region.start));
-                let position = if way == Way::Succeed { None } else { Some(StripeId(0)) };
+                let position = if matches!(way, Way::Join(_)) { Some(StripeId(0)) } else { None };
                 let member = Member { device: spare.device, data_start, checksums, position };
                 let ticket = if let Way::Join(ticket) = way { ticket } else { None };
                 let (uuid, returns) = (spare.uuid, said.is_some());
                 let join = Box::new(Join { slot, uuid, member, superblock, ticket, returns, before: None });
-                array.pending.edit = Some(if way == Way::Succeed { Edit::Succeed(join) } else { Edit::Join(join) });
+                let edit = match way {
+                    Way::Succeed => Edit::Succeed(join),
+                    Way::Grow(ticket) => Edit::Grow { join, window_stripes: self.growth_window(id), ticket },
+                    Way::Join(_) | Way::Copy => Edit::Join(join),
+                };
+                self.arrays[id.index()].pending.edit = Some(edit);
                 return;
             }
         };
@@ -312,6 +330,7 @@ impl Coordinator {
         id: ArrayId,
         mut joining: Joining,
     ) {
+        let window_stripes = self.growth_window(id);
         let array = &mut self.arrays[id.index()];
         let (device, layout) = (joining.spare.device, joining.superblock.layout);
         let count = match joining.step {
@@ -357,7 +376,13 @@ impl Coordinator {
             Step::Superblock => {
                 array.epoch += 1;
                 let mut tables = array.tables.clone();
-                seat(&mut tables, joining.slot, joining.spare.uuid, joining.said.is_some());
+                if let Way::Grow(_) = joining.way {
+                    // By its own word it is nobody yet.
+                    let (uuid, state) = (joining.spare.uuid, State::Rebuilding { position: 0 });
+                    growth::seat(&mut tables, MemberEntry { uuid, state }, window_stripes);
+                } else {
+                    seat(&mut tables, joining.slot, joining.spare.uuid, joining.said.is_some());
+                }
                 joining.superblock.renew(array.epoch, &tables);
                 joining.superblock.encode(ports.bytes_mut(buffers[0].id()));
                 (device, superblock_block(joining.superblock.update))

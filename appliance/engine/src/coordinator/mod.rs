@@ -17,6 +17,7 @@
 //! | `table` | an array's volume table on its way to the members |
 //! | `join` | a drive on its way to a place that has no member |
 //! | `succession` | a drive on its way to the place of a member that is still in use |
+//! | `growth` | a further member, and all data on its way to where it lies with it |
 //! | `attach` | a device on its way to be a copy of the log |
 //! | `parting` | the last copy of the log on its way out |
 //! | `hold` | writes that wait while a log comes or goes |
@@ -27,6 +28,7 @@
 //! | `rebuild` | a round for a drive that has a place |
 //! | `scrub` | a round that compares everything |
 //! | `resync` | zones that a crash left dirty, handed out likewise |
+//! | `reports` | what shards say, and to whom it goes here |
 //! | `commands` | what the control side asks, and what it is told |
 //! | `health` | members that make too many mistakes |
 //! | `stop` | the clean stop |
@@ -36,6 +38,7 @@ mod bitmap;
 mod buffers;
 mod commands;
 mod exposure;
+mod growth;
 mod health;
 mod hold;
 mod join;
@@ -44,6 +47,7 @@ mod parting;
 mod persist;
 mod proposal;
 mod rebuild;
+mod reports;
 mod resync;
 mod round;
 mod scrub;
@@ -74,6 +78,8 @@ use crate::operations::Operations;
 use crate::status::JobStatus;
 use attach::Attaching;
 use commands::Waiting;
+use growth::Growing;
+pub(crate) use growth::TOKENS as GROWTH_TOKENS;
 use health::MemberRecord;
 pub use join::Spare;
 use join::{Asked, Joining};
@@ -120,6 +126,10 @@ pub struct CoordinatedArray {
     pub log_patience: Span,
     /// How it is scrubbed.
     pub scrub: ScrubSettings,
+    /// Blocks that each shard's cache may hold.
+    pub cache_blocks: usize,
+    /// Members that it had when it was started: what is set aside goes by that.
+    pub members_at_start: usize,
 }
 
 /// What the coordinator is made of.
@@ -203,6 +213,7 @@ struct Coordinated {
     drained: (u16, bool),
     rebuild: Option<Rebuild>,
     succession: Option<Succession>,
+    growth: Option<Growing>,
     resync: Option<Resync>,
     /// Whether rebuilds are to wait.
     paused: bool,
@@ -252,6 +263,7 @@ impl Coordinator {
             tables: tables(&array),
             members: array.map.members.iter().map(|_| MemberRecord::new()).collect(),
             resync: Resync::of(array.dirty.iter(), setup.shards),
+            growth: Growing::of(&array.map),
             array,
             blocked: 0,
             change: Change::None,
@@ -307,79 +319,12 @@ impl Coordinator {
 
     /// When there is something to do, if nothing comes before.
     pub(crate) fn deadline(&self) -> Time {
-        self.jobs.deadline().min(self.rebuild_deadline()).min(self.scrub_deadline()).min(self.hold_deadline())
-    }
-
-    /// Takes a report or a request of a shard.
-    pub(crate) fn message(&mut self, from: ShardId, message: Message) {
-        match message {
-            Message::MemberFailed { array, device } => {
-                let array = &mut self.arrays[array.index()];
-                match array.array.map.slot_of(device) {
-                    Some(slot) if slot == array.array.map.successor_slot() => array.pending.unseat = true,
-                    Some(slot) => array.pending.members |= 1 << slot.0,
-                    None => {}
-                }
-            }
-            Message::CopyFailed { array: id, copy, error } => {
-                let array = &mut self.arrays[id.index()];
-                let map = &array.array.map;
-                if map.logs_to(copy) && array.pending.copies & 1 << copy == 0 {
-                    array.pending.copies |= 1 << copy;
-                    if map.newcomer.is_none_or(|newcomer| newcomer.copy != copy) {
-                        self.tell(Event::CopyFailed { array: id, copy, error });
-                    }
-                }
-            }
-            Message::CopyCaughtUp { array, run } => self.caught_up(array, run),
-            Message::ModeTaken { array } => self.mode_taken(array),
-            Message::Drained { array, blocked } => self.drained(array, blocked),
-            Message::Still { array, run } => {
-                self.caught_up(array, run);
-                self.still(array, run);
-            }
-            Message::MemberErrors { array, slot, errors } => {
-                // Of a successor only checksums are read.
-                if let Some(member) = self.arrays[array.index()].members.get_mut(slot.index()) {
-                    member.hear(errors);
-                }
-            }
-            Message::MemberSlow { array, slot, slow, mean, peers } => {
-                self.paced(array, slot, from, slow, (mean, peers))
-            }
-            Message::MemberHangs { array, slot, hangs } => self.hangs(array, slot, from, hangs),
-            Message::DestageBlocked { array, stripe, members } => self.destage_blocked(array, from, stripe, members),
-            Message::LogPinned { array } => self.tell(Event::LogPinned { array }),
-            Message::DestageUnblocked { array } => self.destage_unblocked(array, from),
-            Message::ZoneZeroed { array, zone } => {
-                self.arrays[array.index()].pending_zones.push_back((from, zone));
-            }
-            Message::ZoneDirty { array, zone, dirty } => {
-                self.arrays[array.index()].pending_dirty.push_back((from, zone, dirty));
-            }
-            Message::ZoneMissed { array, zone } => {
-                // With nobody out it has been told to whoever waits for it.
-                let array = &mut self.arrays[array.index()];
-                if array.array.map.away.is_some() {
-                    array.pending_missed.push_back((from, zone));
-                }
-            }
-            Message::ZonesAtStake { array, zones } => self.tell(Event::ZonesAtStake { array, zones }),
-            Message::ZoneBlocked { array, run, zone } => self.zone_blocked(array, from, run, zone),
-            Message::ZoneWalked { array, run, zone, found } => {
-                // Of one of them, or of one that is over.
-                self.zone_resynced(array, from, run, zone, true);
-                self.zone_rebuilt(array, from, run, zone);
-                self.zone_scrubbed(array, from, run, zone, found);
-            }
-            Message::Command(command) => self.command(*command),
-            Message::VolumesTaken { epoch } => self.volumes_taken(epoch),
-            Message::LanesClosed => {
-                self.closed += 1;
-                self.end_if_all_is_written();
-            }
-            other => unreachable!("not for the coordinator: {other:?}"),
-        }
+        self.jobs
+            .deadline()
+            .min(self.rebuild_deadline())
+            .min(self.scrub_deadline())
+            .min(self.hold_deadline())
+            .min(self.growth_deadline())
     }
 
     /// The drives of an array that may take the place of a member.
@@ -484,6 +429,7 @@ impl Coordinator {
             worked |= self.go_on_switching(id);
             worked |= self.go_on_exposing(id);
             worked |= self.go_on_succeeding(ports, operations, id);
+            worked |= self.go_on_growing(ports, operations, id);
             worked |= self.resync(id, ports.now());
             worked |= self.rebuild(ports, operations, id);
             worked |= self.scrub(ports, id);
@@ -502,7 +448,7 @@ impl Coordinator {
             Change::Flushing { slot, zones } if !failed => self.save_position(id, slot, zones, now),
             Change::Flushing { .. } => {}
             Change::Proposing(proposed) if failed => self.propose_again(id, proposed.proposal),
-            Change::Proposing(proposed) => self.publish(id, *proposed),
+            Change::Proposing(proposed) => self.publish(id, *proposed, now),
             Change::Tabling => self.table_written(id, failed),
             Change::Noting => {
                 for (shard, zone) in array.noting_zones.drain(..) {
@@ -525,7 +471,7 @@ impl Coordinator {
     }
 
     /// Puts what was proposed in force and tells everybody.
-    fn publish(&mut self, id: ArrayId, proposed: Proposed) {
+    fn publish(&mut self, id: ArrayId, proposed: Proposed, now: Time) {
         let array = &mut self.arrays[id.index()];
         let Proposed { proposal, tables, map } = proposed;
         for (superblock, _) in array.array.superblocks.iter_mut().zip(&map.members).filter(|(_, there)| there.is_none())
@@ -569,6 +515,14 @@ impl Coordinator {
                 self.tell(Event::Rebuilt { array: id, slot });
             }
             Some(Edit::Succeed(join)) => self.succeeded(id, &join, &before),
+            Some(Edit::Grow { join, ticket, .. }) => {
+                let (slot, device) = (join.slot, join.member.device);
+                self.arrays[id.index()].members.push(MemberRecord::new());
+                self.growth_began(id, now);
+                self.tell(Event::GrowthBegan { array: id, slot, device });
+                self.answer(ticket, Ok(()));
+            }
+            Some(Edit::Step { windows }) => self.stepped(id, windows, now),
             Some(Edit::Scrub(record)) => self.scrub_saved(id, scrub_before, record),
             Some(Edit::Mode(mode)) => self.mode_published(id, mode),
             // Who took it away knows.

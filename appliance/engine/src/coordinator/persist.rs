@@ -51,6 +51,8 @@ impl Coordinator {
         let has_place = array.array.superblocks.iter().flatten().all(|said| said.layout.missed.is_some());
         let tables = proposal.tables(&array.tables, &map, has_place);
         map.away = tables.away;
+        map.geometry_epoch = tables.geometry_epoch;
+        map.arrangement = raid::growth::arrangement(&tables.geometry, tables.growth.as_ref());
         let map = ports.seal("array map", map);
         if let Some(refused) = proposal.refuse_lonely_succession(&array.array.map, &map) {
             array.pending = proposal;
@@ -69,6 +71,15 @@ impl Coordinator {
                     array.pending = proposal;
                     self.give_up(id, join.member.device, join.ticket);
                 }
+                Some(Edit::Grow { join, ticket, .. }) => {
+                    array.pending = proposal;
+                    self.growth_refused(id);
+                    self.give_up(id, join.member.device, Some(ticket));
+                }
+                Some(Edit::Step { .. }) => {
+                    array.pending = proposal;
+                    self.not_stepped(id);
+                }
                 Some(Edit::Mode(_)) => {
                     array.pending = proposal;
                     self.mode_refused(id, Refusal::Down);
@@ -80,7 +91,7 @@ impl Coordinator {
                 }
                 edit @ Some(Edit::Halt) => {
                     proposal.edit = edit;
-                    self.publish(id, Proposed { proposal, tables, map });
+                    self.publish(id, Proposed { proposal, tables, map }, ports.now());
                 }
                 Some(Edit::Scrub(_)) => {
                     array.pending = proposal;
@@ -89,12 +100,16 @@ impl Coordinator {
                 None if map.service == Service::Draining => {
                     self.write_superblocks(ports, operations, id, Proposed { proposal, tables, map })
                 }
-                None => self.publish(id, Proposed { proposal, tables, map }),
+                None => self.publish(id, Proposed { proposal, tables, map }, ports.now()),
             }
             return;
         }
         if let Some(Edit::Join(join)) = &proposal.edit {
             array.array.superblocks[join.slot.index()] = Some(join.superblock.clone());
+        }
+        if let Some(Edit::Grow { join, .. }) = &proposal.edit {
+            array.array.superblocks.truncate(join.slot.index());
+            array.array.superblocks.push(Some(join.superblock.clone()));
         }
         if let Some(Edit::Succeed(join)) = &mut proposal.edit {
             let before = array.array.superblocks[join.slot.index()].replace(join.superblock.clone());
@@ -151,10 +166,12 @@ impl Coordinator {
         let (members, copies) = (array.pending.members, array.pending.copies);
         let successor_failed = core::mem::take(&mut array.drive_failed);
         let refused = proposal.edit.take_if(|edit| match edit {
-            Edit::Join(join) => members & 1 << join.slot.0 != 0,
+            Edit::Join(join) | Edit::Grow { join, .. } => members & 1 << join.slot.0 != 0,
             Edit::Attach(attach) => copies & 1 << attach.newcomer.copy != 0,
             Edit::Succeed(_) => successor_failed,
-            Edit::Position { .. } | Edit::Scrub(_) | Edit::Mode(_) | Edit::Expose | Edit::Halt => false,
+            Edit::Position { .. } | Edit::Step { .. } | Edit::Scrub(_) | Edit::Mode(_) | Edit::Expose | Edit::Halt => {
+                false
+            }
         });
         proposal.again |= refused.is_some();
         array.pending.take_up(proposal);
@@ -164,6 +181,12 @@ impl Coordinator {
                 array.array.superblocks[join.slot.index()] = None;
                 self.give_up(id, join.member.device, join.ticket);
             }
+            Some(Edit::Grow { join, ticket, .. }) => {
+                array.pending.members &= !(1 << join.slot.0);
+                array.array.superblocks.truncate(join.slot.index());
+                self.growth_refused(id);
+                self.give_up(id, join.member.device, Some(ticket));
+            }
             Some(Edit::Succeed(join)) => self.not_succeeded(id, *join),
             // Shards log to it until that is in force: some may have been told that it has everything.
             Some(Edit::Attach(attach)) => {
@@ -171,7 +194,10 @@ impl Coordinator {
                 array.array.log_superblocks.truncate(array.array.map.copies.len());
                 array.pending.release |= attach.first;
             }
-            Some(Edit::Position { .. } | Edit::Scrub(_) | Edit::Mode(_) | Edit::Expose | Edit::Halt) | None => {}
+            Some(
+                Edit::Position { .. } | Edit::Step { .. } | Edit::Scrub(_) | Edit::Mode(_) | Edit::Expose | Edit::Halt,
+            )
+            | None => {}
         }
     }
 }

@@ -13,8 +13,9 @@ use journal::LogSuperblock;
 use raid::{LogFate, MemberEntry, ScrubRecord, State, Tables};
 
 use super::attach::Attach;
+use super::growth;
 use super::join::{Join, seat};
-use crate::map::{ArrayMap, LogMode, OnLogLoss, Service};
+use crate::map::{ArrayMap, LogMode, Moving, MovingStage, OnLogLoss, Service};
 
 /// Something that is to be said otherwise, beside who is left out.
 #[derive(Clone, Debug)]
@@ -23,6 +24,10 @@ pub(super) enum Edit {
     Join(Box<Join>),
     /// A drive that has become the like of a member takes its place, and is whole.
     Succeed(Box<Join>),
+    /// A drive has the place behind all others, and data moves so many stripes at a time to where it lies with it.
+    Grow { join: Box<Join>, window_stripes: u32, ticket: u64 },
+    /// So many further windows have been moved.
+    Step { windows: u64 },
     /// A member has been rebuilt this far; none is all of it.
     Position { slot: Slot, position: Option<StripeId> },
     /// A device is a copy of the log, perhaps in the stead of another.
@@ -87,6 +92,10 @@ impl Proposal {
             Some(Edit::Succeed(join)) => {
                 tables.members[join.slot.index()] = MemberEntry { uuid: join.uuid, state: State::Active };
             }
+            Some(Edit::Grow { join, window_stripes, .. }) => {
+                growth::seat(&mut tables, MemberEntry { uuid: join.uuid, state: State::Active }, *window_stripes);
+            }
+            Some(Edit::Step { windows }) => tables.advance(*windows),
             Some(Edit::Position { slot, position }) => {
                 let rebuilding = |position: StripeId| State::Rebuilding { position: position.0 };
                 tables.members[slot.index()].state = position.map_or(State::Active, rebuilding);
@@ -122,9 +131,10 @@ impl Proposal {
     /// What a log copy is to say of an array whose map will be this; its next update is due.
     pub(super) fn log(&self, superblock: &mut LogSuperblock, map: &ArrayMap, tables: &Tables) {
         superblock.epoch = map.epoch;
+        superblock.geometry_epoch = map.geometry_epoch;
         superblock.copy_count = map.copies.len() as u16;
         superblock.mode = map.mode.into();
-        superblock.members = map.arrangement.geometry().all_members() & !map.missing();
+        superblock.members = tables.geometry.all_members() & !map.missing();
         superblock.member_uuids = raid::member_uuids(&tables.members);
         superblock.update += 1;
     }
@@ -138,6 +148,10 @@ impl Proposal {
             Some(Edit::Succeed(join)) => {
                 map.members[join.slot.index()] = Some(join.member);
                 map.successor = None;
+            }
+            Some(Edit::Grow { join, .. }) => map.members.push(Some(join.member)),
+            Some(Edit::Step { .. }) => {
+                map.moving = map.moving.map(|moving| Moving { stage: MovingStage::Arrived, ..moving });
             }
             Some(Edit::Position { slot, position }) => {
                 let member = map.members[slot.index()].as_mut().expect("an edit goes with its member");

@@ -67,6 +67,10 @@ impl Coordinator {
         if self.stopping || map.service != Service::ReadWrite || array.resync.is_some() || array.is_to_succeed() {
             return false;
         }
+        // A window that moves has come to its place first, or stays.
+        if map.moving.is_some() {
+            return false;
+        }
         // A member that has to be rebuilt comes before a drive that is to succeed one.
         let successor = map.successor_slot();
         let wanted = next_to_rebuild(map).map(|(slot, _)| slot);

@@ -70,7 +70,11 @@ impl Scrub {
 /// Whether a scrub goes on with an array like this.
 fn may_go_on(map: &ArrayMap) -> bool {
     let is_rebuilding = map.written().any(|(_, member)| member.position.is_some());
-    map.service == Service::ReadWrite && !is_rebuilding && map.arrangement.geometry().compares(map.missing())
+    let is_growing = map.arrangement.reshape().is_some();
+    map.service == Service::ReadWrite
+        && !is_rebuilding
+        && !is_growing
+        && map.arrangement.geometry().compares(map.missing())
 }
 
 impl Coordinator {

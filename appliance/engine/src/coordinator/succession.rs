@@ -134,6 +134,9 @@ impl Coordinator {
         if array.succession.is_some() {
             return Err(Refusal::SuccessionUnderWay);
         }
+        if array.growth.is_some() {
+            return Err(Refusal::GrowthUnderWay);
+        }
         if !has_another(map, map, slot) {
             return Err(Refusal::Alone);
         }

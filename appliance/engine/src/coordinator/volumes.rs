@@ -154,7 +154,8 @@ impl Coordinator {
 
     /// Runs jobs, on behalf of the shard whose router this is.
     pub(crate) fn run_jobs<P: Ports<Message = Message>>(&mut self, ports: &mut P, router: &mut Router) -> bool {
-        let worked = self.jobs.turn(ports, router);
+        let mut worked = self.jobs.turn(ports, router);
+        worked |= self.go_on_copying(ports, router);
         while let Some(JobEnd { array, volume, result }) = self.jobs.ended() {
             let record = self.arrays[array.index()].array.metadata.by_id(volume);
             let edit = match (record.map(|record| record.state), result) {
@@ -314,7 +315,7 @@ impl Coordinator {
         let (volume, name, what) = match edit {
             Edit::Asked(VolumeVerb::Create { name, blocks, logical, random, export: to, copy_of }) => {
                 let spec = VolumeSpec { name: &name, blocks, logical };
-                let made = next.create_volume(map.arrangement.space(), spec, random, Origin::Runtime).map_err(table)?;
+                let made = next.create_volume(map.space(), spec, random, Origin::Runtime).map_err(table)?;
                 let made = made.id;
                 let copied = copy_of.map(|from| self.copy_source(from)).transpose()?;
                 if let Some((from, blocks)) = copied {
@@ -338,7 +339,7 @@ impl Coordinator {
                 (made, name, VolumeWhat::Created { blocks, copied: copied.is_some() })
             }
             Edit::Asked(VolumeVerb::Grow { volume, blocks }) => {
-                next.grow_volume(map.arrangement.space(), volume, blocks).map_err(table)?;
+                next.grow_volume(map.space(), volume, blocks).map_err(table)?;
                 (volume, name_of(&next, volume), VolumeWhat::Grown { blocks })
             }
             Edit::Asked(VolumeVerb::Rename { volume, name }) => {
@@ -487,7 +488,7 @@ fn change_exports(subsystems: &mut [Subsystem], volumes: &[Volume], added: Optio
 pub fn namespace(map: &ArrayMap, record: &VolumeRecord, volume: VolumeId, nsid: u32) -> Namespace {
     let identity = NamespaceIdentity { eui64: record.eui64.to_be_bytes(), nguid: record.nguid, uuid: record.uuid };
     let chunk_blocks = map.arrangement.chunk_blocks();
-    let stripe_blocks = chunk_blocks * u32::from(map.arrangement.space().data_slots());
+    let stripe_blocks = chunk_blocks * u32::from(map.space().data_slots());
     let atomic_blocks = atomic_blocks(chunk_blocks);
     // Without a log a write of several blocks may be cut in two, and hosts do not hear of it when the log is lost.
     let may_be_bare = map.is_bare() || map.on_log_loss == OnLogLoss::WriteThroughExposed;

@@ -61,6 +61,7 @@ impl Router {
         if self.cut_short(ports, key, IoError::Aborted) {
             self.sending.retain(|&other| other != key);
             self.zeroing.retain(|&other| other != key);
+            self.held.retain(|&other| other != key);
         }
         for _ in 0..self.local.len() {
             let fragment = self.local.pop_front().expect("as many as there were");

@@ -7,7 +7,7 @@ use base::slab::Key;
 use nvme::dataset::{DatasetRange, MAX_RANGES};
 use ports::{BufferList, Buffers, Ports};
 
-use super::{Request, Router};
+use super::{Request, Router, Sent};
 use crate::io::{IoError, IoKind, IoRequest};
 use crate::limits::{ZERO_FRAGMENTS, ZERO_FRAGMENTS_A_TURN};
 use crate::message::Message;
@@ -53,7 +53,9 @@ impl Router {
         let request = &mut self.requests[key];
         if request.ranges > 0 && !request.next_range(ports) {
             self.end(ports, key, BufferList::EMPTY);
-        } else if !self.zeroing.is_empty() || !self.send_zeros(ports, key) {
+        } else if self.zeroing.is_empty() {
+            self.go_on_with_zeros(ports, key);
+        } else {
             self.zeroing.push_back(key);
         }
     }
@@ -71,25 +73,37 @@ impl Router {
                 if self.requests[key].unanswered == 0 {
                     self.end(ports, key, BufferList::EMPTY);
                 }
-            } else if !self.send_zeros(ports, key) {
-                self.zeroing.push_back(key);
+            } else {
+                self.go_on_with_zeros(ports, key);
             }
         }
     }
 
-    /// Sends a few fragments; whether all have been sent.
-    fn send_zeros<P: Ports<Message = Message>>(&mut self, ports: &mut P, key: Key<Request>) -> bool {
+    /// Sends a few fragments. Unless all have been sent, it waits for its next turn.
+    fn go_on_with_zeros<P: Ports<Message = Message>>(&mut self, ports: &mut P, key: Key<Request>) {
+        match self.send_zeros(ports, key) {
+            Sent::All => {}
+            Sent::NoCredit => self.zeroing.push_back(key),
+            Sent::Fenced => self.held.push_back(key),
+        }
+    }
+
+    fn send_zeros<P: Ports<Message = Message>>(&mut self, ports: &mut P, key: Key<Request>) -> Sent {
         for _ in 0..ZERO_FRAGMENTS_A_TURN {
-            if self.zero_credits == 0 || !self.send_fragment(ports, key) {
-                return false;
+            if self.zero_credits == 0 {
+                return Sent::NoCredit;
+            }
+            match self.send_fragment(ports, key) {
+                Sent::All => {}
+                waits => return waits,
             }
             self.zero_credits -= 1;
             let request = &mut self.requests[key];
             if request.sent == request.blocks && !request.next_range(ports) {
-                return true;
+                return Sent::All;
             }
         }
-        false
+        Sent::NoCredit
     }
 }
 

@@ -51,7 +51,7 @@ pub(super) fn truth<'a>(own: &[&'a Candidate], force: bool) -> Result<Truth<'a>,
     let is_whole = |candidate: &&&Candidate| candidate.superblock.entry().state == State::Active;
     let age = |candidate: &&&Candidate| (candidate.superblock.epoch, candidate.superblock.update);
     // Who is about to come to an array that grows counts one more than all others.
-    let count = peers.iter().filter(is_whole).max_by_key(age).unwrap_or(&reference).superblock.members.len();
+    let count = peers.iter().filter(is_whole).max_by_key(age).unwrap_or(reference).superblock.members.len();
     let is_out = |entry: &MemberEntry, slot: usize| 2 * knowing(&peers, |table| excludes(table, slot, entry)) > count;
     let is_own_out = |peer: &Candidate| is_out(peer.superblock.entry(), usize::from(peer.superblock.slot));
     let mut believed: Vec<&Candidate> = peers.iter().copied().filter(|peer| !is_own_out(peer)).collect();
@@ -59,7 +59,7 @@ pub(super) fn truth<'a>(own: &[&'a Candidate], force: bool) -> Result<Truth<'a>,
         // Everyone excludes everyone, which nobody ever wrote: it ends in a refusal.
         believed.clone_from(&peers);
     }
-    let newest = believed.iter().filter(is_whole).max_by_key(age).unwrap_or(&reference);
+    let newest = believed.iter().filter(is_whole).max_by_key(age).unwrap_or(reference);
     let mut superblock = newest.superblock.clone();
     // Whose place was given to another says nothing of the array any more, and who is not known says nothing yet.
     let named = |peer: &&Candidate| {

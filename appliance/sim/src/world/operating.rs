@@ -36,6 +36,7 @@ impl World {
     pub(super) fn operate<S: Subject>(&mut self, machine: &mut Machine<S>) -> Result<(), Failure> {
         self.keep_log(machine);
         self.succeed_one(machine);
+        self.grow(machine);
         self.rebuilds += machine.rebuilt();
         while let Some(answer) = machine.answer() {
             self.hear(&answer);
@@ -74,6 +75,19 @@ impl World {
         if let (true, Some(&spare)) = (health.writable && is_whole, health.spares.first()) {
             let uuid = draw_uuid(&mut Random::named(self.scenario.seed, "successor"));
             machine.ask(&self.scenario, u64::MAX, Order::Succeed(slot, spare), uuid);
+        }
+    }
+
+    // Has the array get a further member, once.
+    fn grow<S: Subject>(&self, machine: &mut Machine<S>) {
+        if !self.scenario.grows {
+            return;
+        }
+        let Some(health) = machine.health() else { return };
+        let has_grown = health.members.len() > usize::from(self.scenario.members);
+        if let (true, false, Some(&spare)) = (health.writable && health.is_whole(), has_grown, health.spares.first()) {
+            let uuid = draw_uuid(&mut Random::named(self.scenario.seed, "further"));
+            machine.ask(&self.scenario, u64::MAX, Order::Grow(spare), uuid);
         }
     }
 

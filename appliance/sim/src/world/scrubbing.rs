@@ -94,7 +94,7 @@ fn quieten(scenario: &mut Scenario, random: &mut Random) {
     (scenario.operated, scenario.heals, scenario.spares) = (false, false, 0);
     (scenario.log_spares, scenario.log_keeping) = (0, None);
     scenario.leave_the_log_alone();
-    scenario.succeeds = false;
+    (scenario.succeeds, scenario.grows) = (false, false);
     (scenario.probe_losses, scenario.cut_when_idle) = (false, false);
     (scenario.carving, scenario.kills) = (None, None);
     scenario.max_read_errors = u32::MAX;

@@ -38,6 +38,14 @@ impl ArrayShard {
         }
     }
 
+    /// The first stripe of which a member holds nothing: while an array grows, its newest member has only what was moved.
+    pub(super) fn end_of(&self, slot: Slot) -> StripeId {
+        match self.map.arrangement.reshape() {
+            Some(reshape) if slot.0 >= reshape.before().members() => reshape.boundary(),
+            _ => StripeId(self.map.arrangement.geometry().stripes()),
+        }
+    }
+
     /// A drive may have been a member before, failed, and have come back: then what was being written to it must have ended.
     pub(super) fn settle<P: Ports>(&mut self, work: &Work<'_, P>) {
         if self.walker.settling

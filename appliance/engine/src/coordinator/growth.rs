@@ -1,0 +1,592 @@
+//! An array gets a further member while it is served. The drive is prepared like one that joins ([`super::join`]) and takes a place
+//! behind the others, where nothing is kept yet; then all data moves, from the first stripe on, to where it lies with one member more
+//! (`raid::reshape`).
+//!
+//! A *step* moves a window of stripes, or several at once of which nobody ever wrote anything:
+//!
+//! | stage | what happens | ends when |
+//! |---|---|---|
+//! | resting | nothing: as long as a member is missing, the array has no log or takes no writes, or for the rate's sake | |
+//! | fencing | no request begins any more that uses the blocks | all shards say that none is under way |
+//! | draining | what the log has of them goes to the members, and their new stripes come to rest | all shards say so |
+//! | copying | they are read, and logged by the next geometry epoch | all are in the log |
+//! | proposed | the boundary is persisted, and that epoch with it | it is on all members and log copies |
+//! | arrived | the shards take it over | all of them have: requests go on, and whoever they reach knows |
+//! | leaving | the step has come to nothing; what is under way ends | requests go on, and a later step tries again |
+//!
+//! While a step is under way no member is rebuilt and nothing is scrubbed, and no scrub is as long as the array grows. A start finds the
+//! array where the last step that came into force has left it, and goes on by itself.
+//!
+//! There is room for one further member; the next one needs a start, since only that finds the log without a record of how blocks lay
+//! before.
+
+use base::BLOCK;
+use base::ids::{ArrayBlock, ArrayId, DeviceId, Lba, StripeId, ZoneId};
+use base::sector::Margins;
+use base::time::{Span, Time};
+use ports::{BufferList, Ports};
+use raid::level::MAX_MEMBERS;
+use raid::reshape::{MAX_WINDOW_STRIPES, Reshape, Window};
+use raid::{Geometry, Tables};
+
+use super::join::{JOIN_BLOCKS, Spare, Way};
+use super::proposal::Edit;
+use super::{Coordinated, Coordinator};
+use crate::array::{Purpose, SLACK_BLOCKS};
+use crate::command::{Event, Refusal};
+use crate::io::IoDone;
+use crate::limits::{MAX_FRAGMENT_BLOCKS, moved_log_blocks};
+use crate::map::{ArrayMap, Moving, MovingStage, Service};
+use crate::message::{FragmentKind, Message};
+use crate::operations::Operations;
+use crate::router::{JobRequest, Router, Target};
+use crate::status::GrowthStatus;
+
+/// Requests of a step under way.
+const REQUESTS: usize = 4;
+
+/// Windows that are passed over at once at most, if nobody ever wrote to them.
+const BLANK_WINDOWS: u64 = 256;
+
+/// How long an array rests after a step that came to nothing.
+const RETRY: Span = Span::from_secs(1);
+
+/// How long a request waits that found no buffer or no place.
+const PAUSE: Span = Span::from_millis(1);
+
+/// What the tokens of a step's requests have in common. Jobs count from zero.
+pub(crate) const TOKENS: u64 = 1 << 63;
+
+/// A run of blocks on its way.
+#[derive(Debug)]
+struct Run {
+    start: ArrayBlock,
+    count: u32,
+    kind: FragmentKind,
+    begun: bool,
+    buffers: BufferList,
+}
+
+/// What a step moves.
+#[derive(Debug)]
+struct Copying {
+    runs: Vec<(ArrayBlock, u32, bool)>,
+    next: usize,
+    under_way: [Option<Run>; REQUESTS],
+    /// Not before.
+    after: Time,
+    failed: bool,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// Whoever asked waits for the answer.
+    Asked {
+        spare: Spare,
+        ticket: u64,
+    },
+    /// The drive is being prepared or proposed.
+    Preparing,
+    Resting {
+        until: Time,
+    },
+    /// So many shards have not answered.
+    Fencing(u16),
+    Draining(u16),
+    Copying(Copying),
+    /// Everything is in the log, or there was nothing to be logged.
+    Copied {
+        windows: u64,
+    },
+    Proposed,
+    /// It is in force. So many shards have not said that they know. The next step may begin then.
+    Arrived {
+        left: u16,
+        until: Time,
+    },
+    Leaving,
+}
+
+/// An array that gets a further member.
+#[derive(Debug)]
+pub(super) struct Growing {
+    stage: Stage,
+    /// When it began, or was started, and how far it was then.
+    began: Time,
+    began_at: StripeId,
+}
+
+impl Growing {
+    /// Of an array as start-up left it.
+    pub(super) fn of(map: &ArrayMap) -> Option<Self> {
+        let reshape = map.arrangement.reshape()?;
+        Some(Self { stage: Stage::Resting { until: Time(0) }, began: Time(0), began_at: reshape.boundary() })
+    }
+
+    /// The drive that was asked for, as long as nothing is done about it.
+    pub(super) const fn asked(&self) -> Option<DeviceId> {
+        match &self.stage {
+            Stage::Asked { spare, .. } => Some(spare.device),
+            _ => None,
+        }
+    }
+}
+
+/// What the superblocks of an array say once it has a further member.
+pub(super) fn seat(tables: &mut Tables, member: raid::MemberEntry, window_stripes: u32) {
+    tables.grow(member, window_stripes).expect("it was looked at before");
+}
+
+/// Log and cache blocks that a step takes at one lane and its owner.
+const fn blocks_of_step(geometry: &Geometry, window: u32) -> (u64, u64) {
+    let log = moved_log_blocks(geometry.data_slots(), window as u64, geometry.parities());
+    (log + SLACK_BLOCKS, geometry.data_slots() as u64 * window as u64)
+}
+
+impl Coordinated {
+    /// By how many stripes at a time an array gets one more member: as many as its log and its caches bear.
+    fn window_stripes(&self) -> Result<u32, Refusal> {
+        let map = &self.array.map;
+        let before = map.arrangement.geometry();
+        let (level, chunk, stripes) = (before.level(), before.chunk_blocks(), before.stripes());
+        let after = Geometry::new(level, before.members() + 1, chunk, stripes).map_err(|_| Refusal::NoGrowth)?;
+        let fits = |window: &u32| {
+            let (log, cache) = blocks_of_step(&after, *window);
+            log <= map.log_layout.lane_blocks() * 3 / 4 && cache <= self.array.cache_blocks as u64 / 2
+        };
+        let least = Reshape::least_window(chunk);
+        let windows = core::iter::successors(Some(MAX_WINDOW_STRIPES), |window| Some(window / 2));
+        let window = windows.take_while(|window| *window >= least).find(fits);
+        let window = window.ok_or_else(|| {
+            let (log, cache) = blocks_of_step(&after, least);
+            Refusal::GrowthTooLarge { lane: log * 4 / 3, cache: 2 * cache }
+        })?;
+        Reshape::new(after, before.members(), StripeId(0), window).map_err(|_| Refusal::NoGrowth)?;
+        let steps = u32::try_from(stripes / u64::from(window)).map_err(|_| Refusal::NoGrowth)?;
+        self.tables.geometry_epoch.checked_add(steps).ok_or(Refusal::NoGrowth)?;
+        Ok(window)
+    }
+
+    /// Why it cannot get a further member now, if it cannot.
+    fn refuses_growth(&self) -> Option<Refusal> {
+        let map = &self.array.map;
+        if map.service != Service::ReadWrite {
+            Some(Refusal::Down)
+        } else if map.is_bare() {
+            Some(Refusal::NoLog)
+        } else if map.missing() != 0 {
+            Some(Refusal::NotWhole)
+        } else if map.arrangement.geometry().members() >= MAX_MEMBERS {
+            Some(Refusal::NoPlaceBeside)
+        } else if self.growth.is_some() {
+            Some(Refusal::GrowthUnderWay)
+        } else if self.tables.growth.is_some() || self.array.members_at_start != map.members.len() {
+            Some(Refusal::GrownAlready)
+        } else if self.succession.is_some() {
+            Some(Refusal::SuccessionUnderWay)
+        } else {
+            self.window_stripes().err()
+        }
+    }
+
+    /// Whether nobody has ever written where a window's blocks lie or come to lie, or is about to. True only of a window that is
+    /// drained.
+    fn is_blank(&self, window: &Window) -> bool {
+        let zone_stripes = self.array.map.arrangement.zone_stripes();
+        let zones = |stripes: core::ops::Range<u64>| stripes.start / zone_stripes..stripes.end.div_ceil(zone_stripes);
+        let mut zones = core::iter::once(window.stripes()).chain(window.sources()).flat_map(zones).map(ZoneId);
+        let pending = |zone: ZoneId| {
+            let mut on_their_way = self.pending_zones.iter().chain(&self.recording_zones);
+            on_their_way.any(|(_, pending)| *pending == zone)
+        };
+        zones.all(|zone| !self.array.initialised.is_set(zone) && !pending(zone))
+    }
+
+    /// What the next step moves.
+    fn next_window(&self) -> Option<Window> {
+        let reshape = self.array.map.arrangement.reshape()?;
+        let next = reshape.next()?;
+        if !self.is_blank(&next) {
+            return Some(next);
+        }
+        // As many as look like it.
+        let mut windows = BLANK_WINDOWS;
+        loop {
+            let ahead = reshape.ahead(windows)?;
+            if windows <= 1 || self.is_blank(&ahead) {
+                return Some(ahead);
+            }
+            windows /= 2;
+        }
+    }
+}
+
+impl Coordinator {
+    /// Begins to give an array a further member.
+    pub(super) fn grow(&mut self, id: ArrayId, spare: Spare, ticket: u64) -> Result<(), Refusal> {
+        if let Some(refusal) = self.arrays[id.index()].refuses_growth() {
+            return Err(refusal);
+        }
+        self.fits(id, &spare)?;
+        let spares = &mut self.arrays[id.index()].array.spares;
+        let kept = spares.iter().position(|known| known.device == spare.device).map(|at| spares.remove(at));
+        if let Err(refusal) = self.is_unused(spare.device) {
+            self.arrays[id.index()].array.spares.extend(kept);
+            return Err(refusal);
+        }
+        let stage = Stage::Asked { spare, ticket };
+        self.arrays[id.index()].growth = Some(Growing { stage, began: Time(0), began_at: StripeId(0) });
+        Ok(())
+    }
+
+    /// Takes the next step, if it can be taken now; whether it was.
+    pub(super) fn go_on_growing<P: Ports>(
+        &mut self,
+        ports: &mut P,
+        operations: &mut Operations<Purpose>,
+        id: ArrayId,
+    ) -> bool {
+        let now = ports.now();
+        let has_room = operations.available() > JOIN_BLOCKS && self.spare.len() >= JOIN_BLOCKS;
+        let stopping = self.stopping;
+        let array = &mut self.arrays[id.index()];
+        let (at_rest, rests) = (array.is_at_rest(), array.may_step());
+        let map = &array.array.map;
+        let serves = map.service == Service::ReadWrite && !stopping;
+        let Some(growing) = &mut array.growth else { return false };
+        match &mut growing.stage {
+            Stage::Asked { spare, ticket } => {
+                let (spare, ticket) = (*spare, *ticket);
+                self.prepare_to_grow(ports, operations, id, (spare, ticket), at_rest && has_room)
+            }
+            Stage::Resting { until } => {
+                if !serves || !at_rest || !rests || now < *until {
+                    return false;
+                }
+                self.begin_step(ports, id)
+            }
+            Stage::Fencing(_) | Stage::Draining(_) if !serves => {
+                growing.stage = Stage::Leaving;
+                true
+            }
+            Stage::Fencing(0) if at_rest => {
+                growing.stage = Stage::Draining(self.shards);
+                let moving = map.moving.map(|moving| Moving { stage: MovingStage::Draining, ..moving });
+                let map = ArrayMap { moving, ..ArrayMap::clone(map) };
+                self.tell_map(ports, id, map);
+                true
+            }
+            Stage::Draining(0) => {
+                self.begin_to_copy(id);
+                true
+            }
+            Stage::Copied { windows } if at_rest => {
+                let windows = *windows;
+                growing.stage = if serves { Stage::Proposed } else { Stage::Leaving };
+                if serves {
+                    array.pending.edit = Some(Edit::Step { windows });
+                }
+                true
+            }
+            Stage::Arrived { left: 0, until } if at_rest => {
+                let until = *until;
+                let map = ArrayMap { moving: None, ..ArrayMap::clone(map) };
+                self.tell_map(ports, id, map);
+                self.step_ended(id, until);
+                true
+            }
+            Stage::Leaving if at_rest => {
+                growing.stage = Stage::Resting { until: now + RETRY };
+                let map = ArrayMap { moving: None, ..ArrayMap::clone(map) };
+                self.tell_map(ports, id, map);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Begins to prepare the drive.
+    fn prepare_to_grow<P: Ports>(
+        &mut self,
+        ports: &mut P,
+        operations: &mut Operations<Purpose>,
+        id: ArrayId,
+        (spare, ticket): (Spare, u64),
+        may_begin: bool,
+    ) -> bool {
+        let array = &mut self.arrays[id.index()];
+        // What is asked for is itself no obstacle.
+        let asked = array.growth.take();
+        let refusal = if self.stopping { Some(Refusal::Stopping) } else { self.arrays[id.index()].refuses_growth() };
+        if let Some(refusal) = refusal {
+            self.answer(ticket, Err(refusal));
+            return true;
+        }
+        let array = &mut self.arrays[id.index()];
+        array.growth = asked;
+        // What was given up at the drive must not come behind what is written to it now.
+        if !may_begin || operations.is_writing(spare.device) {
+            return false;
+        }
+        let slot = array.array.map.successor_slot();
+        if let Some(growing) = &mut array.growth {
+            growing.stage = Stage::Preparing;
+        }
+        self.begin_to_prepare(ports, operations, id, (slot, spare, Way::Grow(ticket)), None);
+        true
+    }
+
+    /// The window that an array which grows by this drive moves at a time.
+    pub(super) fn growth_window(&self, id: ArrayId) -> u32 {
+        self.arrays[id.index()].window_stripes().unwrap_or(MAX_WINDOW_STRIPES)
+    }
+
+    /// The drive failed, or another member did: as if nothing had been asked.
+    pub(super) fn growth_refused(&mut self, id: ArrayId) {
+        self.arrays[id.index()].growth = None;
+    }
+
+    /// To be begun anew: another member failed on the way.
+    pub(super) fn prepare_to_grow_again(&mut self, id: ArrayId, spare: Spare, ticket: u64) {
+        if let Some(growing) = &mut self.arrays[id.index()].growth {
+            growing.stage = Stage::Asked { spare, ticket };
+        }
+    }
+
+    /// The drive is a member: data begins to move.
+    pub(super) fn growth_began(&mut self, id: ArrayId, now: Time) {
+        let array = &mut self.arrays[id.index()];
+        let stage = Stage::Resting { until: now };
+        array.growth = Some(Growing { stage, began: now, began_at: StripeId(0) });
+    }
+
+    fn begin_step<P: Ports>(&mut self, ports: &mut P, id: ArrayId) -> bool {
+        let Some(window) = self.arrays[id.index()].next_window() else { return false };
+        self.next_run += 1;
+        let moving = Some(Moving { run: self.next_run, window, stage: MovingStage::Fencing });
+        let map = ArrayMap { moving, ..ArrayMap::clone(&self.arrays[id.index()].array.map) };
+        self.set_growth_stage(id, Stage::Fencing(self.shards));
+        self.tell_map(ports, id, map);
+        true
+    }
+
+    fn set_growth_stage(&mut self, id: ArrayId, stage: Stage) {
+        let growing = self.arrays[id.index()].growth.as_mut();
+        growing.expect("the array grows").stage = stage;
+    }
+
+    /// A shard has no more requests under way that use the blocks, or nothing more of them in the log, or knows that they arrived.
+    pub(super) fn shard_rests(&mut self, id: ArrayId, run: u32, stage: MovingStage) {
+        let array = &mut self.arrays[id.index()];
+        if array.array.map.moving.is_none_or(|moving| moving.run != run) {
+            return;
+        }
+        match (array.growth.as_mut().map(|growing| &mut growing.stage), stage) {
+            (Some(Stage::Fencing(left)), MovingStage::Fencing)
+            | (Some(Stage::Draining(left)), MovingStage::Draining)
+            | (Some(Stage::Arrived { left, .. }), MovingStage::Arrived) => *left -= 1,
+            // It came to nothing meanwhile.
+            _ => {}
+        }
+    }
+
+    fn begin_to_copy(&mut self, id: ArrayId) {
+        let array = &self.arrays[id.index()];
+        let window = array.array.map.moving.expect("a step is under way").window;
+        let stage = if array.is_blank(&window) {
+            Stage::Copied { windows: window.windows() }
+        } else {
+            let runs: Vec<_> = window.first().runs(MAX_FRAGMENT_BLOCKS).collect();
+            let under_way = [const { None }; REQUESTS];
+            Stage::Copying(Copying { runs, next: 0, under_way, after: Time(0), failed: false })
+        };
+        self.set_growth_stage(id, stage);
+    }
+
+    /// Takes the ends of a step's requests and begins others; whether anything was done.
+    pub(super) fn go_on_copying<P: Ports<Message = Message>>(&mut self, ports: &mut P, router: &mut Router) -> bool {
+        let mut worked = false;
+        while let Some(done) = self.jobs.of_growth() {
+            worked = true;
+            let array = &mut self.arrays[(done.token >> 8) as u16 as usize];
+            match array.growth.as_mut().map(|growing| &mut growing.stage) {
+                Some(Stage::Copying(copying)) => copying.done(done),
+                _ => unreachable!("a step waits for its requests"),
+            }
+        }
+        let now = ports.now();
+        for index in 0..self.arrays.len() {
+            let id = ArrayId(index as u16);
+            let array = &mut self.arrays[index];
+            let serves = array.array.map.service == Service::ReadWrite && !self.stopping;
+            let Some(Growing { stage: Stage::Copying(copying), .. }) = &mut array.growth else { continue };
+            copying.failed |= !serves;
+            worked |= copying.go_on(ports, router, id, now);
+            if copying.has_ended() {
+                worked = true;
+                let stage = if copying.failed { Stage::Leaving } else { Stage::Copied { windows: 1 } };
+                self.set_growth_stage(id, stage);
+            }
+        }
+        worked
+    }
+
+    /// A step has come into force.
+    pub(super) fn stepped(&mut self, id: ArrayId, windows: u64, now: Time) {
+        let array = &mut self.arrays[id.index()];
+        let window = array.tables.growth.map_or(0, |growth| growth.window_stripes);
+        let bytes = windows * u64::from(window) * BLOCK as u64;
+        let rate = array.array.rebuild.limits.bytes_a_second;
+        let wait = (bytes * 1_000_000_000).checked_div(rate).map_or(Span::ZERO, Span);
+        self.set_growth_stage(id, Stage::Arrived { left: self.shards, until: now + wait });
+    }
+
+    /// Every shard knows of the step.
+    fn step_ended(&mut self, id: ArrayId, until: Time) {
+        let array = &mut self.arrays[id.index()];
+        if array.array.map.arrangement.reshape().is_some() {
+            self.set_growth_stage(id, Stage::Resting { until });
+        } else {
+            array.growth = None;
+            let blocks = array.array.map.arrangement.blocks();
+            self.tell(Event::Grown { array: id, blocks });
+        }
+    }
+
+    /// A step does not come into force.
+    pub(super) fn not_stepped(&mut self, id: ArrayId) {
+        self.set_growth_stage(id, Stage::Leaving);
+    }
+
+    /// When there is something to do, if nothing comes before.
+    pub(super) fn growth_deadline(&self) -> Time {
+        let due =
+            self.arrays.iter().filter(|_| !self.stopping).filter_map(|array| match &array.growth.as_ref()?.stage {
+                Stage::Resting { until } if array.may_step() => Some(*until),
+                Stage::Copying(copying) => Some(copying.after),
+                _ => None,
+            });
+        due.min().unwrap_or(Time::NEVER)
+    }
+
+    /// How far an array is that gets a further member.
+    pub(crate) fn growth_status(&self, id: ArrayId, now: Time) -> Option<GrowthStatus> {
+        let array = &self.arrays[id.index()];
+        let growing = array.growth.as_ref()?;
+        let map = &array.array.map;
+        let reshape = map.arrangement.reshape()?;
+        let bytes = |stripes: u64| stripes * BLOCK as u64;
+        let (done, all) = (reshape.boundary().0, map.arrangement.geometry().stripes());
+        let elapsed_ns = now.since(growing.began).0.max(1);
+        let since = u128::from(bytes(done - growing.began_at.0));
+        let bytes_a_second = (since * 1_000_000_000 / u128::from(elapsed_ns)) as u64;
+        let waits = matches!(growing.stage, Stage::Resting { .. }) && !array.may_step();
+        Some(GrowthStatus {
+            slot: map.arrangement.geometry().members() - 1,
+            done_bytes: bytes(done),
+            bytes: bytes(all),
+            bytes_a_second,
+            seconds_left: bytes(all - done).checked_div(bytes_a_second),
+            paused: array.paused,
+            waits,
+        })
+    }
+}
+
+impl Coordinated {
+    /// Whether the next step of a growth may begin with the array as it is.
+    fn may_step(&self) -> bool {
+        let map = &self.array.map;
+        let is_whole = map.service == Service::ReadWrite && !map.is_bare() && map.missing() == 0;
+        is_whole && !self.paused && map.hold.is_none() && self.attaching.is_none() && self.resync.is_none()
+    }
+}
+
+impl Copying {
+    fn has_ended(&self) -> bool {
+        let is_begun = self.failed || self.next == self.runs.len();
+        is_begun && self.under_way.iter().all(Option::is_none)
+    }
+
+    fn done(&mut self, done: IoDone) {
+        let place = &mut self.under_way[(done.token & 0xff) as usize];
+        let run = place.as_mut().expect("a request has its place");
+        run.begun = false;
+        match (done.result, run.kind) {
+            (Err(_), _) => {
+                self.failed = true;
+                *place = None;
+            }
+            (Ok(()), FragmentKind::Read) => (run.kind, run.buffers) = (FragmentKind::Move, done.buffers),
+            (Ok(()), _) => *place = None,
+        }
+    }
+
+    fn go_on<P: Ports<Message = Message>>(
+        &mut self,
+        ports: &mut P,
+        router: &mut Router,
+        id: ArrayId,
+        now: Time,
+    ) -> bool {
+        let mut worked = false;
+        for place in 0..REQUESTS {
+            if self.failed {
+                if let Some(run) = self.under_way[place].take_if(|run| !run.begun) {
+                    run.buffers.free(ports);
+                }
+                continue;
+            }
+            if self.under_way[place].is_none()
+                && let Some(&(start, count, is_zero)) = self.runs.get(self.next)
+            {
+                self.next += 1;
+                let kind = if is_zero { FragmentKind::Move } else { FragmentKind::Read };
+                self.under_way[place] = Some(Run { start, count, kind, begun: false, buffers: BufferList::EMPTY });
+            }
+            let Some(run) = self.under_way[place].as_mut().filter(|run| !run.begun && now >= self.after) else {
+                continue;
+            };
+            if run.begin(ports, router, id, place) {
+                worked = true;
+            } else {
+                self.after = now + PAUSE;
+            }
+        }
+        worked
+    }
+}
+
+impl Run {
+    /// Begins what is next for it; false if there is no buffer or no place now.
+    fn begin<P: Ports<Message = Message>>(
+        &mut self,
+        ports: &mut P,
+        router: &mut Router,
+        id: ArrayId,
+        place: usize,
+    ) -> bool {
+        if self.buffers.is_empty() {
+            let Some(buffers) = BufferList::alloc(ports, self.count as usize) else { return false };
+            self.buffers = buffers;
+            if self.kind == FragmentKind::Move {
+                let ids: Vec<_> = self.buffers.ids(ports).collect();
+                ids.into_iter().for_each(|buffer| ports.bytes_mut(buffer).fill(0));
+            }
+        }
+        let request = JobRequest {
+            token: TOKENS | u64::from(id.0) << 8 | place as u64,
+            target: Target::Array(id),
+            lba: Lba(self.start.0),
+            kind: self.kind,
+            blocks: self.count,
+            margins: Margins::NONE,
+            buffers: core::mem::take(&mut self.buffers),
+        };
+        match router.begin_job(ports, request) {
+            Ok(()) => self.begun = true,
+            Err(request) => self.buffers = request.buffers,
+        }
+        self.begun
+    }
+}
