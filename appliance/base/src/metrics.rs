@@ -277,6 +277,10 @@ pub struct ArrayMetrics {
     pub rebuilt_blocks: Counter,
     /// Blocks of the member that is being rebuilt which are not current yet. Shard 0 knows it.
     pub rebuild_left_blocks: Gauge,
+    /// 1 while the array gets a further member, else 0. Shard 0 knows it.
+    pub growing: Gauge,
+    /// Blocks of each member that do not lie yet as they are to lie with it. Shard 0 knows it.
+    pub growth_left_blocks: Gauge,
     /// 1 while a resync goes on, else 0. Shard 0 knows it.
     pub resyncing: Gauge,
     /// Blocks of each member that the resync has yet to match. Shard 0 knows it.

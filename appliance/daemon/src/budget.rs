@@ -54,15 +54,8 @@ impl Budget {
         let share = pool_blocks / usize::from(shards);
         let front = FrontLimits::of_pool(share);
         let checksum_blocks = share / CHECKSUM_PART / config.arrays.len().max(1);
-        let set_aside = |array: &Array| {
-            let members = array.members.len();
-            let checksums = match array.checksums {
-                Checksums::On => checksum_set_aside_blocks(checksum_blocks, members),
-                Checksums::Off => 0,
-            };
-            set_aside_blocks(members) + checksums + members + 8
-        };
-        let aside: usize = config.arrays.iter().map(set_aside).sum();
+        let aside: usize =
+            config.arrays.iter().map(|array| set_aside(array, array.members.len(), checksum_blocks)).sum();
         let used = front.in_capsule_blocks + front.data_blocks + aside;
         let arrays = config.arrays.len().max(1);
         let cache_blocks = share.saturating_sub(used) / arrays;
@@ -78,6 +71,21 @@ impl Budget {
         }
         Ok(Self { pool_blocks, front, cache_blocks, checksum_blocks })
     }
+
+    /// Blocks that each shard sets aside for an array beyond that, if it has got more members than the configuration says.
+    pub fn further_blocks(&self, array: &Array, members: usize) -> usize {
+        let aside = |members| set_aside(array, members, self.checksum_blocks);
+        aside(members).saturating_sub(aside(array.members.len()))
+    }
+}
+
+/// Blocks that each shard sets aside for an array of so many members.
+fn set_aside(array: &Array, members: usize, checksum_blocks: usize) -> usize {
+    let checksums = match array.checksums {
+        Checksums::On => checksum_set_aside_blocks(checksum_blocks, members),
+        Checksums::Off => 0,
+    };
+    set_aside_blocks(members) + checksums + members + 8
 }
 
 #[cfg(test)]

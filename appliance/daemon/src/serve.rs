@@ -376,7 +376,11 @@ fn enlarged(
 ) -> Result<Arc<Pool>, ServeError> {
     let recovered: usize = booted.iter().flat_map(|array| &array.parts).map(|part| part.recovered.len()).sum();
     let members = booted.iter().map(|array| array.map.members.len());
-    let blocks = budget.pool_blocks + recovered + Coordinator::set_aside_blocks(members);
+    let further = |(array, declared): (&BootedArray, &_)| {
+        array.parts.len() * budget.further_blocks(declared, array.map.members.len())
+    };
+    let further: usize = booted.iter().zip(&config.arrays).map(further).sum();
+    let blocks = budget.pool_blocks + recovered + further + Coordinator::set_aside_blocks(members);
     if blocks <= pool.blocks() {
         return Ok(pool);
     }

@@ -88,6 +88,9 @@ pub struct ArrayStatus {
     /// The member that is being rebuilt, if one is.
     #[serde(default)]
     pub rebuild: Option<RebuildStatus>,
+    /// How far the array is, if it gets a further member.
+    #[serde(default)]
+    pub growth: Option<GrowthStatus>,
     /// The last scrub, if there was one.
     #[serde(default)]
     pub scrub: Option<ScrubStatus>,
@@ -128,6 +131,23 @@ pub struct RebuildStatus {
     /// The drive that becomes the like of the member, which is in use, to take its place; none if the member itself is filled.
     #[serde(default)]
     pub successor: Option<String>,
+}
+
+/// An array that gets a further member.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct GrowthStatus {
+    /// Its slot.
+    pub member: u8,
+    /// `growing`, `paused`, or `waiting` for the array to be whole and to have a log.
+    pub state: String,
+    /// How much of each member lies as it is to lie.
+    pub done_bytes: u64,
+    /// How much it is in all.
+    pub bytes: u64,
+    /// How fast it goes, on average since it began or the process was started.
+    pub bytes_per_second: u64,
+    /// How long it will take at that rate, if it has one.
+    pub seconds_left: Option<u64>,
 }
 
 /// The last scrub of an array, be it under way or over.
@@ -349,6 +369,15 @@ impl Status {
             row([&a.name, &member, &done, &format!("{}/s", size(rebuild.bytes_per_second)), &left])
         });
         out += &table("Rebuilds", &["array", "member", "done", "rate", "left"], rebuilds);
+        let growths = self.arrays.iter().filter_map(|a| a.growth.as_ref().map(|growth| (a, growth)));
+        let growths = growths.map(|(a, growth)| {
+            let percent = 100 * u128::from(growth.done_bytes) / u128::from(growth.bytes.max(1));
+            let done = format!("{} of {} ({percent}%)", size(growth.done_bytes), size(growth.bytes));
+            let left = growth.seconds_left.filter(|_| growth.state == "growing");
+            let left = left.map_or_else(|| growth.state.clone(), |seconds| duration(seconds as f64));
+            row([&a.name, &growth.member, &done, &format!("{}/s", size(growth.bytes_per_second)), &left])
+        });
+        out += &table("Further members", &["array", "member", "moved", "rate", "left"], growths);
         let scrubs = self.arrays.iter().filter_map(|a| a.scrub.as_ref().map(|scrub| (a, scrub)));
         let scrubs = scrubs.map(|(a, scrub)| {
             let left = scrub.seconds_left.map_or_else(|| "-".to_owned(), |seconds| duration(seconds as f64));

@@ -476,6 +476,7 @@ impl Shard {
                 rebuilding_members: (0u8..map.members.len() as u8).filter(|&at| map.is_rebuilding(Slot(at))).collect(),
                 successor: self.coordinator.as_ref().and_then(|coordinator| coordinator.successor_status(map.id)),
                 rebuild: self.coordinator.as_ref().and_then(|coordinator| coordinator.rebuild_status(map.id, now)),
+                space: *map.space(),
                 growth: self.coordinator.as_ref().and_then(|coordinator| coordinator.growth_status(map.id, now)),
                 attach: self.coordinator.as_ref().and_then(|coordinator| coordinator.attach_status(map.id)),
                 scrub: self.coordinator.as_ref().and_then(|coordinator| coordinator.scrub_status(map.id, now)),
@@ -524,6 +525,10 @@ impl Shard {
                 metrics.rebuilding.set(u64::from(rebuild.is_some()));
                 let left = rebuild.map_or(0, |rebuild| rebuild.bytes - rebuild.done_bytes);
                 metrics.rebuild_left_blocks.set(left / base::BLOCK as u64);
+                let growth = coordinator.growth_status(map.id, Time(0));
+                metrics.growing.set(u64::from(growth.is_some()));
+                let left = growth.map_or(0, |growth| growth.bytes - growth.done_bytes);
+                metrics.growth_left_blocks.set(left / base::BLOCK as u64);
                 let resync = coordinator.resync_status(map.id, Time(0));
                 metrics.resyncing.set(u64::from(resync.is_some()));
                 let left = resync.map_or(0, |resync| resync.bytes - resync.done_bytes);

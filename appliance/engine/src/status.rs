@@ -3,6 +3,7 @@
 use base::ids::{ArrayId, DeviceId, ShardId, Slot};
 use journal::{LogIdentity, LogLayout};
 use ports::Address;
+use raid::Geometry;
 use raid::ScrubCounts;
 use serde::Serialize;
 
@@ -105,6 +106,9 @@ pub struct ArrayStatus {
     pub rebuild: Option<RebuildStatus>,
     /// How far the array is, if it gets a further member. Shard 0 knows it.
     pub growth: Option<GrowthStatus>,
+    /// The geometry by which there is space for volumes.
+    #[serde(skip)]
+    pub space: Geometry,
     /// The device that is becoming a copy of the log, if one is. Shard 0 knows it.
     pub attach: Option<AttachStatus>,
     /// The last scrub, if there was one. Shard 0 knows it.

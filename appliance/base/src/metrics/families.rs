@@ -124,6 +124,10 @@ families! {
         "Bytes written to members that are being rebuilt, what hosts wrote not counted.";
     REBUILD_LEFT, "rebuild_left_bytes", Gauge, Bytes, ["array"],
         "Bytes of the member that is being rebuilt which are not current yet.";
+    GROWTH_ACTIVE, "growth_active", Gauge, None, ["array"],
+        "1 while data of the array moves to where it lies with a further member, else 0.";
+    GROWTH_LEFT, "growth_left_bytes", Gauge, Bytes, ["array"],
+        "Bytes of each member that do not lie yet as they are to lie with it.";
     RESYNC_ACTIVE, "resync_active", Gauge, None, ["array"],
         "1 while a resync of the array is due or goes on, else 0.";
     RESYNC_LEFT, "resync_left_bytes", Gauge, Bytes, ["array"],

@@ -171,6 +171,8 @@ impl Metrics {
         each(&REBUILD_ACTIVE, &highest(|a| &a.rebuilding));
         each(&REBUILD_WRITTEN, &sum(|a| a.rebuilt_blocks.get(), bytes));
         each(&REBUILD_LEFT, &sum(|a| a.rebuild_left_blocks.get(), bytes));
+        each(&GROWTH_ACTIVE, &highest(|a| &a.growing));
+        each(&GROWTH_LEFT, &sum(|a| a.growth_left_blocks.get(), bytes));
         each(&RESYNC_ACTIVE, &highest(|a| &a.resyncing));
         each(&RESYNC_LEFT, &sum(|a| a.resync_left_blocks.get(), bytes));
         each(&SCRUB_ACTIVE, &highest(|a| &a.scrubbing));

@@ -22,6 +22,26 @@ pub enum ArrayCommand {
         #[command(flatten)]
         server: Server,
     },
+    /// Give an array one member more while hosts go on: all data moves to where it lies with it, and then there is more space. It can
+    /// not be taken back.
+    Grow {
+        /// The array.
+        name: String,
+        /// A declared drive that nothing uses, or a spare of the array. Left out: say how far it is.
+        drive: Option<String>,
+        /// Overwrite whatever the drive bears.
+        #[arg(long)]
+        force: bool,
+        /// Show how far it is until it has ended.
+        #[arg(long)]
+        follow: bool,
+        /// Whether to ask.
+        #[command(flatten)]
+        consent: Consent,
+        /// Whom to ask.
+        #[command(flatten)]
+        server: Server,
+    },
     /// Read and compare all that the members hold, and put right what is wrong.
     Scrub {
         /// The array.

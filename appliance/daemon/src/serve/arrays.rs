@@ -273,6 +273,15 @@ fn report(array: &schema::Array, booted: &BootedArray, devices: &Devices, events
             tracing::warn!(array = name, "the log's device {device} takes no part: brindle log attach {name} {device}");
         }
     }
+    if booted.map.members.len() > array.members.len() {
+        let further = booted.map.members[array.members.len()..].iter().flatten();
+        let names: Vec<&str> = further.map(|member| devices.name_of(member.device)).collect();
+        let names = names.join(", ");
+        tracing::warn!(
+            array = name,
+            "the array has got further members: add {names} to its members in the configuration"
+        );
+    }
     for (what, is, declared) in made_otherwise(array, booted) {
         tracing::warn!(array = name, is, declared, "the array keeps the {what} that it was made with");
     }
@@ -398,7 +407,8 @@ fn made_otherwise(array: &schema::Array, booted: &BootedArray) -> Vec<(&'static 
     if let Some(log) = log.filter(|_| !map.is_bare()) {
         all.push(("number of lanes", u64::from(map.log_layout.lanes()), u64::from(log.lanes)));
     }
-    all.retain(|(_, is, declared)| is != declared);
+    // It may have got further members.
+    all.retain(|(what, is, declared)| is != declared && (*what != "number of members" || is < declared));
     all
 }
 

@@ -134,6 +134,7 @@ pub(super) fn call(reporter: &Reporter, method: &str, params: Value) -> Option<R
     Some(match method {
         "drive.fail" => fail(reporter, params),
         "drive.add" => add(reporter, params),
+        "array.grow" => grow(reporter, params),
         "drive.replace" => replace(reporter, params),
         "drive.return" => give_back(reporter, params),
         "drive.show" => super::wipe::show(reporter, params),
@@ -216,6 +217,17 @@ fn replace(reporter: &Reporter, params: Value) -> Result<Value, String> {
     let verb = Verb::Replace { array: ArrayId(at as u16), slot: Slot(slot), spare };
     reporter.shards.command(verb).map_err(|error| format!("drive {new}: {error}"))?;
     Ok(json!({ "drive": new, "array": reporter.fixed.maps[at].name, "member": slot }))
+}
+
+/// Gives an array a further member.
+fn grow(reporter: &Reporter, params: Value) -> Result<Value, String> {
+    let Add { name, array, force } = take(params)?;
+    let _drives = reporter.changing()?;
+    let at = array_of(reporter, &array)?;
+    let spare = free_drive(reporter, &name, at, Wanted::Member, force)?;
+    let verb = Verb::Grow { array: ArrayId(at as u16), spare };
+    reporter.shards.command(verb).map_err(|error| format!("drive {name}: {error}"))?;
+    Ok(json!({ "drive": name, "array": array }))
 }
 
 /// Gives its place back to a drive that was out, with what it holds.

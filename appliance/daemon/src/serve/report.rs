@@ -24,8 +24,8 @@ use crate::connections::ConnectionStatus;
 use crate::device_status::{DeviceErrors, DeviceStatus, DeviceWaits};
 use crate::events::Events;
 use crate::status::{
-    ArrayStatus, AttachStatus, ListenerStatus, LogStatus, ReactorStatus, RebuildStatus, ResyncStatus, ScrubStatus,
-    Status,
+    ArrayStatus, AttachStatus, GrowthStatus, ListenerStatus, LogStatus, ReactorStatus, RebuildStatus, ResyncStatus,
+    ScrubStatus, Status,
 };
 
 /// Seconds for which a device may owe an answer before anybody hears of it.
@@ -167,8 +167,9 @@ impl Reporter {
             state: state.to_owned(),
             epoch: newest.map_or(map.epoch, |part| part.epoch),
             chunk_bytes: u64::from(map.arrangement.chunk_blocks()) * BLOCK as u64,
-            capacity_bytes: map.arrangement.blocks() * BLOCK as u64,
+            capacity_bytes: newest.map_or(map.space(), |part| &part.space).blocks() * BLOCK as u64,
             missing_members,
+            growth: parts.iter().find_map(|part| part.growth).map(growth_status),
             rebuild: parts.iter().find_map(|part| part.rebuild).map(|rebuild| RebuildStatus {
                 member: rebuild.slot,
                 done_bytes: rebuild.done_bytes,
@@ -285,6 +286,23 @@ fn owed(id: DeviceId, shards: &[ShardStatus]) -> (Option<DeviceWaits>, bool) {
 /// Long work on volumes, by whichever shard does it.
 fn jobs(shards: &[ShardStatus]) -> Vec<JobStatus> {
     shards.iter().flat_map(|said| said.jobs.iter().copied()).collect()
+}
+
+/// How far an array is that gets a further member.
+fn growth_status(growth: engine::status::GrowthStatus) -> GrowthStatus {
+    let state = match growth {
+        engine::status::GrowthStatus { paused: true, .. } => "paused",
+        engine::status::GrowthStatus { waits: true, .. } => "waiting",
+        _ => "growing",
+    };
+    GrowthStatus {
+        member: growth.slot,
+        state: state.to_owned(),
+        done_bytes: growth.done_bytes,
+        bytes: growth.bytes,
+        bytes_per_second: growth.bytes_a_second,
+        seconds_left: growth.seconds_left,
+    }
 }
 
 fn scrub_status(scrub: engine::status::ScrubStatus) -> ScrubStatus {

@@ -112,7 +112,7 @@ pub(super) fn call(reporter: &Reporter, method: &str, params: Value) -> Option<R
 fn list(reporter: &Reporter) -> Listed {
     let tables = reporter.shards.tables();
     let jobs = reporter.shards.statuses().into_iter().flat_map(|status| status.jobs).collect::<Vec<_>>();
-    Listed { volumes: statuses(&reporter.fixed, &tables, &jobs), arrays: spaces(&reporter.fixed, &tables) }
+    Listed { volumes: statuses(&reporter.fixed, &tables, &jobs), arrays: spaces(reporter, &tables) }
 }
 
 /// All volumes as people see them.
@@ -162,14 +162,21 @@ fn place(tables: &VolumeTables, array: ArrayId, record: u32) -> Option<VolumeId>
     tables.volumes.iter().position(is_it).map(|at| VolumeId(at as u32))
 }
 
-fn spaces(fixed: &Fixed, tables: &VolumeTables) -> Vec<Space> {
-    let space = |(map, metadata): (&Snapshot<engine::map::ArrayMap>, &std::sync::Arc<raid::Metadata>)| Space {
-        array: map.name.clone(),
-        capacity_bytes: map.arrangement.blocks() * BLOCK as u64,
-        free_bytes: metadata.free_blocks(map.arrangement.space()) * BLOCK as u64,
-        cleaning_bytes: metadata.cleaning_blocks() * BLOCK as u64,
+fn spaces(reporter: &Reporter, tables: &VolumeTables) -> Vec<Space> {
+    let shards = reporter.shards.statuses();
+    let space = |(at, map): (usize, &Snapshot<engine::map::ArrayMap>)| {
+        let parts = shards.iter().filter_map(|said| said.arrays.get(at));
+        // It becomes more when an array has got a further member.
+        let geometry = parts.max_by_key(|part| part.epoch).map_or(*map.space(), |part| part.space);
+        let metadata = &tables.metadata[at];
+        Space {
+            array: map.name.clone(),
+            capacity_bytes: geometry.blocks() * BLOCK as u64,
+            free_bytes: metadata.free_blocks(&geometry) * BLOCK as u64,
+            cleaning_bytes: metadata.cleaning_blocks() * BLOCK as u64,
+        }
     };
-    fixed.maps.iter().zip(&tables.metadata).map(space).collect()
+    reporter.fixed.maps.iter().enumerate().map(space).collect()
 }
 
 fn create(reporter: &Reporter, params: Value) -> Result<Value, String> {
@@ -285,7 +292,7 @@ fn command(reporter: &Reporter, array: ArrayId, volume: &str, verb: VolumeVerb) 
 
 /// Where else there is room, for who has too little.
 fn free_elsewhere(reporter: &Reporter, array: ArrayId) -> String {
-    let all = spaces(&reporter.fixed, &reporter.shards.tables());
+    let all = spaces(reporter, &reporter.shards.tables());
     let others = all.iter().enumerate().filter(|(at, space)| *at != array.index() && space.free_bytes > 0);
     let words: Vec<String> =
         others.map(|(_, space)| format!("array {} has {}", space.array, size(space.free_bytes))).collect();

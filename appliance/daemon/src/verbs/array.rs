@@ -31,6 +31,32 @@ pub fn run(command: &ArrayCommand) -> Result<String, Box<dyn Error>> {
             let does = if paused { "wait" } else { "go on" };
             Ok(said(server, &result, format!("rebuilds of array {name} {does}")))
         }
+        ArrayCommand::Grow { name, drive: Some(drive), force, follow, consent, server } => {
+            let array = array_of(server, name)?;
+            let plan = format!(
+                "Drive {drive} becomes a further member of array {name}, and what it holds is overwritten. All data of the array, {} of \
+                 space, moves to where it lies with that member, while hosts go on; after that there is more space. This can not be taken \
+                 back: the array is never again served without that place.",
+                size(array.capacity_bytes)
+            );
+            consent::ask(&plan, *consent)?;
+            let params = json!({ "name": drive, "array": name, "force": force });
+            let result: Value = call(&socket_of(server)?, "array.grow", &params)?;
+            if *follow {
+                return follow_growth(server, name);
+            }
+            let text = format!(
+                "drive {drive} is a member of array {name}, and data moves to where it lies with it; brindle array grow {name} shows how far it is"
+            );
+            Ok(said(server, &result, text))
+        }
+        ArrayCommand::Grow { force: true, .. } => Err("--force goes with a drive".into()),
+        ArrayCommand::Grow { name, follow: true, server, .. } => follow_growth(server, name),
+        ArrayCommand::Grow { name, server, .. } => {
+            let array = array_of(server, name)?;
+            let text = look_at_growth(&array).words;
+            Ok(said(server, &json!({ "array": name, "growth": array.growth }), text))
+        }
         ArrayCommand::Scrub { name, action: ScrubAction::Start, repair, rate, follow, consent, server } => {
             if *repair == Some(RepairChoice::Parity) {
                 let plan = format!(
@@ -87,6 +113,23 @@ fn array_of(server: &Server, name: &str) -> Result<ArrayStatus, Box<dyn Error>> 
 fn follow_scrub(server: &Server, name: &str) -> Result<String, Box<dyn Error>> {
     progress::follow(|| Ok(look_at_scrub(&array_of(server, name)?)))?;
     Ok(String::new())
+}
+
+fn follow_growth(server: &Server, name: &str) -> Result<String, Box<dyn Error>> {
+    progress::follow(|| Ok(look_at_growth(&array_of(server, name)?)))?;
+    Ok(String::new())
+}
+
+fn look_at_growth(array: &ArrayStatus) -> Look {
+    let Some(growth) = &array.growth else { return nothing("the array is not getting a further member") };
+    let (done, all) = (growth.done_bytes, growth.bytes);
+    let mut words =
+        format!("member {}: {}, {} of {} of each member", growth.member, growth.state, size(done), size(all));
+    let _ = write!(words, ", {}/s", size(growth.bytes_per_second));
+    if let Some(seconds) = growth.seconds_left.filter(|_| growth.state == "growing") {
+        let _ = write!(words, ", {} left", duration(seconds as f64));
+    }
+    Look { state: growth.state.clone(), words, done, all, is_over: false }
 }
 
 fn look_at_scrub(array: &ArrayStatus) -> Look {
