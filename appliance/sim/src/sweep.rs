@@ -44,6 +44,8 @@ pub enum Damage {
     Rebuilding,
     /// A drive becomes the like of a member that is in use, and takes its place.
     Succeeding,
+    /// The array gets a further member.
+    Growing,
     /// The log has one copy, and a device becomes another.
     Attaching,
     /// All copies of the log are lost half way, and the array goes on without; with the next power-on they are back.
@@ -81,6 +83,7 @@ impl fmt::Display for Case {
             Damage::CopyLostInCrash => "a log copy lost in the crash",
             Damage::Rebuilding => "a member being rebuilt",
             Damage::Succeeding => "a member being succeeded",
+            Damage::Growing => "a further member",
             Damage::Attaching => "a device becoming a log copy",
             Damage::LogLost => "the log lost",
             Damage::FirstCopy => "a log that comes",
@@ -169,6 +172,11 @@ pub fn cases() -> Vec<Case> {
         let (damage, write_through, volatile_cache) = (Damage::FirstCopy, log_copies == 0, true);
         cases.push(Case { level, damage, log_copies, write_through, volatile_cache, checksums: false });
     }
+    for (level, log_copies, checksums) in [(Level::Raid5, 1, false), (Level::Raid5, 2, true), (Level::Raid6, 1, false)]
+    {
+        let (damage, write_through, volatile_cache) = (Damage::Growing, checksums, true);
+        cases.push(Case { level, damage, log_copies, write_through, volatile_cache, checksums });
+    }
     cases
 }
 
@@ -195,6 +203,8 @@ pub fn script(number: usize, case: Case, requests: u64) -> Scenario {
     let seed = 0x5eed + number as u64;
     let shards = 1 + (number % 2) as u16;
     let (chunk_blocks, members) = (2, members(case));
+    // All of it moves where the array grows.
+    let zones = if case.damage == Damage::Growing { 1 } else { u64::from(shards) };
     let mut scenario = Scenario {
         seed,
         shards,
@@ -202,9 +212,10 @@ pub fn script(number: usize, case: Case, requests: u64) -> Scenario {
         members,
         log_copies: case.log_copies,
         chunk_blocks,
-        zones: u64::from(shards),
+        zones,
         lanes: shards,
-        lane_blocks: 520,
+        // What moves at a time is in the log as a whole.
+        lane_blocks: if case.damage == Damage::Growing { 2000 } else { 520 },
         write_through: case.write_through,
         // Half of the scripts are destaged while they run, half at their end.
         destage_age: if number.is_multiple_of(2) { Span::from_micros(100) } else { Span::from_secs(5) },
@@ -217,12 +228,12 @@ pub fn script(number: usize, case: Case, requests: u64) -> Scenario {
         drive_timeouts: (Span::from_secs(3), Span::from_secs(45)),
         hangs: false,
         succeeds: case.damage == Damage::Succeeding,
-        grows: false,
+        grows: case.damage == Damage::Growing,
         on_log_loss: OnLogLoss::ReadOnly,
         exposure: None,
         checksums: case.checksums,
-        members_are_zero: !number.is_multiple_of(3),
-        spares: u8::from(matches!(case.damage, Damage::Rebuilding | Damage::Succeeding)),
+        members_are_zero: !number.is_multiple_of(3) && case.damage != Damage::Growing,
+        spares: u8::from(matches!(case.damage, Damage::Rebuilding | Damage::Succeeding | Damage::Growing)),
         log_spares: u8::from(matches!(case.damage, Damage::Attaching | Damage::FirstCopy)),
         log_keeping: match case.damage {
             Damage::Attaching => Some(Keeping::OneMore),
@@ -234,11 +245,14 @@ pub fn script(number: usize, case: Case, requests: u64) -> Scenario {
         scrubbed: false,
         repair_always: None,
         operated: false,
-        heals: matches!(case.damage, Damage::Rebuilding | Damage::Succeeding | Damage::Attaching),
+        heals: matches!(case.damage, Damage::Rebuilding | Damage::Succeeding | Damage::Growing | Damage::Attaching),
         degraded: Vec::new(),
         faults: Vec::new(),
         // On RAID-6 there are many pairs to lose: in write-back, where more is in the log, they are all tried.
-        probe_losses: case.level != Level::Raid6 || !case.write_through,
+        probe_losses: match case.damage {
+            Damage::Growing => !case.checksums,
+            _ => case.level != Level::Raid6 || !case.write_through,
+        },
         cut_when_idle: false,
         workload: WorkloadOptions {
             windows: Vec::new(),
@@ -277,7 +291,7 @@ pub fn script(number: usize, case: Case, requests: u64) -> Scenario {
     }
     let columns = scenario.columns();
     // Across the border of the two zones, if there are two.
-    let start = if shards == 1 { 0 } else { u64::from(columns) * ZONE_STRIPES - 16 };
+    let start = if zones == 1 { 0 } else { u64::from(columns) * ZONE_STRIPES - 16 };
     scenario.workload.windows = vec![Window { start: Lba(start), blocks: 32 }];
     scenario.workload.row_blocks = chunk_blocks * columns;
     let missing = match case.damage {
@@ -288,6 +302,7 @@ pub fn script(number: usize, case: Case, requests: u64) -> Scenario {
         | Damage::TwoLostInCrash
         | Damage::CopyLostInCrash
         | Damage::Succeeding
+        | Damage::Growing
         | Damage::Attaching
         | Damage::LogLost
         | Damage::FirstCopy => 0,
@@ -373,6 +388,7 @@ fn run_cut<S: Subject>(world: &World, cut: Cut) -> Result<(), Failure> {
         | Damage::TwiceDegraded
         | Damage::Rebuilding
         | Damage::Succeeding
+        | Damage::Growing
         | Damage::Attaching
         | Damage::LogLost
         | Damage::FirstCopy => 0,

@@ -61,7 +61,7 @@ pub(crate) fn run(options: &Options) -> Result<String, Failure> {
     }
     if !options.quick {
         report.step("sim: kept seeds", || crate::sim(&["seeds"]));
-        report.step("sim: a cut at each effect", || crate::sim(&["sweep"]));
+        report.step("sim: a cut at each effect", || crate::sim(&["sweep", "--stride", "2"]));
         report.step("sim: damaged metadata", || crate::sim(&["mangle", "--seed", &fresh_seed(), "--count", DAMAGED]));
         report.step("sim: spoiled members", || crate::sim(&["scrub", "--seed", &fresh_seed(), "--count", SPOILED]));
         report.step("sim: fresh seeds", || crate::sim(&["run", "--seed", &fresh_seed(), "--count", FRESH_SEEDS]));
