@@ -4,7 +4,6 @@
 use crate::bench::machine;
 use crate::process::{self, Failure};
 use crate::server::{NQN, Server, Setup};
-use serde_json::Value;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -62,7 +61,7 @@ fn kill_one(server: &Server) -> Result<Kill, Failure> {
     let mut host = Host(host(server)?);
     let begun = Instant::now();
     let in_flight = loop {
-        let all = brindle(server, &["connections", "--json"])?;
+        let all = server.brindle(&["connections"])?;
         let of_queues = all.as_array().into_iter().flatten().filter(|one| one["queue"] != 0);
         let in_flight: u64 = of_queues.filter_map(|one| one["in_flight"].as_u64()).sum();
         if in_flight > 0 {
@@ -73,7 +72,7 @@ fn kill_one(server: &Server) -> Result<Kill, Failure> {
         }
     };
     let typed = Instant::now();
-    let killed = brindle(server, &["connections", "kill", "--all", "--yes", "--json"])?;
+    let killed = server.brindle(&["connections", "kill", "--all", "--yes"])?;
     let typed_ms = typed.elapsed().as_secs_f64() * 1000.0;
     host.0.wait().map_err(|error| Failure::Start("loadgen".to_owned(), error))?;
     match (killed["complete"].as_bool(), killed["seconds"].as_f64()) {
@@ -101,19 +100,6 @@ fn host(server: &Server) -> Result<Child, Failure> {
         .stderr(Stdio::null())
         .spawn()
         .map_err(|error| Failure::Start("loadgen".to_owned(), error))
-}
-
-/// What a verb says in JSON.
-fn brindle(server: &Server, words: &[&str]) -> Result<Value, Failure> {
-    let output = Command::new(process::root().join("target/release/brindle"))
-        .args(words)
-        .args(["--config", "brindle.yaml"])
-        .current_dir(server.folder())
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| Failure::Start("brindle".to_owned(), error))?;
-    let said = || Failure::found(format!("brindle {}: {}", words.join(" "), String::from_utf8_lossy(&output.stderr)));
-    if output.status.success() { serde_json::from_slice(&output.stdout).map_err(|_| said()) } else { Err(said()) }
 }
 
 fn table_line(name: &str, kills: &mut [Kill]) -> String {

@@ -2,6 +2,7 @@
 //! per folder. It never touches a process that it did not start.
 
 use crate::process::{self, Failure};
+use serde_json::Value;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -39,6 +40,8 @@ pub(crate) struct Setup {
     pub(crate) level: &'static str,
     /// How many members it has.
     pub(crate) members: usize,
+    /// Whether there is a drive beside them, `s0`, a spare, for which what is moved or rebuilt goes slowly.
+    pub(crate) spare: bool,
     /// `write-back` or `write-through`.
     pub(crate) mode: &'static str,
     /// The reactors, as the configuration has them.
@@ -70,6 +73,7 @@ impl Setup {
             devices: Devices::Files,
             level: "raid5",
             members: 3,
+            spare: false,
             mode,
             reactors: "{count: 1, polling: adaptive, memory: 256MiB}",
             member: "192MiB",
@@ -91,6 +95,7 @@ impl Setup {
             devices: Devices::Ram,
             level: "raid5",
             members: 3,
+            spare: false,
             mode: "write-back",
             reactors: "{cores: [0], polling: busy, memory: 512MiB}",
             member: "512MiB",
@@ -125,11 +130,6 @@ impl Server {
         Ok(server)
     }
 
-    /// Where it is configured and keeps its control socket.
-    pub(crate) fn folder(&self) -> &Path {
-        &self.folder
-    }
-
     /// Where hosts connect.
     pub(crate) fn nvme(&self) -> SocketAddr {
         self.nvme
@@ -151,6 +151,20 @@ impl Server {
             text.split_whitespace().next()?.parse().ok()
         };
         Ok(Duration::from_nanos(tasks.flatten().filter_map(|task| of_task(task.path())).sum()))
+    }
+
+    /// Has the server do something, by the command line; what that says, as JSON.
+    pub(crate) fn brindle(&self, words: &[&str]) -> Result<Value, Failure> {
+        let output = Command::new(process::root().join("target/release/brindle"))
+            .args(words)
+            .args(["--json", "--config", "brindle.yaml"])
+            .current_dir(&self.folder)
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|error| Failure::Start("brindle".to_owned(), error))?;
+        let said =
+            || Failure::found(format!("brindle {}: {}", words.join(" "), String::from_utf8_lossy(&output.stderr)));
+        if output.status.success() { serde_json::from_slice(&output.stdout).map_err(|_| said()) } else { Err(said()) }
     }
 
     /// Starts the process again, on what its drives hold.
@@ -287,6 +301,10 @@ fn configuration(setup: Setup, nvme: SocketAddr, metrics: SocketAddr) -> String 
     };
     let names: Vec<String> = (0..setup.members).map(|at| format!("d{at}")).collect();
     let members: String = names.iter().map(|name| device(name, setup.member)).collect();
+    let (beside, spares) = match setup.spare {
+        true => (device("s0", setup.member), "    spares: [s0]\n    rebuild: {rate: 8MiB}\n"),
+        false => (String::new(), ""),
+    };
     let names = names.join(", ");
     let copies: Vec<String> = (0..setup.copies).map(|at| format!("l{at}")).collect();
     let logs: String = copies.iter().map(|name| device(name, setup.log)).collect();
@@ -301,13 +319,13 @@ fn configuration(setup: Setup, nvme: SocketAddr, metrics: SocketAddr) -> String 
 name: lab
 reactors: {reactors}
 devices:
-{members}{logs}arrays:
+{members}{beside}{logs}arrays:
   - name: a0
     level: {level}
     members: [{names}]
     chunk: 64KiB
     checksums: {checksums}
-{log}{destage}    volumes: [{{name: v0, size: {volume}, logical_block: {logical_block}}}]
+{spares}{log}{destage}    volumes: [{{name: v0, size: {volume}, logical_block: {logical_block}}}]
 listeners:
   - {{name: main, protocol: nvme-tcp, address: \"{nvme}\"}}
 subsystems:
@@ -329,7 +347,9 @@ mod tests {
         let open = Setup { more: "sandbox: off\nsealed: off\n", ..Setup::fast() };
         let bare = Setup { copies: 0, ..Setup::small("write-through") };
         let keen = Setup { destage: "{age: 30s, memory_watermark: 10%}", ..Setup::fast() };
-        for setup in [keen, Setup::small("write-back"), Setup::small("write-through"), dual, bare, Setup::fast(), open]
+        let spare = Setup { spare: true, ..Setup::small("write-back") };
+        for setup in
+            [keen, spare, Setup::small("write-back"), Setup::small("write-through"), dual, bare, Setup::fast(), open]
         {
             let text = configuration(setup, address(4420), address(9420));
             if let Err(problems) = config::parse(&text, "lab.yaml") {

@@ -23,11 +23,13 @@ const LOAD_LIMIT: Duration = Duration::from_secs(10);
 /// How long a round writes at most; the kill comes before.
 const WRITE_SECONDS: &str = "20";
 
-/// A server to be tortured, and the drives that it loses: one after each of the first kills.
+/// A server to be tortured, and the drives that it loses: one after each of the first kills, or none where there is no name. Whether
+/// its array gets a further member meanwhile.
 struct Setting {
     name: &'static str,
     setup: Setup,
     lost: &'static [&'static str],
+    grows: bool,
 }
 
 const WRITE_BACK: Setup = Setup::small("write-back");
@@ -35,18 +37,28 @@ const WRITE_THROUGH: Setup = Setup::small("write-through");
 /// As few members as RAID-6 takes: with two of them gone no majority is left.
 const DUAL: Setup = Setup { level: "raid6", members: 4, checksums: "on", ..WRITE_BACK };
 const CHECKSUMS: Setup = Setup { checksums: "on", ..WRITE_THROUGH };
+/// So slowly that a member more is on its way for as long as it lasts.
+const GROWING: Setup = Setup { spare: true, ..WRITE_BACK };
+const DUAL_GROWING: Setup = Setup { spare: true, mode: "write-through", ..DUAL };
 /// Killed again in the middle of a resync as often as not.
 const WITHOUT_LOG: Setup = Setup { copies: 0, ..WRITE_THROUGH };
 const MIRRORS_WITHOUT_LOG: Setup = Setup { level: "raid10", members: 4, ..WITHOUT_LOG };
 
 const SETTINGS: &[Setting] = &[
-    Setting { name: "write-back", setup: WRITE_BACK, lost: &[] },
-    Setting { name: "write-through, checksums", setup: CHECKSUMS, lost: &[] },
-    Setting { name: "write-back, degraded", setup: WRITE_BACK, lost: &["d1"] },
-    Setting { name: "write-through, degraded", setup: WRITE_THROUGH, lost: &["d2"] },
-    Setting { name: "RAID-6, write-back, checksums, twice degraded", setup: DUAL, lost: &["d1", "d2"] },
-    Setting { name: "without a log", setup: WITHOUT_LOG, lost: &[] },
-    Setting { name: "RAID-10 without a log", setup: MIRRORS_WITHOUT_LOG, lost: &[] },
+    Setting { name: "write-back", setup: WRITE_BACK, lost: &[], grows: false },
+    Setting { name: "write-through, checksums", setup: CHECKSUMS, lost: &[], grows: false },
+    Setting { name: "write-back, degraded", setup: WRITE_BACK, lost: &["d1"], grows: false },
+    Setting { name: "write-through, degraded", setup: WRITE_THROUGH, lost: &["d2"], grows: false },
+    Setting { name: "RAID-6, write-back, checksums, twice degraded", setup: DUAL, lost: &["d1", "d2"], grows: false },
+    Setting { name: "without a log", setup: WITHOUT_LOG, lost: &[], grows: false },
+    Setting { name: "RAID-10 without a log", setup: MIRRORS_WITHOUT_LOG, lost: &[], grows: false },
+    Setting { name: "growing", setup: GROWING, lost: &[], grows: true },
+    Setting {
+        name: "RAID-6, write-through, checksums, growing, then degraded",
+        setup: DUAL_GROWING,
+        lost: &["", "", "", "d1"],
+        grows: true,
+    },
 ];
 
 /// `cargo xtask torture [ROUNDS]`.
@@ -79,17 +91,32 @@ fn play(setting: &Setting, rounds: u32, seed: u64) -> Result<String, Failure> {
     let mut verified = 0;
     for round in 1..=u64::from(rounds) {
         wait_for_load(&mut server)?;
+        if setting.grows && round == 1 {
+            server.brindle(&["array", "grow", "a0", "s0", "--yes"])?;
+        }
         std::thread::sleep(Duration::from_millis(life_ms(seed, round)));
         server.kill()?;
-        if let Some(drive) = setting.lost.get(round as usize - 1) {
+        if let Some(drive) = setting.lost.get(round as usize - 1).filter(|drive| !drive.is_empty()) {
             server.remove_device(drive)?;
         }
         server.restart()?;
         verified += load.round(round)?;
     }
     load.end()?;
+    let moved = if setting.grows { moved(&server)? } else { String::new() };
     server.stop()?;
-    Ok(format!("{rounds} kills, {verified} blocks verified, no violation"))
+    Ok(format!("{rounds} kills, {verified} blocks verified, no violation{moved}"))
+}
+
+/// How far an array has come that gets a further member: some of it has to have moved.
+fn moved(server: &Server) -> Result<String, Failure> {
+    let growth = server.brindle(&["array", "grow", "a0"])?["growth"].take();
+    let number = |name: &str| growth.get(name).and_then(Value::as_u64);
+    match (number("done_bytes"), number("bytes")) {
+        (Some(0), _) => Err(Failure::found("nothing has moved".to_owned())),
+        (Some(done), Some(all)) => Ok(format!(", {}% moved", 100 * done / all.max(1))),
+        _ => Ok(", all moved".to_owned()),
+    }
 }
 
 /// Waits until the server has answered a write since it started: a kill before that would prove nothing.
