@@ -50,6 +50,9 @@ pub enum NoReturn {
     /// It is of another array, or of this one at another time.
     #[error("it describes another array")]
     Stranger,
+    /// Where it has its blocks they do not lie any more.
+    #[error("data has moved to where it lies with a further member since it went out")]
+    Moved,
     /// Nobody kept what it missed.
     #[error(
         "nothing says what it missed: nobody is out any more, the array was started with --force, or an earlier version made its members \
@@ -71,12 +74,16 @@ pub enum NoReturn {
 /// and `tables` what is in force; for the slot that it had.
 pub fn may_return(said: &Superblock, here: &Superblock, tables: &Tables) -> Result<Slot, NoReturn> {
     let is_same = said.array == here.array
-        && said.geometry == here.geometry
-        && said.geometry_epoch == here.geometry_epoch
+        && said.geometry.level() == here.geometry.level()
+        && said.geometry.chunk_blocks() == here.geometry.chunk_blocks()
+        && said.geometry.stripes() == here.geometry.stripes()
         && said.log_generation == here.log_generation
         && said.layout.checksums.is_some() == here.layout.checksums.is_some();
     if !is_same {
         return Err(NoReturn::Stranger);
+    }
+    if said.geometry != here.geometry || said.geometry_epoch != here.geometry_epoch {
+        return Err(NoReturn::Moved);
     }
     if tables.away.is_none() || said.layout.missed.is_none() {
         return Err(NoReturn::Unknown);
@@ -135,6 +142,8 @@ mod tests {
         let refused = |said: &Superblock, tables: &Tables| may_return(said, &here, tables).expect_err("it is refused");
         let other = Superblock { log_generation: said.log_generation + 1, ..said.clone() };
         assert_eq!(refused(&other, &tables), NoReturn::Stranger);
+        let moved = Superblock { geometry_epoch: said.geometry_epoch + 1, ..here.clone() };
+        assert_eq!(may_return(&said, &moved, &tables), Err(NoReturn::Moved));
         let unknown = Tables { away: None, ..tables.clone() };
         assert_eq!(refused(&said, &unknown), NoReturn::Unknown);
         let mut placeless = said.clone();
