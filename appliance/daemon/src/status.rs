@@ -138,7 +138,8 @@ pub struct RebuildStatus {
 pub struct GrowthStatus {
     /// Its slot.
     pub member: u8,
-    /// `growing`, `paused`, or `waiting` for the array to be whole and to have a log.
+    /// `growing`, `paused`, or `waiting` for the array to be whole and to have a log, or for what keeps data from moving
+    /// (`growth.blocked`).
     pub state: String,
     /// How much of each member lies as it is to lie.
     pub done_bytes: u64,

@@ -445,6 +445,13 @@ pub enum Event {
         /// The drive.
         device: DeviceId,
     },
+    /// Data cannot move for now: requests that use it do not end, or some of it cannot be read or destaged. It is tried again.
+    GrowthBlocked {
+        /// Whose.
+        array: ArrayId,
+        /// The first stripe that has not moved.
+        stripe: StripeId,
+    },
     /// All has moved, and there is more space.
     Grown {
         /// Whose.

@@ -1,10 +1,10 @@
 //! Arrays that get a further member, step by step: what random runs do not look at.
 
-use base::ids::{DeviceId, Slot};
+use base::ids::{ArrayBlock, DeviceBlock, DeviceId, Slot};
 use base::time::Span;
 use engine::array::Limits;
 use engine::command::Refusal;
-use engine::io::IoKind;
+use engine::io::{IoError, IoKind};
 use raid::{Level, Superblock, superblock_block};
 
 use crate::audit::{members_in_force, stripes_match};
@@ -223,4 +223,27 @@ fn what_cannot_grow_is_told_so() {
     let mut bench = bench_of(Level::Raid5, |_| {});
     bench.command(Order::Grow(DeviceId(0)));
     assert_eq!(bench.answer(), Err(Refusal::InUse));
+}
+
+#[test]
+fn what_cannot_be_read_does_not_move_and_hosts_do_not_wait_for_it() {
+    let mut bench = bench_of(Level::Raid5, |scenario| scenario.write_through = true);
+    // Two blocks of a stripe, some windows on: one of them is data.
+    let layout = bench.said(DeviceId(0)).layout;
+    let geometry = bench.said(DeviceId(0)).geometry;
+    let lost = bench.apart(COUNT / 4);
+    let place = geometry.locate(ArrayBlock(lost));
+    let data = geometry.member_of(place.stripe, place.column);
+    for slot in [data, geometry.parity_member(place.stripe, 0)] {
+        let at = DeviceBlock(layout.data.start + place.stripe.0);
+        bench.rack.borrow_mut().spoil(DeviceId(slot.0.into()), at);
+    }
+    assert_eq!(bench.ask(IoKind::Read, lost, 0), Err(IoError::Unreadable));
+    assert_eq!(bench.grows(), Ok(()));
+    assert!(!bench.steps_while_growing(60_000), "it has moved what nobody can read");
+    // Neighbours can be read, and all can be written: that heals it.
+    assert_eq!(bench.ask(IoKind::Read, lost + 1, 0), Ok(0));
+    bench.write_apart(COUNT / 4);
+    assert!(bench.steps_while_growing(SOON));
+    bench.holds_all("grown");
 }

@@ -196,6 +196,14 @@ fn told(names: &Names, event: Event) -> Vec<Told> {
             let told = Told::new("growth.began", Severity::Notice, text).of_array(&arrays[array.index()]);
             vec![told.with("member", slot.0).with("drive", drives[&device].as_str())]
         }
+        Event::GrowthBlocked { array, stripe } => {
+            let text = format!(
+                "data does not move on from stripe {stripe}: requests that use it do not end, or some of it cannot be read or destaged. It is \
+                 tried again"
+            );
+            let told = Told::new("growth.blocked", Severity::Warning, text).of_array(&arrays[array.index()]);
+            vec![told.with("stripe", stripe.0)]
+        }
         Event::Grown { array, blocks } => {
             let bytes = blocks * base::BLOCK as u64;
             let text = format!("all data has moved: there are {bytes} bytes for volumes now");

@@ -14,6 +14,9 @@
 //! | arrived | the shards take it over | all of them have: requests go on, and whoever they reach knows |
 //! | leaving | the step has come to nothing; what is under way ends | requests go on, and a later step tries again |
 //!
+//! Whoever waits for the blocks does not wait for what does not come about: a request that takes very long, a stripe that cannot be
+//! destaged, a block that cannot be had. Then the step is left, and tried again after a while.
+//!
 //! While a step is under way no member is rebuilt and nothing is scrubbed, and no scrub is as long as the array grows. A start finds the
 //! array where the last step that came into force has left it, and goes on by itself.
 //!
@@ -49,7 +52,10 @@ const REQUESTS: usize = 4;
 const BLANK_WINDOWS: u64 = 256;
 
 /// How long an array rests after a step that came to nothing.
-const RETRY: Span = Span::from_secs(1);
+const RETRY: Span = Span::from_secs(10);
+
+/// How long the blocks of a window are nobody's at most before they are read.
+const PATIENCE: Span = Span::from_secs(2);
 
 /// How long a request waits that found no buffer or no place.
 const PAUSE: Span = Span::from_millis(1);
@@ -91,8 +97,14 @@ enum Stage {
         until: Time,
     },
     /// So many shards have not answered.
-    Fencing(u16),
-    Draining(u16),
+    Fencing {
+        left: u16,
+        until: Time,
+    },
+    Draining {
+        left: u16,
+        until: Time,
+    },
     Copying(Copying),
     /// Everything is in the log, or there was nothing to be logged.
     Copied {
@@ -111,6 +123,8 @@ enum Stage {
 #[derive(Debug)]
 pub(super) struct Growing {
     stage: Stage,
+    /// Whether the last step came to nothing although the array is as it should be.
+    blocked: bool,
     /// When it began, or was started, and how far it was then.
     began: Time,
     began_at: StripeId,
@@ -120,7 +134,8 @@ impl Growing {
     /// Of an array as start-up left it.
     pub(super) fn of(map: &ArrayMap) -> Option<Self> {
         let reshape = map.arrangement.reshape()?;
-        Some(Self { stage: Stage::Resting { until: Time(0) }, began: Time(0), began_at: reshape.boundary() })
+        let stage = Stage::Resting { until: Time(0) };
+        Some(Self { stage, blocked: false, began: Time(0), began_at: reshape.boundary() })
     }
 
     /// The drive that was asked for, as long as nothing is done about it.
@@ -235,7 +250,7 @@ impl Coordinator {
             return Err(refusal);
         }
         let stage = Stage::Asked { spare, ticket };
-        self.arrays[id.index()].growth = Some(Growing { stage, began: Time(0), began_at: StripeId(0) });
+        self.arrays[id.index()].growth = Some(Growing { stage, blocked: false, began: Time(0), began_at: StripeId(0) });
         Ok(())
     }
 
@@ -265,19 +280,23 @@ impl Coordinator {
                 }
                 self.begin_step(ports, id)
             }
-            Stage::Fencing(_) | Stage::Draining(_) if !serves => {
+            Stage::Fencing { .. } | Stage::Draining { .. } if !serves => {
                 growing.stage = Stage::Leaving;
                 true
             }
-            Stage::Fencing(0) if at_rest => {
-                growing.stage = Stage::Draining(self.shards);
+            Stage::Fencing { left: 0, until } if at_rest => {
+                growing.stage = Stage::Draining { left: self.shards, until: *until };
                 let moving = map.moving.map(|moving| Moving { stage: MovingStage::Draining, ..moving });
                 let map = ArrayMap { moving, ..ArrayMap::clone(map) };
                 self.tell_map(ports, id, map);
                 true
             }
-            Stage::Draining(0) => {
+            Stage::Draining { left: 0, .. } => {
                 self.begin_to_copy(id);
+                true
+            }
+            Stage::Fencing { left: 1.., until } | Stage::Draining { until, .. } if now >= *until => {
+                self.step_blocked(id);
                 true
             }
             Stage::Copied { windows } if at_rest => {
@@ -357,7 +376,7 @@ impl Coordinator {
     pub(super) fn growth_began(&mut self, id: ArrayId, now: Time) {
         let array = &mut self.arrays[id.index()];
         let stage = Stage::Resting { until: now };
-        array.growth = Some(Growing { stage, began: now, began_at: StripeId(0) });
+        array.growth = Some(Growing { stage, blocked: false, began: now, began_at: StripeId(0) });
     }
 
     fn begin_step<P: Ports>(&mut self, ports: &mut P, id: ArrayId) -> bool {
@@ -365,7 +384,8 @@ impl Coordinator {
         self.next_run += 1;
         let moving = Some(Moving { run: self.next_run, window, stage: MovingStage::Fencing });
         let map = ArrayMap { moving, ..ArrayMap::clone(&self.arrays[id.index()].array.map) };
-        self.set_growth_stage(id, Stage::Fencing(self.shards));
+        let (left, until) = (self.shards, ports.now() + PATIENCE);
+        self.set_growth_stage(id, Stage::Fencing { left, until });
         self.tell_map(ports, id, map);
         true
     }
@@ -382,8 +402,8 @@ impl Coordinator {
             return;
         }
         match (array.growth.as_mut().map(|growing| &mut growing.stage), stage) {
-            (Some(Stage::Fencing(left)), MovingStage::Fencing)
-            | (Some(Stage::Draining(left)), MovingStage::Draining)
+            (Some(Stage::Fencing { left, .. }), MovingStage::Fencing)
+            | (Some(Stage::Draining { left, .. }), MovingStage::Draining)
             | (Some(Stage::Arrived { left, .. }), MovingStage::Arrived) => *left -= 1,
             // It came to nothing meanwhile.
             _ => {}
@@ -424,11 +444,27 @@ impl Coordinator {
             worked |= copying.go_on(ports, router, id, now);
             if copying.has_ended() {
                 worked = true;
-                let stage = if copying.failed { Stage::Leaving } else { Stage::Copied { windows: 1 } };
-                self.set_growth_stage(id, stage);
+                match copying.failed {
+                    true if serves => self.step_blocked(id),
+                    true => self.set_growth_stage(id, Stage::Leaving),
+                    false => self.set_growth_stage(id, Stage::Copied { windows: 1 }),
+                }
             }
         }
         worked
+    }
+
+    /// A step has come to nothing although the array is as it should be.
+    fn step_blocked(&mut self, id: ArrayId) {
+        let array = &mut self.arrays[id.index()];
+        let growing = array.growth.as_mut().expect("the array grows");
+        growing.stage = Stage::Leaving;
+        if !core::mem::replace(&mut growing.blocked, true)
+            && let Some(reshape) = array.array.map.arrangement.reshape()
+        {
+            let stripe = reshape.boundary();
+            self.tell(Event::GrowthBlocked { array: id, stripe });
+        }
     }
 
     /// A step has come into force.
@@ -438,6 +474,9 @@ impl Coordinator {
         let bytes = windows * u64::from(window) * BLOCK as u64;
         let rate = array.array.rebuild.limits.bytes_a_second;
         let wait = (bytes * 1_000_000_000).checked_div(rate).map_or(Span::ZERO, Span);
+        if let Some(growing) = &mut array.growth {
+            growing.blocked = false;
+        }
         self.set_growth_stage(id, Stage::Arrived { left: self.shards, until: now + wait });
     }
 
@@ -463,6 +502,7 @@ impl Coordinator {
         let due =
             self.arrays.iter().filter(|_| !self.stopping).filter_map(|array| match &array.growth.as_ref()?.stage {
                 Stage::Resting { until } if array.may_step() => Some(*until),
+                Stage::Fencing { until, .. } | Stage::Draining { until, .. } => Some(*until),
                 Stage::Copying(copying) => Some(copying.after),
                 _ => None,
             });
@@ -480,7 +520,7 @@ impl Coordinator {
         let elapsed_ns = now.since(growing.began).0.max(1);
         let since = u128::from(bytes(done - growing.began_at.0));
         let bytes_a_second = (since * 1_000_000_000 / u128::from(elapsed_ns)) as u64;
-        let waits = matches!(growing.stage, Stage::Resting { .. }) && !array.may_step();
+        let waits = growing.blocked || matches!(growing.stage, Stage::Resting { .. }) && !array.may_step();
         Some(GrowthStatus {
             slot: map.arrangement.geometry().members() - 1,
             done_bytes: bytes(done),
