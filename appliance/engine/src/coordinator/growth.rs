@@ -23,30 +23,28 @@
 //! There is room for one further member; the next one needs a start, since only that finds the log without a record of how blocks lay
 //! before.
 
+mod copying;
+
 use base::BLOCK;
-use base::ids::{ArrayBlock, ArrayId, DeviceId, Lba, StripeId, ZoneId};
-use base::sector::Margins;
+use base::ids::{ArrayId, DeviceId, StripeId, ZoneId};
 use base::time::{Span, Time};
-use ports::{BufferList, Ports};
+use ports::Ports;
 use raid::level::MAX_MEMBERS;
 use raid::reshape::{MAX_WINDOW_STRIPES, Reshape, Window};
 use raid::{Geometry, Tables};
+
+use copying::Copying;
+pub(crate) use copying::TOKENS;
 
 use super::join::{JOIN_BLOCKS, Spare, Way};
 use super::proposal::Edit;
 use super::{Coordinated, Coordinator};
 use crate::array::{Purpose, SLACK_BLOCKS};
 use crate::command::{Event, Refusal};
-use crate::io::IoDone;
-use crate::limits::{MAX_FRAGMENT_BLOCKS, moved_log_blocks};
+use crate::limits::moved_log_blocks;
 use crate::map::{ArrayMap, Moving, MovingStage, Service};
-use crate::message::{FragmentKind, Message};
 use crate::operations::Operations;
-use crate::router::{JobRequest, Router, Target};
 use crate::status::GrowthStatus;
-
-/// Requests of a step under way.
-const REQUESTS: usize = 4;
 
 /// Windows that are passed over at once at most, if nobody ever wrote to them.
 const BLANK_WINDOWS: u64 = 256;
@@ -56,33 +54,6 @@ const RETRY: Span = Span::from_secs(10);
 
 /// How long the blocks of a window are nobody's at most before they are read.
 const PATIENCE: Span = Span::from_secs(2);
-
-/// How long a request waits that found no buffer or no place.
-const PAUSE: Span = Span::from_millis(1);
-
-/// What the tokens of a step's requests have in common. Jobs count from zero.
-pub(crate) const TOKENS: u64 = 1 << 63;
-
-/// A run of blocks on its way.
-#[derive(Debug)]
-struct Run {
-    start: ArrayBlock,
-    count: u32,
-    kind: FragmentKind,
-    begun: bool,
-    buffers: BufferList,
-}
-
-/// What a step moves.
-#[derive(Debug)]
-struct Copying {
-    runs: Vec<(ArrayBlock, u32, bool)>,
-    next: usize,
-    under_way: [Option<Run>; REQUESTS],
-    /// Not before.
-    after: Time,
-    failed: bool,
-}
 
 #[derive(Debug)]
 enum Stage {
@@ -416,42 +387,9 @@ impl Coordinator {
         let stage = if array.is_blank(&window) {
             Stage::Copied { windows: window.windows() }
         } else {
-            let runs: Vec<_> = window.first().runs(MAX_FRAGMENT_BLOCKS).collect();
-            let under_way = [const { None }; REQUESTS];
-            Stage::Copying(Copying { runs, next: 0, under_way, after: Time(0), failed: false })
+            Stage::Copying(Copying::new(&window.first()))
         };
         self.set_growth_stage(id, stage);
-    }
-
-    /// Takes the ends of a step's requests and begins others; whether anything was done.
-    pub(super) fn go_on_copying<P: Ports<Message = Message>>(&mut self, ports: &mut P, router: &mut Router) -> bool {
-        let mut worked = false;
-        while let Some(done) = self.jobs.of_growth() {
-            worked = true;
-            let array = &mut self.arrays[(done.token >> 8) as u16 as usize];
-            match array.growth.as_mut().map(|growing| &mut growing.stage) {
-                Some(Stage::Copying(copying)) => copying.done(done),
-                _ => unreachable!("a step waits for its requests"),
-            }
-        }
-        let now = ports.now();
-        for index in 0..self.arrays.len() {
-            let id = ArrayId(index as u16);
-            let array = &mut self.arrays[index];
-            let serves = array.array.map.service == Service::ReadWrite && !self.stopping;
-            let Some(Growing { stage: Stage::Copying(copying), .. }) = &mut array.growth else { continue };
-            copying.failed |= !serves;
-            worked |= copying.go_on(ports, router, id, now);
-            if copying.has_ended() {
-                worked = true;
-                match copying.failed {
-                    true if serves => self.step_blocked(id),
-                    true => self.set_growth_stage(id, Stage::Leaving),
-                    false => self.set_growth_stage(id, Stage::Copied { windows: 1 }),
-                }
-            }
-        }
-        worked
     }
 
     /// A step has come to nothing although the array is as it should be.
@@ -503,7 +441,7 @@ impl Coordinator {
             self.arrays.iter().filter(|_| !self.stopping).filter_map(|array| match &array.growth.as_ref()?.stage {
                 Stage::Resting { until } if array.may_step() => Some(*until),
                 Stage::Fencing { until, .. } | Stage::Draining { until, .. } => Some(*until),
-                Stage::Copying(copying) => Some(copying.after),
+                Stage::Copying(copying) => Some(copying.after()),
                 _ => None,
             });
         due.min().unwrap_or(Time::NEVER)
@@ -539,94 +477,5 @@ impl Coordinated {
         let map = &self.array.map;
         let is_whole = map.service == Service::ReadWrite && !map.is_bare() && map.missing() == 0;
         is_whole && !self.paused && map.hold.is_none() && self.attaching.is_none() && self.resync.is_none()
-    }
-}
-
-impl Copying {
-    fn has_ended(&self) -> bool {
-        let is_begun = self.failed || self.next == self.runs.len();
-        is_begun && self.under_way.iter().all(Option::is_none)
-    }
-
-    fn done(&mut self, done: IoDone) {
-        let place = &mut self.under_way[(done.token & 0xff) as usize];
-        let run = place.as_mut().expect("a request has its place");
-        run.begun = false;
-        match (done.result, run.kind) {
-            (Err(_), _) => {
-                self.failed = true;
-                *place = None;
-            }
-            (Ok(()), FragmentKind::Read) => (run.kind, run.buffers) = (FragmentKind::Move, done.buffers),
-            (Ok(()), _) => *place = None,
-        }
-    }
-
-    fn go_on<P: Ports<Message = Message>>(
-        &mut self,
-        ports: &mut P,
-        router: &mut Router,
-        id: ArrayId,
-        now: Time,
-    ) -> bool {
-        let mut worked = false;
-        for place in 0..REQUESTS {
-            if self.failed {
-                if let Some(run) = self.under_way[place].take_if(|run| !run.begun) {
-                    run.buffers.free(ports);
-                }
-                continue;
-            }
-            if self.under_way[place].is_none()
-                && let Some(&(start, count, is_zero)) = self.runs.get(self.next)
-            {
-                self.next += 1;
-                let kind = if is_zero { FragmentKind::Move } else { FragmentKind::Read };
-                self.under_way[place] = Some(Run { start, count, kind, begun: false, buffers: BufferList::EMPTY });
-            }
-            let Some(run) = self.under_way[place].as_mut().filter(|run| !run.begun && now >= self.after) else {
-                continue;
-            };
-            if run.begin(ports, router, id, place) {
-                worked = true;
-            } else {
-                self.after = now + PAUSE;
-            }
-        }
-        worked
-    }
-}
-
-impl Run {
-    /// Begins what is next for it; false if there is no buffer or no place now.
-    fn begin<P: Ports<Message = Message>>(
-        &mut self,
-        ports: &mut P,
-        router: &mut Router,
-        id: ArrayId,
-        place: usize,
-    ) -> bool {
-        if self.buffers.is_empty() {
-            let Some(buffers) = BufferList::alloc(ports, self.count as usize) else { return false };
-            self.buffers = buffers;
-            if self.kind == FragmentKind::Move {
-                let ids: Vec<_> = self.buffers.ids(ports).collect();
-                ids.into_iter().for_each(|buffer| ports.bytes_mut(buffer).fill(0));
-            }
-        }
-        let request = JobRequest {
-            token: TOKENS | u64::from(id.0) << 8 | place as u64,
-            target: Target::Array(id),
-            lba: Lba(self.start.0),
-            kind: self.kind,
-            blocks: self.count,
-            margins: Margins::NONE,
-            buffers: core::mem::take(&mut self.buffers),
-        };
-        match router.begin_job(ports, request) {
-            Ok(()) => self.begun = true,
-            Err(request) => self.buffers = request.buffers,
-        }
-        self.begun
     }
 }
