@@ -242,7 +242,7 @@ impl Subject for Production {
     }
 
     fn tells_of_rebuild(message: &Message) -> bool {
-        matches!(message, Message::Event(event) if matches!(**event, Event::Rebuilt { .. } | Event::Succeeded { .. }))
+        matches!(message, Message::Event(event) if matches!(**event, Event::Rebuilt { .. } | Event::Succeeded { .. } | Event::Grown { .. }))
     }
 
     fn raise(ports: &mut SimPorts<Message>, shards: u16, association: Association) {

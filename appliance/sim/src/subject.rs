@@ -85,7 +85,7 @@ pub trait Subject: Sized {
         unreachable!("nobody looks after the drives: {order:?}")
     }
 
-    /// Whether this says that a member is whole again.
+    /// Whether this says that a member is whole again, or one more.
     fn tells_of_rebuild(_: &Self::Message) -> bool {
         false
     }

@@ -60,7 +60,7 @@ pub struct Report {
     pub aborted: u64,
     /// Further devices whose loss was tried.
     pub probes: u64,
-    /// Members that were rebuilt.
+    /// Members that were rebuilt, or came as further ones.
     pub rebuilds: u64,
 }
 
