@@ -50,7 +50,9 @@ pub fn mangle_seed<S: Subject>(seed: u64, aloud: bool) -> Result<Met, Failure> {
     if !wild {
         // What is damaged is the one loss that the array bears: nobody takes another member out.
         scenario.degraded.clear();
-        (scenario.operated, scenario.succeeds, scenario.grows) = (false, false, false);
+        (scenario.operated, scenario.succeeds) = (false, false);
+        // While it grows a member more takes part, and it bears no more losses for that.
+        scenario.grows &= scenario.geometry().bears(1);
         scenario.log_keeping = None;
     }
     if !wild && scenario.log_copies == 1 {
