@@ -221,6 +221,10 @@ impl Coordinator {
             self.end_attaching(id, if self.stopping { Refusal::Stopping } else { Refusal::DriveFailed });
             return true;
         }
+        // It may have been a copy before: what was given up at it must not come behind what is written to it now.
+        if attaching.step == Step::Clear && operations.is_writing(attaching.newcomer.device) {
+            return false;
+        }
         match attaching.step {
             Step::Clear | Step::Erase(_) | Step::Format(_) | Step::Flush | Step::Superblock => {
                 self.prepare_newcomer(ports, operations, id)
