@@ -42,6 +42,12 @@ impl Growth {
         if u64::from(geometry_epoch) < reshape.steps() {
             return Err(SuperblockError::Malformed("it has grown further than its geometry epoch says"));
         }
+        let left = (geometry.stripes() - boundary.0) / u64::from(window_stripes);
+        if u64::from(geometry_epoch) + left > u32::MAX.into() {
+            return Err(SuperblockError::Malformed(
+                "its geometry epoch is too high to be counted on to the end of its growth",
+            ));
+        }
         Ok(growth)
     }
 

@@ -324,7 +324,10 @@ fn a_growth_that_cannot_be_is_refused() {
     };
     // From no fewer members, by a window that is none, to a boundary within one or beyond the end, without the feature.
     let stripes = decoded.geometry.stripes();
-    let impossible: [(usize, &[u8]); 7] = [
+    // Or nobody could count the windows that are left.
+    const GEOMETRY_EPOCH_AT: usize = 80;
+    let impossible: [(usize, &[u8]); 8] = [
+        (GEOMETRY_EPOCH_AT, &u32::MAX.to_le_bytes()),
         (GROWTH_AT, &[4]),
         (GROWTH_AT, &[0]),
         (GROWTH_AT + 4, &[33, 0, 0, 0]),
