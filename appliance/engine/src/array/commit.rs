@@ -53,7 +53,7 @@ impl ArrayShard {
         // A note that waits for company keeps its destage's place: not while others want one.
         let wanted = self.stopping
             || self.map.hold.is_some()
-            || self.draining().is_some()
+            || self.is_draining_window()
             || self.full_is_due(work.now)
             || 2 * self.destages.len() > MAX_DESTAGES
             || self.walker.waits_for_destages();

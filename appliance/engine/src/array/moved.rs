@@ -35,7 +35,7 @@ const RECORD_BUFFERS: usize = 4;
 /// What this shard has logged of blocks that move.
 #[derive(Debug, Default)]
 pub(crate) struct Moved {
-    versions: Vec<(LaneId, VersionRef)>,
+    versions: Vec<VersionRef>,
     /// Log space that is set aside for what else moves, and the lane. What was logged stays in the log until all of it was: so all of
     /// the space has to be there before the first of it is.
     set_aside: Option<(LaneId, u64)>,
@@ -66,7 +66,8 @@ impl ArrayShard {
             self.reports.push_back(Message::WindowTaken { array: self.map.id, run });
         }
         if self.map.geometry_epoch != before.geometry_epoch {
-            for (lane, version) in core::mem::take(&mut self.moved.versions) {
+            for version in core::mem::take(&mut self.moved.versions) {
+                let lane = self.stripes.get(self.stripes.stripe_of(version)).lane;
                 self.version_durable(work, lane, version, 0);
             }
         } else if !goes_on {
@@ -76,8 +77,9 @@ impl ArrayShard {
 
     /// Drops what was logged and does not count.
     fn drop_moved<P: Ports>(&mut self, work: &mut Work<'_, P>) {
-        for (id, version) in core::mem::take(&mut self.moved.versions) {
+        for version in core::mem::take(&mut self.moved.versions) {
             let stripe = self.stripes.stripe_of(version);
+            let id = self.stripes.get(stripe).lane;
             let (sequence, buffer) = self.stripes.drop_logging(version);
             self.lane(id).forget(sequence);
             if core::mem::replace(&mut self.stripes.get_mut(stripe).reserved, false) {
@@ -91,9 +93,15 @@ impl ArrayShard {
         }
     }
 
-    /// What moves, once nobody uses it any more.
-    pub(super) fn draining(&self) -> Option<Moving> {
-        self.map.moving.filter(|moving| moving.stage == MovingStage::Draining && self.moved.told != Some(moving.run))
+    /// Whether what moves is nobody's any more, and the coordinator was not told that it is drained.
+    pub(super) fn is_draining_window(&self) -> bool {
+        let moving = self.map.moving.as_ref();
+        moving.is_some_and(|moving| moving.stage == MovingStage::Draining && self.moved.told != Some(moving.run))
+    }
+
+    /// What moves, while that is so.
+    fn draining(&self) -> Option<Moving> {
+        if self.is_draining_window() { self.map.moving } else { None }
     }
 
     /// Sends to the members what the log has of blocks that move, and of the stripes that they move to.
@@ -137,13 +145,13 @@ impl ArrayShard {
 
     /// Whether blocks that move may be logged now, or are refused.
     pub(super) fn may_move<P: Ports>(&self, work: &Work<'_, P>, id: LaneId, fragment: &Fragment) -> bool {
-        if self.map.service != Service::ReadWrite || self.map.moving.is_none() {
+        let Some(moving) = self.map.moving.as_ref().filter(|_| self.map.service == Service::ReadWrite) else {
             return true;
-        }
+        };
         let lane = self.lanes[id.index()].as_ref().expect("the owner asks");
         // What is read of the window itself may be put right there behind the answer: before it arrives. All reads have their turn
         // before the last of it is logged.
-        let is_mended = self.map.moving.is_some_and(|moving| self.mends_any_of(moving.window.stripes()));
+        let is_mended = self.mends_any_of(moving.window.stripes());
         // What is open goes first, in a record of its own.
         !is_mended
             && lane.in_flight + 1 < RECORDS_IN_FLIGHT
@@ -214,7 +222,7 @@ impl ArrayShard {
                 Some(buffer)
             };
             let version = self.stripes.add(stripe, place.column, kept);
-            self.moved.versions.push((id, version));
+            self.moved.versions.push(version);
             let block = ArrayBlock(fragment.start.0 + at);
             self.log(id, Item::Moved { version, block, content }, work.now);
         }

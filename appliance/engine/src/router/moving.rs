@@ -50,7 +50,7 @@ impl Router {
 
     /// Whether a fragment of a request has to wait. The blocks of one stay together.
     pub(super) fn is_fenced(&self, request: &Request, array: ArrayId, start: ArrayBlock) -> bool {
-        let moving = self.arrays[array.index()].moving;
+        let moving = self.arrays[array.index()].moving.as_ref();
         moving.is_some_and(|moving| !request.is_mover() && moving.window.moves_block(start))
     }
 
@@ -64,7 +64,7 @@ impl Router {
 
     /// Whether what was sent of a request may be of what is to move.
     fn comes_near(&self, request: &Request, array: ArrayId) -> bool {
-        let Some(moving) = self.arrays[array.index()].moving else { return false };
+        let Some(moving) = &self.arrays[array.index()].moving else { return false };
         let (start, end) = (request.lba.0, request.lba.0 + u64::from(request.sent));
         match request.target {
             Target::Array(of) => {
