@@ -173,12 +173,20 @@ impl Coordinator {
         if array.asked.len() >= MAX_COMMANDS {
             return Err(Refusal::Busy);
         }
-        if let Some(at) = array.array.spares.iter().position(|known| known.device == spare.device) {
-            array.array.spares.remove(at);
-        }
-        self.is_unused(spare.device)?;
+        self.take_unused(id, spare.device)?;
         self.arrays[id.index()].asked.push_back(asked);
         Ok(())
+    }
+
+    /// Takes a drive for an array, perhaps one of its spares, if nothing uses it otherwise.
+    pub(super) fn take_unused(&mut self, id: ArrayId, device: DeviceId) -> Result<(), Refusal> {
+        let spares = &mut self.arrays[id.index()].array.spares;
+        let kept = spares.iter().position(|known| known.device == device).map(|at| spares.remove(at));
+        let unused = self.is_unused(device);
+        if unused.is_err() {
+            self.arrays[id.index()].array.spares.extend(kept);
+        }
+        unused
     }
 
     /// Refuses a drive that any array uses or keeps.

@@ -29,7 +29,6 @@ use base::BLOCK;
 use base::ids::{ArrayId, DeviceId, StripeId, ZoneId};
 use base::time::{Span, Time};
 use ports::Ports;
-use raid::level::MAX_MEMBERS;
 use raid::reshape::{MAX_WINDOW_STRIPES, Reshape, Window};
 use raid::{Geometry, Tables};
 
@@ -38,6 +37,7 @@ pub(crate) use copying::TOKENS;
 
 use super::join::{JOIN_BLOCKS, Spare, Way};
 use super::proposal::Edit;
+use super::round::a_second;
 use super::{Coordinated, Coordinator};
 use crate::array::{Purpose, SLACK_BLOCKS};
 use crate::command::{Event, Refusal};
@@ -80,6 +80,7 @@ enum Stage {
     /// Everything is in the log, or there was nothing to be logged.
     Copied {
         windows: u64,
+        passed_over: bool,
     },
     Proposed,
     /// It is in force. So many shards have not said that they know. The next step may begin then.
@@ -96,17 +97,19 @@ pub(super) struct Growing {
     stage: Stage,
     /// Whether the last step came to nothing although the array is as it should be.
     blocked: bool,
-    /// When it began, or was started, and how far it was then.
-    began: Time,
-    began_at: StripeId,
+    /// When its first step since the start of the process began, and how far it was then.
+    began: Option<(Time, StripeId)>,
 }
 
 impl Growing {
     /// Of an array as start-up left it.
     pub(super) fn of(map: &ArrayMap) -> Option<Self> {
-        let reshape = map.arrangement.reshape()?;
-        let stage = Stage::Resting { until: Time(0) };
-        Some(Self { stage, blocked: false, began: Time(0), began_at: reshape.boundary() })
+        map.arrangement.reshape()?;
+        Some(Self::at(Stage::Resting { until: Time(0) }))
+    }
+
+    const fn at(stage: Stage) -> Self {
+        Self { stage, blocked: false, began: None }
     }
 
     /// The drive that was asked for, as long as nothing is done about it.
@@ -153,25 +156,21 @@ impl Coordinated {
         Ok(window)
     }
 
-    /// Why it cannot get a further member now, if it cannot.
-    fn refuses_growth(&self) -> Option<Refusal> {
+    /// By how many stripes at a time it gets a further member, unless it cannot get one now.
+    fn may_grow(&self) -> Result<u32, Refusal> {
         let map = &self.array.map;
         if map.service != Service::ReadWrite {
-            Some(Refusal::Down)
+            Err(Refusal::Down)
         } else if map.is_bare() {
-            Some(Refusal::NoLog)
+            Err(Refusal::NoLog)
         } else if map.missing() != 0 {
-            Some(Refusal::NotWhole)
-        } else if map.arrangement.geometry().members() >= MAX_MEMBERS {
-            Some(Refusal::NoPlaceBeside)
-        } else if self.growth.is_some() {
-            Some(Refusal::GrowthUnderWay)
+            Err(Refusal::NotWhole)
         } else if self.tables.growth.is_some() || self.array.members_at_start != map.members.len() {
-            Some(Refusal::GrownAlready)
+            Err(Refusal::GrownAlready)
         } else if self.succession.is_some() {
-            Some(Refusal::SuccessionUnderWay)
+            Err(Refusal::SuccessionUnderWay)
         } else {
-            self.window_stripes().err()
+            self.window_stripes()
         }
     }
 
@@ -210,18 +209,14 @@ impl Coordinated {
 impl Coordinator {
     /// Begins to give an array a further member.
     pub(super) fn grow(&mut self, id: ArrayId, spare: Spare, ticket: u64) -> Result<(), Refusal> {
-        if let Some(refusal) = self.arrays[id.index()].refuses_growth() {
-            return Err(refusal);
+        let array = &self.arrays[id.index()];
+        if array.growth.is_some() {
+            return Err(Refusal::GrowthUnderWay);
         }
+        array.may_grow()?;
         self.fits(id, &spare)?;
-        let spares = &mut self.arrays[id.index()].array.spares;
-        let kept = spares.iter().position(|known| known.device == spare.device).map(|at| spares.remove(at));
-        if let Err(refusal) = self.is_unused(spare.device) {
-            self.arrays[id.index()].array.spares.extend(kept);
-            return Err(refusal);
-        }
-        let stage = Stage::Asked { spare, ticket };
-        self.arrays[id.index()].growth = Some(Growing { stage, blocked: false, began: Time(0), began_at: StripeId(0) });
+        self.take_unused(id, spare.device)?;
+        self.arrays[id.index()].growth = Some(Growing::at(Stage::Asked { spare, ticket }));
         Ok(())
     }
 
@@ -270,11 +265,11 @@ impl Coordinator {
                 self.step_blocked(id);
                 true
             }
-            Stage::Copied { windows } if at_rest => {
-                let windows = *windows;
+            Stage::Copied { windows, passed_over } if at_rest => {
+                let (windows, passed_over) = (*windows, *passed_over);
                 growing.stage = if serves { Stage::Proposed } else { Stage::Leaving };
                 if serves {
-                    array.pending.edit = Some(Edit::Step { windows });
+                    array.pending.edit = Some(Edit::Step { windows, passed_over });
                 }
                 true
             }
@@ -304,31 +299,24 @@ impl Coordinator {
         (spare, ticket): (Spare, u64),
         may_begin: bool,
     ) -> bool {
-        let array = &mut self.arrays[id.index()];
-        // What is asked for is itself no obstacle.
-        let asked = array.growth.take();
-        let refusal = if self.stopping { Some(Refusal::Stopping) } else { self.arrays[id.index()].refuses_growth() };
-        if let Some(refusal) = refusal {
-            self.answer(ticket, Err(refusal));
-            return true;
-        }
-        let array = &mut self.arrays[id.index()];
-        array.growth = asked;
+        let may_grow = if self.stopping { Err(Refusal::Stopping) } else { self.arrays[id.index()].may_grow() };
+        let window_stripes = match may_grow {
+            Ok(window_stripes) => window_stripes,
+            Err(refusal) => {
+                self.growth_refused(id);
+                self.answer(ticket, Err(refusal));
+                return true;
+            }
+        };
         // What was given up at the drive must not come behind what is written to it now.
         if !may_begin || operations.is_writing(spare.device) {
             return false;
         }
-        let slot = array.array.map.successor_slot();
-        if let Some(growing) = &mut array.growth {
-            growing.stage = Stage::Preparing;
-        }
-        self.begin_to_prepare(ports, operations, id, (slot, spare, Way::Grow(ticket)), None);
+        let slot = self.arrays[id.index()].array.map.successor_slot();
+        self.set_growth_stage(id, Stage::Preparing);
+        let way = Way::Grow { ticket, window_stripes };
+        self.begin_to_prepare(ports, operations, id, (slot, spare, way), None);
         true
-    }
-
-    /// The window that an array which grows by this drive moves at a time.
-    pub(super) fn growth_window(&self, id: ArrayId) -> u32 {
-        self.arrays[id.index()].window_stripes().unwrap_or(MAX_WINDOW_STRIPES)
     }
 
     /// The drive failed, or another member did: as if nothing had been asked.
@@ -345,9 +333,7 @@ impl Coordinator {
 
     /// The drive is a member: data begins to move.
     pub(super) fn growth_began(&mut self, id: ArrayId, now: Time) {
-        let array = &mut self.arrays[id.index()];
-        let stage = Stage::Resting { until: now };
-        array.growth = Some(Growing { stage, blocked: false, began: now, began_at: StripeId(0) });
+        self.arrays[id.index()].growth = Some(Growing::at(Stage::Resting { until: now }));
     }
 
     fn begin_step<P: Ports>(&mut self, ports: &mut P, id: ArrayId) -> bool {
@@ -356,7 +342,10 @@ impl Coordinator {
         let moving = Some(Moving { run: self.next_run, window, stage: MovingStage::Fencing });
         let map = ArrayMap { moving, ..ArrayMap::clone(&self.arrays[id.index()].array.map) };
         let (left, until) = (self.shards, ports.now() + PATIENCE);
-        self.set_growth_stage(id, Stage::Fencing { left, until });
+        if let (Some(growing), Some(reshape)) = (&mut self.arrays[id.index()].growth, map.arrangement.reshape()) {
+            growing.stage = Stage::Fencing { left, until };
+            growing.began.get_or_insert((ports.now(), reshape.boundary()));
+        }
         self.tell_map(ports, id, map);
         true
     }
@@ -385,7 +374,7 @@ impl Coordinator {
         let array = &self.arrays[id.index()];
         let window = array.array.map.moving.expect("a step is under way").window;
         let stage = if array.is_blank(&window) {
-            Stage::Copied { windows: window.windows() }
+            Stage::Copied { windows: window.windows(), passed_over: true }
         } else {
             Stage::Copying(Copying::new(&window.first()))
         };
@@ -406,9 +395,11 @@ impl Coordinator {
     }
 
     /// A step has come into force.
-    pub(super) fn stepped(&mut self, id: ArrayId, windows: u64, now: Time) {
+    pub(super) fn stepped(&mut self, id: ArrayId, windows: u64, passed_over: bool, now: Time) {
         let array = &mut self.arrays[id.index()];
         let window = array.tables.growth.map_or(0, |growth| growth.window_stripes);
+        // What is passed over takes nobody's time.
+        let windows = if passed_over { 0 } else { windows };
         let bytes = windows * u64::from(window) * BLOCK as u64;
         let rate = array.array.rebuild.limits.bytes_a_second;
         let wait = (bytes * 1_000_000_000).checked_div(rate).map_or(Span::ZERO, Span);
@@ -455,9 +446,8 @@ impl Coordinator {
         let reshape = map.arrangement.reshape()?;
         let bytes = |stripes: u64| stripes * BLOCK as u64;
         let (done, all) = (reshape.boundary().0, map.arrangement.geometry().stripes());
-        let elapsed_ns = now.since(growing.began).0.max(1);
-        let since = u128::from(bytes(done - growing.began_at.0));
-        let bytes_a_second = (since * 1_000_000_000 / u128::from(elapsed_ns)) as u64;
+        let (began, began_at) = growing.began.unwrap_or((now, reshape.boundary()));
+        let bytes_a_second = a_second(bytes(done - began_at.0), began, now);
         let waits = growing.blocked || matches!(growing.stage, Stage::Resting { .. }) && !array.may_step();
         Some(GrowthStatus {
             slot: map.arrangement.geometry().members() - 1,

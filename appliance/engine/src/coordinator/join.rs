@@ -76,8 +76,8 @@ enum Step {
 pub(super) enum Way {
     /// A place that has no member. Who asked for it waits for the answer.
     Join(Option<u64>),
-    /// A place behind all others. Who asked for it waits for the answer.
-    Grow(u64),
+    /// A place behind all others, for an array that then moves so many stripes at a time. Who asked for it waits for the answer.
+    Grow { ticket: u64, window_stripes: u32 },
     /// To become a member's like: it is only cleared.
     Copy,
     /// The place of the member whose like it is.
@@ -111,7 +111,7 @@ impl Joining {
     fn ticket(&self) -> Option<u64> {
         match self.way {
             Way::Join(ticket) => ticket,
-            Way::Grow(ticket) => Some(ticket),
+            Way::Grow { ticket, .. } => Some(ticket),
             Way::Copy | Way::Succeed => None,
         }
     }
@@ -266,7 +266,7 @@ impl Coordinator {
         if core::mem::take(&mut array.drive_failed) {
             match joining.way {
                 Way::Join(ticket) => self.give_up(id, joining.spare.device, ticket),
-                Way::Grow(ticket) => {
+                Way::Grow { ticket, .. } => {
                     self.growth_refused(id);
                     self.give_up(id, joining.spare.device, Some(ticket));
                 }
@@ -282,7 +282,7 @@ impl Coordinator {
                     array.asked.push_front(Asked { slot, spare, ticket, said });
                 }
                 Way::Join(None) => array.array.spares.insert(0, joining.spare),
-                Way::Grow(ticket) => self.prepare_to_grow_again(id, joining.spare, ticket),
+                Way::Grow { ticket, .. } => self.prepare_to_grow_again(id, joining.spare, ticket),
                 Way::Copy | Way::Succeed => self.prepare_successor_again(id),
             }
             return;
@@ -302,20 +302,20 @@ impl Coordinator {
             Step::WriteTable(0) => Step::ReadTable(1),
             Step::WriteTable(_) => Step::Superblock,
             Step::Superblock => {
+                let ticket = joining.ticket();
                 let Joining { spare, slot, superblock, way, said, .. } = joining;
                 let data_start = DeviceBlock(superblock.layout.data.start);
                 let checksums = superblock.layout.checksums.map(|region| DeviceBlock(region.start));
                 let position = if matches!(way, Way::Join(_)) { Some(StripeId(0)) } else { None };
                 let member = Member { device: spare.device, data_start, checksums, position };
-                let ticket = if let Way::Join(ticket) = way { ticket } else { None };
                 let (uuid, returns) = (spare.uuid, said.is_some());
                 let join = Box::new(Join { slot, uuid, member, superblock, ticket, returns, before: None });
                 let edit = match way {
                     Way::Succeed => Edit::Succeed(join),
-                    Way::Grow(ticket) => Edit::Grow { join, window_stripes: self.growth_window(id), ticket },
+                    Way::Grow { window_stripes, .. } => Edit::Grow { join, window_stripes },
                     Way::Join(_) | Way::Copy => Edit::Join(join),
                 };
-                self.arrays[id.index()].pending.edit = Some(edit);
+                array.pending.edit = Some(edit);
                 return;
             }
         };
@@ -330,7 +330,6 @@ impl Coordinator {
         id: ArrayId,
         mut joining: Joining,
     ) {
-        let window_stripes = self.growth_window(id);
         let array = &mut self.arrays[id.index()];
         let (device, layout) = (joining.spare.device, joining.superblock.layout);
         let count = match joining.step {
@@ -376,7 +375,7 @@ impl Coordinator {
             Step::Superblock => {
                 array.epoch += 1;
                 let mut tables = array.tables.clone();
-                if let Way::Grow(_) = joining.way {
+                if let Way::Grow { window_stripes, .. } = joining.way {
                     // By its own word it is nobody yet.
                     let (uuid, state) = (joining.spare.uuid, State::Rebuilding { position: 0 });
                     growth::seat(&mut tables, MemberEntry { uuid, state }, window_stripes);

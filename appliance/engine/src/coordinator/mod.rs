@@ -515,14 +515,16 @@ impl Coordinator {
                 self.tell(Event::Rebuilt { array: id, slot });
             }
             Some(Edit::Succeed(join)) => self.succeeded(id, &join, &before),
-            Some(Edit::Grow { join, ticket, .. }) => {
+            Some(Edit::Grow { join, .. }) => {
                 let (slot, device) = (join.slot, join.member.device);
                 self.arrays[id.index()].members.push(MemberRecord::new());
                 self.growth_began(id, now);
                 self.tell(Event::GrowthBegan { array: id, slot, device });
-                self.answer(ticket, Ok(()));
+                if let Some(ticket) = join.ticket {
+                    self.answer(ticket, Ok(()));
+                }
             }
-            Some(Edit::Step { windows }) => self.stepped(id, windows, now),
+            Some(Edit::Step { windows, passed_over }) => self.stepped(id, windows, passed_over, now),
             Some(Edit::Scrub(record)) => self.scrub_saved(id, scrub_before, record),
             Some(Edit::Mode(mode)) => self.mode_published(id, mode),
             // Who took it away knows.

@@ -71,10 +71,10 @@ impl Coordinator {
                     array.pending = proposal;
                     self.give_up(id, join.member.device, join.ticket);
                 }
-                Some(Edit::Grow { join, ticket, .. }) => {
+                Some(Edit::Grow { join, .. }) => {
                     array.pending = proposal;
                     self.growth_refused(id);
-                    self.give_up(id, join.member.device, Some(ticket));
+                    self.give_up(id, join.member.device, join.ticket);
                 }
                 Some(Edit::Step { .. }) => {
                     array.pending = proposal;
@@ -181,11 +181,11 @@ impl Coordinator {
                 array.array.superblocks[join.slot.index()] = None;
                 self.give_up(id, join.member.device, join.ticket);
             }
-            Some(Edit::Grow { join, ticket, .. }) => {
+            Some(Edit::Grow { join, .. }) => {
                 array.pending.members &= !(1 << join.slot.0);
                 array.array.superblocks.truncate(join.slot.index());
                 self.growth_refused(id);
-                self.give_up(id, join.member.device, Some(ticket));
+                self.give_up(id, join.member.device, join.ticket);
             }
             Some(Edit::Succeed(join)) => self.not_succeeded(id, *join),
             // Shards log to it until that is in force: some may have been told that it has everything.

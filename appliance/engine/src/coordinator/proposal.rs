@@ -25,9 +25,9 @@ pub(super) enum Edit {
     /// A drive that has become the like of a member takes its place, and is whole.
     Succeed(Box<Join>),
     /// A drive has the place behind all others, and data moves so many stripes at a time to where it lies with it.
-    Grow { join: Box<Join>, window_stripes: u32, ticket: u64 },
-    /// So many further windows have been moved.
-    Step { windows: u64 },
+    Grow { join: Box<Join>, window_stripes: u32 },
+    /// So many further windows have been moved, or passed over.
+    Step { windows: u64, passed_over: bool },
     /// A member has been rebuilt this far; none is all of it.
     Position { slot: Slot, position: Option<StripeId> },
     /// A device is a copy of the log, perhaps in the stead of another.
@@ -92,10 +92,10 @@ impl Proposal {
             Some(Edit::Succeed(join)) => {
                 tables.members[join.slot.index()] = MemberEntry { uuid: join.uuid, state: State::Active };
             }
-            Some(Edit::Grow { join, window_stripes, .. }) => {
+            Some(Edit::Grow { join, window_stripes }) => {
                 growth::seat(&mut tables, MemberEntry { uuid: join.uuid, state: State::Active }, *window_stripes);
             }
-            Some(Edit::Step { windows }) => tables.advance(*windows),
+            Some(Edit::Step { windows, .. }) => tables.advance(*windows),
             Some(Edit::Position { slot, position }) => {
                 let rebuilding = |position: StripeId| State::Rebuilding { position: position.0 };
                 tables.members[slot.index()].state = position.map_or(State::Active, rebuilding);

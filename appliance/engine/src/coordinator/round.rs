@@ -135,9 +135,7 @@ impl Round {
     pub(super) fn progress(&self, geometry: &Geometry, now: Time) -> Progress {
         let done = self.done + self.beyond.len() as u64;
         let zone_bytes = geometry.zone_stripes() * BLOCK as u64;
-        let elapsed_ns = now.since(self.began).0.max(1);
-        let since = u128::from((done - self.began_at) * zone_bytes);
-        let bytes_a_second = (since * 1_000_000_000 / u128::from(elapsed_ns)) as u64;
+        let bytes_a_second = a_second((done - self.began_at) * zone_bytes, self.began, now);
         let left = (geometry.zones() - done) * zone_bytes;
         Progress {
             done_bytes: done * zone_bytes,
@@ -146,6 +144,12 @@ impl Round {
             seconds_left: left.checked_div(bytes_a_second),
         }
     }
+}
+
+/// How many a second so many are since a moment.
+pub(super) fn a_second(bytes: u64, since: Time, now: Time) -> u64 {
+    let elapsed_ns = now.since(since).0.max(1);
+    (u128::from(bytes) * 1_000_000_000 / u128::from(elapsed_ns)) as u64
 }
 
 /// Each shard's share of a rate.

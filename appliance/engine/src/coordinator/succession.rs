@@ -144,12 +144,7 @@ impl Coordinator {
             return Err(Refusal::NoPlaceBeside);
         }
         self.fits(id, &spare)?;
-        let spares = &mut self.arrays[id.index()].array.spares;
-        let kept = spares.iter().position(|known| known.device == spare.device).map(|at| spares.remove(at));
-        if let Err(refusal) = self.is_unused(spare.device) {
-            self.arrays[id.index()].array.spares.extend(kept);
-            return Err(refusal);
-        }
+        self.take_unused(id, spare.device)?;
         let stage = Stage::Asked { ticket };
         self.arrays[id.index()].succession = Some(Succession { slot, spare, stage, end: SuccessionEnd::Failed });
         Ok(())

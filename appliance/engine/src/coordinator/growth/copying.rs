@@ -74,7 +74,7 @@ impl Coordinator {
                 match copying.failed {
                     true if serves => self.step_blocked(id),
                     true => self.set_growth_stage(id, Stage::Leaving),
-                    false => self.set_growth_stage(id, Stage::Copied { windows: 1 }),
+                    false => self.set_growth_stage(id, Stage::Copied { windows: 1, passed_over: false }),
                 }
             }
         }
