@@ -32,6 +32,15 @@ fn bench_of(level: Level, change: impl FnOnce(&mut Scenario)) -> Bench {
     bench
 }
 
+/// An array that has begun to grow by the first of these drives; the other one is kept.
+fn growing_beside_a_spare() -> (Bench, Vec<DeviceId>) {
+    let mut bench = bench_of(Level::Raid5, |scenario| scenario.spares = 2);
+    let drives: Vec<DeviceId> = bench.scenario.spare_devices().collect();
+    bench.command(Order::Grow(drives[0]));
+    assert_eq!(bench.answer(), Ok(()));
+    (bench, drives)
+}
+
 /// Blocks that are written: so far apart that most windows move one.
 const COUNT: u64 = 60;
 
@@ -149,10 +158,7 @@ fn a_start_goes_on_where_the_last_step_left_it() {
 
 #[test]
 fn an_array_that_lacks_a_member_neither_begins_nor_goes_on() {
-    let mut bench = bench_of(Level::Raid5, |scenario| scenario.spares = 2);
-    let drives: Vec<DeviceId> = bench.scenario.spare_devices().collect();
-    bench.command(Order::Grow(drives[0]));
-    assert_eq!(bench.answer(), Ok(()));
+    let (mut bench, drives) = growing_beside_a_spare();
     // The other one comes for it at once.
     (0..600).for_each(|_| _ = bench.machine().step());
     bench.command(Order::Fail(Slot(1)));
@@ -169,10 +175,7 @@ fn an_array_that_lacks_a_member_neither_begins_nor_goes_on() {
 
 #[test]
 fn the_newest_member_goes_and_comes_while_the_array_grows() {
-    let mut bench = bench_of(Level::Raid5, |scenario| scenario.spares = 2);
-    let drives: Vec<DeviceId> = bench.scenario.spare_devices().collect();
-    bench.command(Order::Grow(drives[0]));
-    assert_eq!(bench.answer(), Ok(()));
+    let (mut bench, drives) = growing_beside_a_spare();
     while bench.said(drives[0]).growth.is_some_and(|growth| growth.boundary.0 < ZONE_STRIPES / 2) {
         bench.machine().step();
     }
@@ -189,10 +192,7 @@ fn the_newest_member_goes_and_comes_while_the_array_grows() {
 
 #[test]
 fn a_second_one_comes_after_a_clean_stop() {
-    let mut bench = bench_of(Level::Raid5, |scenario| scenario.spares = 2);
-    let drives: Vec<DeviceId> = bench.scenario.spare_devices().collect();
-    bench.command(Order::Grow(drives[0]));
-    assert_eq!(bench.answer(), Ok(()));
+    let (mut bench, drives) = growing_beside_a_spare();
     bench.command(Order::Grow(drives[1]));
     assert_eq!(bench.answer(), Err(Refusal::GrowthUnderWay));
     assert!(bench.steps_while_growing(SOON));

@@ -133,8 +133,8 @@ struct OfRebuild {
 pub(super) fn call(reporter: &Reporter, method: &str, params: Value) -> Option<Result<Value, String>> {
     Some(match method {
         "drive.fail" => fail(reporter, params),
-        "drive.add" => add(reporter, params),
-        "array.grow" => grow(reporter, params),
+        "drive.add" => give(reporter, params, |array, spare| Verb::AddSpare { array, spare }),
+        "array.grow" => give(reporter, params, |array, spare| Verb::Grow { array, spare }),
         "drive.replace" => replace(reporter, params),
         "drive.return" => give_back(reporter, params),
         "drive.show" => super::wipe::show(reporter, params),
@@ -167,13 +167,13 @@ fn fail(reporter: &Reporter, params: Value) -> Result<Value, String> {
     Ok(json!({ "drive": name }))
 }
 
-/// Keeps a drive as a spare.
-fn add(reporter: &Reporter, params: Value) -> Result<Value, String> {
+/// Gives a free drive to an array, to be what this asks for.
+fn give(reporter: &Reporter, params: Value, verb: impl FnOnce(ArrayId, Spare) -> Verb) -> Result<Value, String> {
     let Add { name, array, force } = take(params)?;
     let _drives = reporter.changing()?;
     let at = array_of(reporter, &array)?;
     let spare = free_drive(reporter, &name, at, Wanted::Member, force)?;
-    let verb = Verb::AddSpare { array: ArrayId(at as u16), spare };
+    let verb = verb(ArrayId(at as u16), spare);
     reporter.shards.command(verb).map_err(|error| format!("drive {name}: {error}"))?;
     Ok(json!({ "drive": name, "array": array }))
 }
@@ -217,17 +217,6 @@ fn replace(reporter: &Reporter, params: Value) -> Result<Value, String> {
     let verb = Verb::Replace { array: ArrayId(at as u16), slot: Slot(slot), spare };
     reporter.shards.command(verb).map_err(|error| format!("drive {new}: {error}"))?;
     Ok(json!({ "drive": new, "array": reporter.fixed.maps[at].name, "member": slot }))
-}
-
-/// Gives an array a further member.
-fn grow(reporter: &Reporter, params: Value) -> Result<Value, String> {
-    let Add { name, array, force } = take(params)?;
-    let _drives = reporter.changing()?;
-    let at = array_of(reporter, &array)?;
-    let spare = free_drive(reporter, &name, at, Wanted::Member, force)?;
-    let verb = Verb::Grow { array: ArrayId(at as u16), spare };
-    reporter.shards.command(verb).map_err(|error| format!("drive {name}: {error}"))?;
-    Ok(json!({ "drive": name, "array": array }))
 }
 
 /// Gives its place back to a drive that was out, with what it holds.
