@@ -99,7 +99,7 @@ impl Shard {
     pub fn new(setup: ShardSetup) -> Self {
         let maps = setup.arrays.iter().map(|part| part.map.clone()).collect();
         let arrays = setup.arrays.into_iter().map(|part| ArrayShard::new(setup.shard, setup.shards, part)).collect();
-        Self {
+        let mut new = Self {
             shard: setup.shard,
             router: Router::new(setup.shard, setup.shards, setup.volumes, maps),
             fences: Fences::new(),
@@ -111,8 +111,11 @@ impl Shard {
             metrics: setup.metrics,
             stopping: Stopping::No,
             prepared: false,
-            turns_uncounted: 0,
-        }
+            turns_uncounted: 1,
+        };
+        // Whoever looks before the first quiet moment sees the state that was assembled, and not zeros.
+        new.count();
+        new
     }
 
     /// Takes a request to a volume, or gives it back if there is no room now.
