@@ -191,6 +191,13 @@ mod tests {
             ("chunk: 64KiB", "chunk: 65KiB", "arrays[0].chunk", "no size of a chunk"),
             ("chunk: 64KiB", "chunk: 2MiB", "arrays[0].chunk", "no size of a chunk"),
             ("lanes: 16", "lanes: 256", "arrays[0].log.devices[0]", "only 64MiB"),
+            (
+                "lanes: 16",
+                "lanes: 16, index: 64MiB",
+                "arrays[0].log.index",
+                "all that waits for the members is in memory",
+            ),
+            ("lanes: 16", "lanes: 16, residency: log, index: 1KiB", "arrays[0].log.index", "no usable size"),
             ("level: raid5", "level: raid6", "arrays[0].members", "raid6 takes 4 to 32 members, and these are 3"),
             ("level: raid5", "level: raid10", "arrays[0].members", "raid10 takes 4 to 32 members, and these are 3"),
             ("members: [d0, d1, d2]", "members: [d0, d1]", "arrays[0].members", "raid5 takes 3 to 32"),

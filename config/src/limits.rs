@@ -62,6 +62,12 @@ pub const DRIVE_READ_TIMEOUT: core::ops::RangeInclusive<Span> = Span::from_milli
 /// How long a member may take to answer anything.
 pub const DRIVE_TIMEOUT: core::ops::RangeInclusive<Span> = Span::from_millis(100)..=Span::from_secs(600);
 
+/// Least and most memory for the index of what a log has.
+pub const INDEX_BYTES: core::ops::RangeInclusive<u64> = MIB..=64 << 30;
+
+/// As much as it has if nothing is said.
+pub const DEFAULT_INDEX_BYTES: u64 = 64 * MIB;
+
 /// Least and most lanes of a log.
 pub const LANES: core::ops::RangeInclusive<u16> = 1..=256;
 

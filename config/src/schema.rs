@@ -3,6 +3,7 @@
 
 mod defaults;
 mod drives;
+mod log;
 mod scrub;
 
 use core::fmt;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub(crate) use defaults::*;
 pub use drives::{AutoReplace, Drives};
+pub use log::{Log, LogMode, OnLogLoss, Residency};
 pub use scrub::{Repair, Scrub};
 
 use crate::values::{Name, Nqn, Percent, Size, SocketAddress, TimeSpan, VolumePath};
@@ -294,51 +296,6 @@ pub enum Checksums {
     Off,
     /// Each block that is read from a drive is compared with what was written there, and put right from the others if it differs.
     On,
-}
-
-/// The write log of an array.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Log {
-    /// The devices that hold a copy each, by name: fast ones that keep what was written when power fails.
-    #[schemars(length(min = 1, max = 4))]
-    pub devices: Vec<Name>,
-    /// When a write is acknowledged. Left out: as the log itself says, which `brindle log mode` changes; a new log is
-    /// `write-back`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mode: Option<LogMode>,
-    /// How long a log device may take for one write before it counts as failed and the array goes on without it: from 100ms
-    /// to 1min. A host waits up to 30 s before it gives a connection up, and two log devices may fail one after the other.
-    #[serde(default = "default_log_timeout")]
-    pub timeout: TimeSpan,
-    /// Independent rings in the log, fixed when it is made: at least the number of reactors.
-    #[serde(default = "default_lanes")]
-    #[schemars(range(min = 1, max = 256))]
-    pub lanes: u16,
-}
-
-/// When a write is acknowledged.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum LogMode {
-    /// Once every log copy holds it.
-    #[default]
-    WriteBack,
-    /// Once the members hold it, too: slower, but a lost log loses nothing.
-    WriteThrough,
-}
-
-/// What becomes of an array when the last copy of its log is lost. It is told in any case.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum OnLogLoss {
-    /// Reads go on, also of what only memory holds; writes are refused as write protected.
-    #[default]
-    ReadOnly,
-    /// Nothing is served any more: reads and writes are refused as not ready.
-    Stop,
-    /// Writes go on without a log, exposed to the write hole; while members are missing as `read-only`. Not with checksums.
-    WriteThroughExposed,
 }
 
 /// When logged data goes to the members.

@@ -251,6 +251,8 @@ pub struct ArrayMetrics {
     pub log_capacity_blocks: Gauge,
     /// Blocks acknowledged and not yet destaged.
     pub dirty_blocks: Gauge,
+    /// Those of them whose content the log alone has, and not memory.
+    pub logged_blocks: Gauge,
     /// Stripes whose last destage could not be done.
     pub blocked_stripes: Gauge,
     /// Blocks of those that are acknowledged and in the log alone.
@@ -259,6 +261,10 @@ pub struct ArrayMetrics {
     pub dirty_zones: Gauge,
     /// Those that an earlier crash did, and that are still to be resynced.
     pub unsynced_zones: Gauge,
+    /// Blocks that were read back from log copies.
+    pub log_reads: Counter,
+    /// Such reads that a copy failed, or answered with something else.
+    pub log_read_errors: Counter,
     /// Blocks of data that destages wrote to the members, mirrors counted once and parities not.
     pub destaged_blocks: Counter,
     /// Blocks of old content that their parities took.

@@ -4,7 +4,7 @@
 use base::BLOCK;
 use config::Config;
 use config::schema::{Array, Checksums};
-use engine::array::{checksum_set_aside_blocks, set_aside_blocks};
+use engine::array::{INDEX_BYTES_A_BLOCK, checksum_set_aside_blocks, set_aside_blocks};
 use engine::front::FrontLimits;
 use thiserror::Error;
 
@@ -23,6 +23,8 @@ pub struct Budget {
     pub front: FrontLimits,
     /// Each shard's cache, of each array.
     pub cache_blocks: usize,
+    /// Reactors that share it.
+    pub shards: u16,
     /// Checksum blocks that each shard has at hand, of each array that keeps checksums.
     pub checksum_blocks: usize,
 }
@@ -69,7 +71,13 @@ impl Budget {
                 shards,
             });
         }
-        Ok(Self { pool_blocks, front, cache_blocks, checksum_blocks })
+        Ok(Self { pool_blocks, front, cache_blocks, shards, checksum_blocks })
+    }
+
+    /// Blocks of an array that may be dirty on each shard: more than its cache holds, if the log may have them alone.
+    pub fn index_blocks(&self, array: &Array) -> usize {
+        let blocks = index_bytes(array) as usize / INDEX_BYTES_A_BLOCK / usize::from(self.shards);
+        blocks.max(self.cache_blocks)
     }
 
     /// Blocks that each shard sets aside for an array beyond that, if it has got more members than the configuration says.
@@ -77,6 +85,11 @@ impl Budget {
         let aside = |members| set_aside(array, members, self.checksum_blocks);
         aside(members).saturating_sub(aside(array.members.len()))
     }
+}
+
+/// Memory beside the pool for knowing what the log of an array has, in bytes.
+pub fn index_bytes(array: &Array) -> u64 {
+    array.log.as_ref().map_or(0, config::schema::Log::index_bytes)
 }
 
 /// Blocks that each shard sets aside for an array of so many members.

@@ -2,7 +2,7 @@
 //! nothing; of a block device it asks the system the size.
 //!
 //! The dirty capacity is what may be acknowledged and not yet on the members: the lesser of what the log takes and what the
-//! caches take. What the log takes depends on how writes lie. A stripe row that waits keeps the log space that destaging it
+//! caches take, or the index where the log may have it alone. What the log takes depends on how writes lie. A stripe row that waits keeps the log space that destaging it
 //! may need, whether one of its blocks is dirty or all; and a record has a descriptor, whether it carries one block or many.
 //! So there are two bounds, one for lone blocks scattered over the array and one for whole stripes.
 
@@ -34,6 +34,8 @@ pub struct Capacity {
     pub dirty_striped_bytes: u64,
     /// What the caches of all shards hold.
     pub cache_bytes: u64,
+    /// What the indexes of all shards know of.
+    pub index_bytes: u64,
 }
 
 impl Capacity {
@@ -61,7 +63,8 @@ impl Capacity {
             stripes = stripes.min(layout.data.blocks);
         }
         let geometry = geometry(stripes)?;
-        let cache = budget.cache_blocks as u64 * u64::from(config.reactors.count());
+        let [cache, index] =
+            [budget.cache_blocks, budget.index_blocks(array)].map(|blocks| blocks as u64 * u64::from(budget.shards));
         let (mut log, mut scattered, mut striped) = (0, 0, 0);
         if let Some(declared) = &array.log {
             let mut smallest = u64::MAX;
@@ -82,9 +85,10 @@ impl Capacity {
         Ok(Self {
             usable_bytes: bytes(geometry.blocks()),
             log_bytes: bytes(log),
-            dirty_scattered_bytes: bytes(scattered.min(cache)),
-            dirty_striped_bytes: bytes(striped.min(cache)),
+            dirty_scattered_bytes: bytes(scattered.min(index)),
+            dirty_striped_bytes: bytes(striped.min(index)),
             cache_bytes: bytes(cache),
+            index_bytes: bytes(index),
         })
     }
 }
@@ -126,6 +130,12 @@ mod tests {
         assert!(plain.log_bytes > 60 << 20 && plain.log_bytes < 64 << 20, "{plain:?}");
         assert!(plain.dirty_scattered_bytes < plain.dirty_striped_bytes, "{plain:?}");
         assert!(plain.dirty_striped_bytes < plain.log_bytes && plain.dirty_striped_bytes < plain.cache_bytes);
+        let beyond_memory = |text: String| {
+            text.replace("size: 64MiB", "size: 4GiB").replace("[l0, l1]", "[l0, l1], residency: log, index: 32MiB")
+        };
+        let beyond = demo(beyond_memory);
+        assert!(beyond.index_bytes > 600 << 20 && beyond.cache_bytes < 256 << 20, "{beyond:?}");
+        assert_eq!(beyond.dirty_striped_bytes, beyond.index_bytes);
         let long_log = demo(|text| text.replace("size: 64MiB", "size: 4GiB"));
         assert_eq!(
             (long_log.dirty_scattered_bytes, long_log.dirty_striped_bytes),

@@ -198,14 +198,15 @@ fn array_summary(array: &Array, config: &Config, budget: &Budget) -> String {
         let _ =
             writeln!(out, "    log: {mode} on {}, {} lanes; once all of it is lost, {loss}", list(&copies), log.lanes);
         if let Ok(capacity) = capacity {
-            let [log, least, most, cache] = [
+            let [log, least, most, cache, index] = [
                 capacity.log_bytes,
                 capacity.dirty_scattered_bytes,
                 capacity.dirty_striped_bytes,
                 capacity.cache_bytes,
+                capacity.index_bytes,
             ]
             .map(status::size);
-            let _ = writeln!(out, "    log capacity {log}, index budget {cache}");
+            let _ = writeln!(out, "    log capacity {log}, index budget {index}, of which memory holds {cache}");
             let _ = writeln!(out, "    dirty capacity {least} in scattered blocks, {most} in whole stripes");
         }
     } else {

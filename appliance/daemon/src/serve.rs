@@ -43,6 +43,7 @@ use base::metrics::{Metrics, Names, ReactorTimes, VolumeName};
 use base::snapshot::Snapshot;
 use base::time::Span;
 use config::schema::{Config, Hugepages, Polling as ConfiguredPolling};
+use engine::array::RecoveredContent;
 use engine::boot::BootedArray;
 use engine::coordinator::{Coordinator, CoordinatorSetup};
 use engine::front::FrontSetup;
@@ -137,8 +138,7 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
     // Before any array is touched: what the machine cannot give is refused while nothing has changed.
     let pool = pool(&config, pool_blocks)?;
 
-    let mut booted =
-        arrays::boot(&config, &devices, options, shards, budget.cache_blocks, budget.checksum_blocks, &events)?;
+    let mut booted = arrays::boot(&config, &devices, options, &budget, &events)?;
     let volumes = seal_or_share("volume map", exports::volumes(&config, &booted)?);
     let exports = seal_or_share("exports", exports::exports(&config, &booted, &volumes, &addresses)?);
     sealing::maps(&mut booted);
@@ -374,7 +374,8 @@ fn enlarged(
     budget: &Budget,
     booted: &[BootedArray],
 ) -> Result<Arc<Pool>, ServeError> {
-    let recovered: usize = booted.iter().flat_map(|array| &array.parts).map(|part| part.recovered.len()).sum();
+    let recovered = booted.iter().flat_map(|array| &array.parts).flat_map(|part| &part.recovered);
+    let recovered = recovered.filter(|found| matches!(found.content, RecoveredContent::Held(_))).count();
     let members = booted.iter().map(|array| array.map.members.len());
     let further = |(array, declared): (&BootedArray, &_)| {
         array.parts.len() * budget.further_blocks(declared, array.map.members.len())

@@ -227,6 +227,9 @@ pub struct LogStatus {
     pub capacity_bytes: u64,
     /// Acknowledged and not yet on the members.
     pub dirty_bytes: u64,
+    /// Of that: what has left memory, and the copies of the log alone have.
+    #[serde(default)]
+    pub logged_bytes: u64,
     /// The drive that is becoming a copy, if one is.
     #[serde(default)]
     pub attach: Option<AttachStatus>,
@@ -397,9 +400,22 @@ impl Status {
             let percent = 100 * u128::from(log.used_bytes) / u128::from(log.capacity_bytes.max(1));
             let used = format!("{} of {} ({percent}%)", size(log.used_bytes), size(log.capacity_bytes));
             let missing = list(&log.missing_copies);
-            row([&a.name, &log.mode, &log.copies, &missing, &log.lanes, &used, &size(log.dirty_bytes)])
+            row([
+                &a.name,
+                &log.mode,
+                &log.copies,
+                &missing,
+                &log.lanes,
+                &used,
+                &size(log.dirty_bytes),
+                &size(log.logged_bytes),
+            ])
         });
-        out += &table("Logs", &["array", "mode", "copies", "missing copies", "lanes", "used", "dirty"], logs);
+        out += &table(
+            "Logs",
+            &["array", "mode", "copies", "missing copies", "lanes", "used", "dirty", "in the log alone"],
+            logs,
+        );
         let blocked = self.arrays.iter().filter(|a| a.blocked_stripes > 0);
         let mut blocked = blocked.map(|a| row([&a.name, &a.blocked_stripes, &size(a.blocked_bytes)])).peekable();
         if blocked.peek().is_some() {

@@ -133,6 +133,8 @@ fn appliance(
         mode: None,
         on_log_loss: engine::map::OnLogLoss::default(),
         volumes: Vec::new(),
+        residency: engine::array::Residency::Memory,
+        index_blocks: 0,
         cache_blocks: 2048,
         checksum_blocks: 0,
         settings: DestageSettings { age: Span::from_millis(50), ..DestageSettings::default() },

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use base::ids::{ArrayBlock, ArrayId, DeviceBlock, DeviceId, LaneId, StripeId, ZoneId};
 use base::sector::LogicalBlock;
 use base::{BLOCK, Block, ZERO_BLOCK};
-use engine::array::DestageSettings;
+use engine::array::{DestageSettings, Residency};
 use engine::boot::{AssembleOptions, BootError, BootedArray, CreateArray, CreateVolume, assemble, create_array};
 use engine::coordinator::RoundSettings;
 use engine::drives::DriveSettings;
@@ -158,6 +158,8 @@ fn start(devices: &mut Devices, volumes: &[&str]) -> Result<BootedArray, BootErr
         mode: None,
         on_log_loss: engine::map::OnLogLoss::default(),
         volumes: spec(volumes).volumes,
+        residency: Residency::Memory,
+        index_blocks: 0,
         cache_blocks: 64,
         checksum_blocks: 0,
         settings: DestageSettings::default(),

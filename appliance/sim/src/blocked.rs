@@ -4,7 +4,7 @@
 
 use base::ids::{ArrayBlock, DeviceBlock, DeviceId, StripeId};
 use base::time::Span;
-use engine::array::Usage;
+use engine::array::{Residency, Usage};
 use engine::io::{IoError, IoKind};
 use raid::{Geometry, Level};
 
@@ -27,6 +27,8 @@ const MAX_EFFECTS: u64 = 400;
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mode {
     WriteBack,
+    /// Nothing of it stays in memory.
+    InLogAlone,
     WriteThrough,
     WithoutLog,
 }
@@ -42,7 +44,11 @@ fn bench_with(mode: Mode, stripes: u64, lane_blocks: u64) -> Bench {
     (scenario.members, scenario.chunk_blocks, scenario.checksums) = (MEMBERS, 1, false);
     (scenario.shards, scenario.lanes, scenario.lane_blocks) = (1, 1, lane_blocks);
     scenario.log_copies = if mode == Mode::WithoutLog { 0 } else { 2 };
-    (scenario.write_through, scenario.members_are_zero) = (mode != Mode::WriteBack, true);
+    let write_back = matches!(mode, Mode::WriteBack | Mode::InLogAlone);
+    (scenario.write_through, scenario.members_are_zero) = (!write_back, true);
+    if mode == Mode::InLogAlone {
+        scenario.residency = (Residency::Log, 0);
+    }
     scenario.destage_age = Span::from_millis(1);
     scenario.max_read_errors = u32::MAX;
     (scenario.hiccups_once_in, scenario.pool_blocks) = (0, 16_384);
@@ -97,9 +103,14 @@ fn is_whole(bench: &mut Bench) {
 
 #[test]
 fn what_cannot_be_destaged_is_kept_and_read_and_others_go_on() {
+    what_cannot_be_destaged_is_kept(Mode::WriteBack);
+    what_cannot_be_destaged_is_kept(Mode::InLogAlone);
+}
+
+fn what_cannot_be_destaged_is_kept(mode: Mode) {
     // More than there are places for destages.
     const STRIPES: u64 = 300;
-    let mut bench = bench(Mode::WriteBack, STRIPES + 10);
+    let mut bench = bench(mode, STRIPES + 10);
     assert_eq!(geometry(&bench).locate(ArrayBlock(block(7, 2))).stripe, StripeId(7));
     (0..STRIPES).for_each(|stripe| lose(&bench, stripe, &[0, 1]));
     for stripe in 0..STRIPES {
@@ -240,8 +251,8 @@ fn the_power_fails_at_any_effect_while_a_stripe_is_blocked_and_goes_on() {
 }
 
 /// Of a lane that some hundreds of writes fill: a stripe is blocked, and of another many blocks.
-fn nearly_full() -> Bench {
-    let mut bench = bench_with(Mode::WriteBack, 80, 1100);
+fn nearly_full(mode: Mode) -> Bench {
+    let mut bench = bench_with(mode, 80, 1100);
     lose(&bench, 1, &[0, 1, 2]);
     assert_eq!(bench.ask(IoKind::WriteZeroes, block(1, 2), 0), Ok(0));
     assert_eq!(bench.ask(IoKind::Write, block(1, 0), 0x22), Ok(0x22));
@@ -267,7 +278,12 @@ fn go_round(bench: &mut Bench, writes: u64) -> ([u8; 2], bool) {
 
 #[test]
 fn a_ring_goes_round_many_times_although_a_stripe_is_blocked() {
-    let mut bench = nearly_full();
+    a_ring_goes_round(Mode::WriteBack);
+    a_ring_goes_round(Mode::InLogAlone);
+}
+
+fn a_ring_goes_round(mode: Mode) {
+    let mut bench = nearly_full(mode);
     // Each takes two blocks and more.
     let ([newest, _], ended) = go_round(&mut bench, 5000);
     assert!(ended && usage(&mut bench).blocked_stripes == 1);
@@ -286,7 +302,7 @@ fn a_ring_goes_round_many_times_although_a_stripe_is_blocked() {
 fn the_power_fails_while_data_is_logged_again() {
     let mut cuts = 0;
     for effect in (1..4000).step_by(61) {
-        let mut bench = nearly_full();
+        let mut bench = nearly_full(if effect % 2 == 0 { Mode::WriteBack } else { Mode::InLogAlone });
         bench.rack.borrow_mut().plan(vec![PlannedFault { effect, fault: Fault::PowerCut }]);
         let (allowed, ended) = go_round(&mut bench, 1500);
         bench.rack.borrow_mut().plan(Vec::new());

@@ -82,6 +82,7 @@ mod tests {
             slow_once_in: 40,
             used: false,
             hiccup_once_in: 0,
+            rots_once_in: 0,
             whole_blocks: false,
             holds_log: false,
         };

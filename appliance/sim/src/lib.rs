@@ -76,6 +76,8 @@ pub mod production;
 pub mod rack;
 pub mod random;
 #[cfg(test)]
+mod resident;
+#[cfg(test)]
 mod returned;
 pub mod ring_watch;
 pub mod scenario;

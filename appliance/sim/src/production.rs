@@ -59,6 +59,7 @@ fn settings(scenario: &Scenario) -> DestageSettings {
         full_stripe_delay: scenario.full_stripe_delay,
         high_watermark_percent: scenario.high_watermark_percent,
         memory_watermark_percent: scenario.memory_watermark_percent,
+        resident_percent: scenario.residency.1,
         ..DestageSettings::default()
     }
 }
@@ -98,6 +99,8 @@ impl Subject for Production {
             mode: (scenario.log_keeping != Some(Keeping::ByChance)).then_some(mode(scenario)),
             on_log_loss: scenario.on_log_loss,
             volumes: Vec::new(),
+            residency: scenario.residency.0,
+            index_blocks: 0,
             cache_blocks: 0,
             checksum_blocks: 0,
             settings: settings(scenario),
@@ -291,6 +294,7 @@ pub(crate) fn usage(shards: &[Production]) -> engine::array::Usage {
     for shard in shards {
         let usage = shard.shard.status(Time(0)).arrays[0].usage;
         all.dirty_blocks += usage.dirty_blocks;
+        all.logged_blocks += usage.logged_blocks;
         all.blocked_stripes += usage.blocked_stripes;
         all.blocked_blocks += usage.blocked_blocks;
         all.destages += usage.destages;

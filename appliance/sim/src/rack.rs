@@ -2,6 +2,8 @@
 //! Everything that changes a device is an *effect* and is counted; a fault strikes at the effect it was planned for, while
 //! that effect is in flight. Reads are no effects: a power cut at a read leaves what a cut at the next effect can leave.
 
+mod mistakes;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use base::Block;
@@ -10,7 +12,7 @@ use base::time::{Span, Time};
 use ports::{BufferId, DeviceError, DeviceOp, DeviceRequest, MAX_DEVICE_BLOCKS, QueueFull};
 
 use crate::clock::Clock;
-use crate::device::{Content, Medium, Run, bytes_of, content_of, mix};
+use crate::device::{Content, Medium, Run, bytes_of, content_of};
 use crate::fault::{Damage, Fault, Landmark, PlannedFault};
 use crate::random::Random;
 use crate::ring_watch;
@@ -40,6 +42,8 @@ pub struct DeviceOptions {
     pub used: bool,
     /// Once in so many reads and writes it fails with an error that passes; 0 is never.
     pub hiccup_once_in: u64,
+    /// Once in so many reads while it serves it gives back something else, or nothing, as long as no log copy was lost; 0 is never.
+    pub rots_once_in: u64,
     /// Whether a power cut leaves each block old or new; else old or new by sectors.
     pub whole_blocks: bool,
     /// Whether it holds a copy of the log: then every write into a ring is watched.
@@ -76,6 +80,7 @@ struct Flight {
     failed: bool,
     // It ends with an error that passes.
     hiccup: bool,
+    rots: bool,
 }
 
 /// A power cut that waits for a landmark with much behind it.
@@ -123,6 +128,7 @@ pub struct Rack {
     random: Random,
     hangs: Random,
     hiccups: Random,
+    rots: Random,
     // Requests that ended so: they do not when they are tried again.
     had_hiccup: BTreeSet<(ShardId, u64)>,
 }
@@ -150,6 +156,7 @@ impl Rack {
             random: Random::named(seed, "rack"),
             hangs: Random::named(seed, "hangs"),
             hiccups: Random::named(seed, "hiccups"),
+            rots: Random::named(seed, "rots"),
             had_hiccup: BTreeSet::new(),
         }
     }
@@ -270,6 +277,7 @@ impl Rack {
         let mark = data.iter().flatten().fold(zeros, |mark, content| mark ^ fingerprint(content));
         self.trace.note(name_of(op), &[tag, u64::from(device.0), start.0, blocks, mark]);
         let hiccup = self.draw_hiccup(shard, tag, device, op);
+        let rots = self.draw_rot(device, op);
         let number = self.take_off(Flight {
             shard,
             tag,
@@ -281,6 +289,7 @@ impl Rack {
             flush_mark: self.devices[device.index()].medium.flush_mark(),
             failed: false,
             hiccup,
+            rots,
         });
         let slow = if self.random.once_in(options.slow_once_in) { SLOWNESS } else { 1 };
         let latency = Span(self.random.between(1, LATENCY.0 * slow));
@@ -416,19 +425,6 @@ impl Rack {
         self.devices[device.index()].medium.cut(runs, whole, &mut self.random);
     }
 
-    // A flush is never tried again, so it must not fail.
-    fn draw_hiccup(&mut self, shard: ShardId, tag: u64, device: DeviceId, op: DeviceOp) -> bool {
-        let once_in = self.devices[device.index()].options.hiccup_once_in;
-        if self.had_hiccup.remove(&(shard, tag)) || once_in == 0 || op == DeviceOp::Flush {
-            return false;
-        }
-        let hiccup = self.hiccups.once_in(once_in);
-        if hiccup {
-            self.had_hiccup.insert((shard, tag));
-        }
-        hiccup
-    }
-
     fn watch(&self, device: DeviceId, start: DeviceBlock, data: &[Content]) {
         let place = &self.devices[device.index()];
         if place.options.holds_log && self.works(device) {
@@ -525,6 +521,7 @@ impl Rack {
             flush_mark: self.devices[device.index()].medium.flush_mark(),
             failed: false,
             hiccup: false,
+            rots: false,
         });
         self.effect();
         match self.flights.remove(&number) {
@@ -534,7 +531,7 @@ impl Rack {
     }
 
     fn land(&mut self, flight: Flight) -> Finished {
-        let Flight { shard, tag, device, op, start, data, buffers, flush_mark, failed, hiccup } = flight;
+        let Flight { shard, tag, device, op, start, data, buffers, flush_mark, failed, hiccup, rots } = flight;
         self.trace.note("ended", &[tag, u64::from(shard.0), u64::from(failed)]);
         let mut read = Vec::new();
         let count = buffers.len() as u64;
@@ -545,6 +542,10 @@ impl Rack {
             self.trace.note("unreadable", &[tag]);
             return Finished { shard, tag, op, result: Err(DeviceError::Unreadable), buffers, read };
         }
+        if rots && self.rots.once_in(2) {
+            self.trace.note("unreadable for once", &[tag]);
+            return Finished { shard, tag, op, result: Err(DeviceError::Unreadable), buffers, read };
+        }
         if hiccup {
             self.trace.note("hiccup", &[tag]);
             self.devices[device.index()].medium.write_in_part(Run { start, blocks: data }, &mut self.hiccups);
@@ -552,6 +553,11 @@ impl Rack {
         }
         {
             match op {
+                DeviceOp::Read if rots => {
+                    self.trace.note("rotten", &[tag]);
+                    let beyond = DeviceBlock(start.0 - 1);
+                    read = self.sight(device, beyond, buffers.len());
+                }
                 DeviceOp::Read => read = self.sight(device, start, buffers.len()),
                 DeviceOp::Flush => self.devices[device.index()].medium.flush(flush_mark),
                 DeviceOp::Write | DeviceOp::WriteDurable | DeviceOp::WriteZeroes(_) => {
@@ -561,26 +567,6 @@ impl Rack {
             }
         }
         Finished { shard, tag, op, result: Ok(()), buffers, read }
-    }
-
-    // What a read finds that overlaps writes in flight: of each block the old content, the new, or sectors of both.
-    fn sight(&mut self, device: DeviceId, start: DeviceBlock, count: usize) -> Vec<Content> {
-        let medium = &self.devices[device.index()].medium;
-        let mut seen: Vec<Content> =
-            (0..count as u64).map(|offset| medium.read(DeviceBlock(start.0 + offset)).clone()).collect();
-        for flight in self.flights.values().filter(|flight| flight.device == device && !flight.failed) {
-            for (offset, content) in flight.data.iter().enumerate() {
-                let at = flight.start.0 + offset as u64;
-                if let Some(place) = at.checked_sub(start.0).and_then(|offset| seen.get_mut(offset as usize)) {
-                    *place = match self.random.below(3) {
-                        0 => continue,
-                        1 => content.clone(),
-                        _ => mix(place, content, self.random.bits() as u8),
-                    };
-                }
-            }
-        }
-        seen
     }
 }
 

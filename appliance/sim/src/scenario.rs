@@ -10,13 +10,14 @@ mod growing;
 mod hanging;
 mod levels;
 mod log_life;
+mod residency;
 mod scrubbing;
 mod succeeding;
 
 use base::ids::{DeviceId, Lba};
 use base::sector::LogicalBlock;
 use base::time::Span;
-use engine::array::{Limits, checksum_set_aside_blocks};
+use engine::array::{Limits, Residency, checksum_set_aside_blocks};
 use engine::coordinator::{RoundSettings, ScrubSettings};
 use engine::limits::{LANES_WITHOUT_LOG, atomic_blocks};
 use engine::map::OnLogLoss;
@@ -114,6 +115,10 @@ pub struct Scenario {
     pub high_watermark_percent: u8,
     /// Above this share of the cache, they do not either; in percent.
     pub memory_watermark_percent: u8,
+    /// Where dirty data is kept, and above what share of the cache it leaves memory, in percent.
+    pub residency: (Residency, u8),
+    /// Whether a log copy may not give back what was written to it.
+    pub log_rots: bool,
     /// Whether the members lose what was not flushed.
     pub member_cache: bool,
     /// Whether the log's devices do.
@@ -257,6 +262,8 @@ impl Scenario {
             full_stripe_delay: Span::ZERO,
             high_watermark_percent: random.choose(&[10, 50, 90]),
             memory_watermark_percent: 50,
+            residency: (Residency::Memory, 50),
+            log_rots: false,
             member_cache,
             log_cache: member_cache && random.once_in(2),
             log_patience: Span::from_secs(10),
@@ -313,6 +320,9 @@ impl Scenario {
         let delays = [Span::ZERO, Span::ZERO, Span::from_micros(300), Span::from_millis(20)];
         scenario.full_stripe_delay = waiting.choose(&delays).min(scenario.destage_age);
         scenario.memory_watermark_percent = waiting.choose(&[10, 50, 90]);
+        if residency::SEEDS.contains(&(seed % residency::SEEDS_OF)) {
+            scenario.leave_memory(&mut Random::named(seed, "residency"));
+        }
         if HEALING.contains(&(seed % HEALING_OF)) && scenario.geometry().bears(1) {
             scenario.look_after(&mut Random::named(seed, "healing"));
         }
@@ -362,6 +372,7 @@ impl Scenario {
         if hanging::is_meant(seed) && scenario.exposure.is_none() {
             scenario.let_members_hang(&mut Random::named(seed, "hanging"));
         }
+        scenario.keep_logs_from_rotting();
         scenario.have_members_succeeded(&mut Random::named(seed, "succeeds"));
         scenario.have_it_grown(&mut Random::named(seed, "grows"));
         scenario.workload.write_through = scenario.write_through;
@@ -547,6 +558,7 @@ impl Scenario {
             slow_once_in: self.slow_members_once_in,
             used: !self.members_are_zero,
             hiccup_once_in: self.hiccups_once_in,
+            rots_once_in: 0,
             whole_blocks: self.is_bare() || self.exposure.is_some(),
             holds_log: false,
         };
@@ -557,13 +569,15 @@ impl Scenario {
             slow_once_in: self.slow_log_once_in,
             used: !self.members_are_zero,
             hiccup_once_in: self.hiccups_once_in,
+            rots_once_in: 0,
             whole_blocks: false,
             holds_log: true,
         };
         let members = self.member_devices().map(|_| member);
         let spares = self.spare_devices().map(|_| DeviceOptions { used: true, ..member });
         let log_spares = self.log_spare_devices().map(|_| DeviceOptions { used: true, ..log });
-        members.chain(self.log_devices().map(|_| log)).chain(spares).chain(log_spares).collect()
+        let logs = self.log_devices().map(|device| DeviceOptions { rots_once_in: self.rots_once_in(device), ..log });
+        members.chain(logs).chain(spares).chain(log_spares).collect()
     }
 }
 

@@ -8,6 +8,7 @@ use core::fmt;
 use base::ids::{DeviceId, Lba};
 use base::sector::LogicalBlock;
 use base::time::Span;
+use engine::array::Residency;
 use engine::coordinator::{RoundSettings, ScrubSettings};
 use engine::map::OnLogLoss;
 use raid::Level;
@@ -222,6 +223,11 @@ pub fn script(number: usize, case: Case, requests: u64) -> Scenario {
         full_stripe_delay: if number.is_multiple_of(4) { Span::from_millis(1) } else { Span::ZERO },
         high_watermark_percent: 50,
         memory_watermark_percent: 50,
+        residency: match number % 4 {
+            1 if case.log_copies > 1 => (Residency::Log, 0),
+            _ => (Residency::Memory, 50),
+        },
+        log_rots: false,
         member_cache: case.volatile_cache,
         log_cache: case.volatile_cache,
         log_patience: Span::from_secs(10),

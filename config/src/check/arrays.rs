@@ -4,8 +4,8 @@ use base::BLOCK;
 
 use super::Checker;
 use crate::limits::{
-    self, CHUNK_BYTES, DRIVE_READ_TIMEOUT, DRIVE_TIMEOUT, LANES, LOG_TIMEOUT, MIN_MEMBER_BYTES, WATERMARK_PERCENT,
-    ZONE_BYTES, member_overhead_bytes, min_log_bytes,
+    self, CHUNK_BYTES, DRIVE_READ_TIMEOUT, DRIVE_TIMEOUT, INDEX_BYTES, LANES, LOG_TIMEOUT, MIN_MEMBER_BYTES,
+    WATERMARK_PERCENT, ZONE_BYTES, member_overhead_bytes, min_log_bytes,
 };
 use crate::schema::{
     Level, default_age, default_chunk, default_drive_read_timeout, default_drive_timeout, default_lanes,
@@ -134,6 +134,7 @@ impl<'a> Checker<'a, '_, '_> {
             let expected = format!("from {} to {}", TimeSpan(*LOG_TIMEOUT.start()), TimeSpan(*LOG_TIMEOUT.end()));
             self.error(node, &format!("{path}.log.timeout"), "this is no usable time limit", expected);
         }
+        self.residency(log, path);
         let least = Size(min_log_bytes(lanes));
         for (i, copy) in log.list("devices").iter().enumerate() {
             let path = format!("{path}.log.devices[{i}]");
@@ -148,6 +149,24 @@ impl<'a> Checker<'a, '_, '_> {
                 let message = "this log is in memory: what was acknowledged is lost when the process ends";
                 self.warning(copy, &path, message, "a device that keeps what is written");
             }
+        }
+    }
+
+    fn residency(&mut self, log: &Node, path: &str) {
+        let leaves_memory = log.text_of("residency") == Some("log");
+        if let Some(node) = log.get("index") {
+            let path = format!("{path}.log.index");
+            if !leaves_memory {
+                let message = "all that waits for the members is in memory: there is nothing beyond that to be known";
+                self.error(node, &path, message, "no such key, or residency: log");
+            } else if log.meaning_of::<Size>("index").is_some_and(|index| !INDEX_BYTES.contains(&index.bytes())) {
+                let expected = format!("from {} to {}", Size(*INDEX_BYTES.start()), Size(*INDEX_BYTES.end()));
+                self.error(node, &path, "this is no usable size of an index", expected);
+            }
+        }
+        if let Some(node) = log.get("residency").filter(|_| leaves_memory && log.list("devices").len() < 2) {
+            let message = "with one copy of the log all that waits for the members stays in memory";
+            self.warning(node, &format!("{path}.log.residency"), message, "two log devices or more");
         }
     }
 

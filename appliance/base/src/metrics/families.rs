@@ -104,6 +104,12 @@ families! {
         "Log space of all lanes.";
     ARRAY_DIRTY, "array_dirty_bytes", Gauge, Bytes, ["array"],
         "Data acknowledged to hosts and not yet destaged to the members.";
+    ARRAY_LOGGED, "array_dirty_in_log_alone_bytes", Gauge, Bytes, ["array"],
+        "Such data that has left memory and is in the copies of the log alone (residency: log).";
+    ARRAY_LOG_READ, "array_log_read_bytes_total", Counter, Bytes, ["array"],
+        "Data that was read back from copies of the log.";
+    ARRAY_LOG_READ_ERRORS, "array_log_read_errors_total", Counter, None, ["array"],
+        "Blocks of 4 KiB that a copy of the log could not read, or gave back otherwise than they were written.";
     ARRAY_BLOCKED_STRIPES, "array_blocked_stripes", Gauge, None, ["array"],
         "Stripes that cannot be destaged, because old content that their parity needs cannot be had.";
     ARRAY_BLOCKED, "array_blocked_bytes", Gauge, Bytes, ["array"],

@@ -161,6 +161,9 @@ impl Metrics {
         each(&ARRAY_LOG_USED, &sum(|a| a.log_used_blocks.get(), bytes));
         each(&ARRAY_LOG_CAPACITY, &sum(|a| a.log_capacity_blocks.get(), bytes));
         each(&ARRAY_DIRTY, &sum(|a| a.dirty_blocks.get(), bytes));
+        each(&ARRAY_LOGGED, &sum(|a| a.logged_blocks.get(), bytes));
+        each(&ARRAY_LOG_READ, &sum(|a| a.log_reads.get(), bytes));
+        each(&ARRAY_LOG_READ_ERRORS, &sum(|a| a.log_read_errors.get(), count));
         each(&ARRAY_BLOCKED_STRIPES, &sum(|a| a.blocked_stripes.get(), count));
         each(&ARRAY_BLOCKED, &sum(|a| a.blocked_blocks.get(), bytes));
         each(&ARRAY_DIRTY_ZONES, &sum(|a| a.dirty_zones.get(), count));

@@ -4,7 +4,7 @@ use base::ids::{ArrayId, DeviceId};
 use base::sector::LogicalBlock;
 use base::time::Span;
 use config::schema::{self, Config};
-use engine::array::{DestageSettings, Limits};
+use engine::array::{DestageSettings, Limits, Residency};
 use engine::boot::{
     AssembleOptions, BootError, BootedArray, CreateArray, CreateVolume, Found, assemble, create_array, probe,
 };
@@ -16,6 +16,7 @@ use raid::Repair;
 
 use super::devices::{Devices, look, may_have_joined, parts};
 use super::{ServeError, entropy};
+use crate::budget::Budget;
 use crate::capacity::level;
 use crate::cli::ServeOptions;
 use crate::events::{Events, Severity, Told};
@@ -25,9 +26,7 @@ pub(super) fn boot(
     config: &Config,
     devices: &Devices,
     options: &ServeOptions,
-    shards: u16,
-    cache_blocks: usize,
-    checksum_blocks: usize,
+    budget: &Budget,
     events: &Events,
 ) -> Result<Vec<BootedArray>, ServeError> {
     let mut booted = Vec::new();
@@ -39,7 +38,7 @@ pub(super) fn boot(
             log_patience: log_patience(array),
             id: ArrayId(index as u16),
             name: array.name.to_string(),
-            shards,
+            shards: budget.shards,
             force: options.force,
             mode: array.log.as_ref().and_then(|log| log.mode).map(mode),
             on_log_loss: match array.on_log_loss {
@@ -48,13 +47,19 @@ pub(super) fn boot(
                 schema::OnLogLoss::WriteThroughExposed => OnLogLoss::WriteThroughExposed,
             },
             volumes: volumes(array),
-            cache_blocks,
-            checksum_blocks,
+            residency: match array.log.as_ref().map(|log| log.residency) {
+                Some(schema::Residency::Log) => Residency::Log,
+                Some(schema::Residency::Memory) | None => Residency::Memory,
+            },
+            index_blocks: budget.index_blocks(array),
+            cache_blocks: budget.cache_blocks,
+            checksum_blocks: budget.checksum_blocks,
             settings: DestageSettings {
                 age: array.destage.age.0,
                 full_stripe_delay: array.destage.full_stripe_delay.0,
                 high_watermark_percent: array.destage.high_watermark.0,
                 memory_watermark_percent: array.destage.memory_watermark.0,
+                resident_percent: array.destage.memory_watermark.0,
                 ..DestageSettings::default()
             },
             drives: DriveSettings {

@@ -5,6 +5,7 @@ use base::BLOCK;
 use config::schema::{Config, Device, Hugepages};
 
 use super::ServeError;
+use crate::budget::index_bytes;
 
 /// What the system says of its memory, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +21,8 @@ pub(super) fn check(config: &Config, pool_blocks: usize) -> Result<(), ServeErro
         return Ok(());
     };
     let ram = config.devices.iter().filter(|device| matches!(device, Device::Ram { .. }));
-    let ram = ram.filter_map(Device::size).fold(0u64, |sum, size| sum.saturating_add(size.bytes()));
+    let ram = ram.filter_map(Device::size).map(|size| size.bytes());
+    let ram = ram.chain(config.arrays.iter().map(index_bytes)).fold(0u64, u64::saturating_add);
     judge(memory, config.reactors.hugepages, pool_blocks as u64 * BLOCK as u64, ram)
 }
 

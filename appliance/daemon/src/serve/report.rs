@@ -204,6 +204,7 @@ impl Reporter {
                 used_bytes: blocks(|usage| usage.log_used_blocks),
                 capacity_bytes: blocks(|usage| usage.log_blocks),
                 dirty_bytes: blocks(|usage| usage.dirty_blocks),
+                logged_bytes: blocks(|usage| usage.logged_blocks),
             }),
         }
     }

@@ -26,6 +26,7 @@ pub(crate) fn example() -> Status {
                 used_bytes: 16 << 20,
                 capacity_bytes: 64 << 20,
                 dirty_bytes: 1536 << 10,
+                logged_bytes: 0,
                 ..Default::default()
             }),
             ..Default::default()

@@ -13,7 +13,7 @@
 
 use base::ids::LaneId;
 use journal::{MAX_PAYLOAD_BLOCKS, payload_crc};
-use ports::{Buffer, Ports};
+use ports::Ports;
 
 use super::lane::{Item, Lane};
 use super::stripes::VersionRef;
@@ -80,10 +80,14 @@ impl ArrayShard {
             return;
         }
         let mut found = [VersionRef::default(); MAX_PAYLOAD_BLOCKS];
-        if self.stripes.of_record(&lane.blocked, sequence, &mut found[..live]) != Some(live) {
+        if self.stripes.of_record(&lane.stripes.blocked, sequence, &mut found[..live]) != Some(live) {
             // Others will go to the members, or be replaced.
             return;
         }
+        if !self.is_at_hand(work, &found[..live]) {
+            return;
+        }
+        let lane = self.lanes[id.index()].as_mut().expect("it was there just now");
         if !lane.again.may_take(blocks, lane.space.head(), lane_blocks) {
             if !lane.waiting.is_empty() && self.blocked.tell_full() {
                 self.reports.push_back(Message::LogPinned { array: self.map.id });
@@ -98,17 +102,19 @@ impl ArrayShard {
             let Self { stripes, map, .. } = self;
             let held = stripes.version(version);
             let block = map.arrangement.array_block(stripes.get(stripe).id, held.column);
-            let buffer = held.buffer.as_ref().map(Buffer::id);
+            let buffer = held.content.buffer();
             let content = buffer.map(|buffer| (payload_crc(&map.log, work.ports.bytes(buffer)), buffer));
             self.log(id, Item::Again { version, block, content }, work.now);
         }
     }
 
     /// A version is in the log by this record as well, and needs the earlier one no longer.
-    pub(super) fn logged_again(&mut self, id: LaneId, version: VersionRef, sequence: u64) {
+    pub(super) fn logged_again(&mut self, id: LaneId, version: VersionRef, sequence: u64, place: u8) {
         let stripe = self.stripes.stripe_of(version);
         self.stripes.get_mut(stripe).again -= 1;
-        let before = core::mem::replace(&mut self.stripes.version_mut(version).sequence, sequence);
+        let version = self.stripes.version_mut(version);
+        version.place = place;
+        let before = core::mem::replace(&mut version.sequence, sequence);
         let lane = self.lane(id);
         lane.again.under_way -= 1;
         lane.record_mut(sequence).live += 1;
@@ -119,7 +125,7 @@ impl ArrayShard {
     pub(super) fn held_back(&self, lane: &Lane) -> u64 {
         let record = journal::MAX_RECORD_BLOCKS as u64;
         let is_large = self.map.log_layout.lane_blocks() >= 8 * record;
-        if is_large && lane.blocked.oldest().is_some() { record } else { 0 }
+        if is_large && lane.stripes.blocked.oldest().is_some() { record } else { 0 }
     }
 }
 
@@ -131,5 +137,5 @@ fn is_wanted(lane: &Lane, lane_blocks: u64) -> bool {
     let is_pressed = !lane.waiting.is_empty() && reclaimable == 0
         || 2 * taken > lane_blocks
         || lane.catch_up.is_some_and(|from| lane.tail().sequence < from);
-    is_pressed && lane.blocked.oldest().is_some() && lane.tail().durable
+    is_pressed && lane.stripes.blocked.oldest().is_some() && lane.tail().durable
 }

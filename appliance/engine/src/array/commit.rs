@@ -13,7 +13,7 @@ use raid::Arrangement;
 
 use super::detained::Home;
 use super::lane::{Acknowledgement, AnchorWrite, Closing, Group, Item, Lane, Record, entry_of};
-use super::stripes::VersionRef;
+use super::stripes::{Listed, VersionRef};
 use super::{ArrayShard, Purpose, Work};
 use crate::io::IoError;
 use crate::limits::{MAX_DESTAGES, MAX_FRAGMENT_BLOCKS, RECORDS_IN_FLIGHT};
@@ -125,8 +125,8 @@ impl ArrayShard {
             entries[entry_count] = entry_of(item, sequence);
             entry_count += 1;
             match *item {
-                Item::Data { version, buffer, .. } => {
-                    self.stripes.version_mut(version).sequence = sequence;
+                Item::Data { version, crc, buffer, .. } => {
+                    self.stripes.version_mut(version).logged_at(sequence, crc, payload_count);
                     payload[payload_count] = buffer;
                     payload_count += 1;
                     live += 1;
@@ -140,7 +140,8 @@ impl ArrayShard {
                     live += count;
                 }
                 Item::Moved { version, content, .. } => {
-                    self.stripes.version_mut(version).sequence = sequence;
+                    let crc = content.map_or(0, |(crc, _)| crc);
+                    self.stripes.version_mut(version).logged_at(sequence, crc, payload_count);
                     if let Some((_, buffer)) = content {
                         payload[payload_count] = buffer;
                         payload_count += 1;
@@ -233,6 +234,11 @@ impl ArrayShard {
                 self.lane(id).recycle(group);
             }
         }
+        self.tail_may_move(id);
+    }
+
+    /// Records at the tail may be needed no longer.
+    pub(super) fn tail_may_move(&mut self, id: LaneId) {
         let lane = self.lane(id);
         lane.trim();
         let tail = lane.tail().position;
@@ -243,7 +249,9 @@ impl ArrayShard {
 
     /// What a durable transaction brings about.
     fn apply<P: Ports>(&mut self, work: &mut Work<'_, P>, id: LaneId, group: &Group, sequence: u64) {
+        let mut place = 0;
         for item in &group.items {
+            place += u8::from(item.has_payload());
             match *item {
                 Item::Data { version, through, .. } => self.version_durable(work, id, version, through),
                 Item::Zeros { block, count, through } => {
@@ -253,7 +261,7 @@ impl ArrayShard {
                         self.version_durable(work, id, version, through);
                     }
                 }
-                Item::Again { version, .. } => self.logged_again(id, version, sequence),
+                Item::Again { version, .. } => self.logged_again(id, version, sequence, place),
                 // It counts when the map says so.
                 Item::Moved { .. } => {}
                 Item::Parity { destage, index, .. } => self.parity_logged(destage, index),
@@ -278,13 +286,14 @@ impl ArrayShard {
         if through != 0 {
             self.stripes.wait(stripe, through);
         }
-        if let Some((sequence, buffer)) = self.stripes.became_durable(version, work.now) {
+        if let Some((sequence, content)) = self.stripes.became_durable(version, work.now) {
             if !self.map.is_bare() {
                 self.lane(id).forget(sequence);
             }
-            if let Some(buffer) = buffer {
-                self.send_home(work, buffer, Home::Pool);
-            }
+            self.give_back(work, content);
+        }
+        if through == 0 {
+            self.leave_memory(work, version);
         }
         self.stripe_is_dirty(stripe, work.now);
     }
@@ -300,11 +309,12 @@ impl ArrayShard {
         if entry.destage.is_none() {
             let lane = self.lanes[entry.lane.index()].as_mut().expect("only the owner has its stripes");
             let is_blocked = entry.lost != 0 && entry.durable & !entry.tried == 0;
-            if entry.parked && !is_blocked {
-                self.stripes.unlist(&mut lane.blocked, stripe);
-            }
-            self.stripes.get_mut(stripe).parked = is_blocked;
-            self.stripes.list(if is_blocked { &mut lane.blocked } else { &mut lane.dirty }, stripe);
+            let list = match entry.logged {
+                _ if is_blocked => Listed::Blocked,
+                0 if entry.listed != Some(Listed::Logged) => Listed::Dirty,
+                _ => Listed::Logged,
+            };
+            self.stripes.list(&mut lane.stripes, list, stripe);
         }
     }
 
@@ -410,7 +420,7 @@ impl ArrayShard {
 
     /// A clean stop, lane by lane: once nothing is dirty, an empty transaction, and the anchor moved to it.
     pub(crate) fn close<P: Ports>(&mut self, work: &mut Work<'_, P>) {
-        if !self.stopping || self.stripes.held() > 0 || !self.destages.is_empty() {
+        if !self.stopping || self.stripes.held() > 0 || !self.destages.is_empty() || !self.log_reads.is_empty() {
             return;
         }
         if !self.reads.is_empty() || !self.updates.is_empty() || !self.walker.is_idle() {
@@ -459,9 +469,9 @@ impl ArrayShard {
         self.lane(id).push(item, now);
     }
 
-    /// Who is told, by fragment, in the mode of this array: at once for write-back.
+    /// Who is told, by fragment, in the mode of this array: at once for write-back, if the log bears it.
     pub(crate) fn acknowledges_from_log(&self) -> bool {
-        self.map.mode == LogMode::WriteBack
+        self.map.mode == LogMode::WriteBack && !self.is_short_of_copies()
     }
 }
 

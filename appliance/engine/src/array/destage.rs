@@ -6,6 +6,8 @@
 //! flushed, many stripes at a time; the *destaged* record is logged (rule L4). Only when that is durable are the frozen
 //! versions forgotten and their log records no longer needed.
 //!
+//! New content that the log alone has ([`super::residency`]) is read from there together with the old.
+//!
 //! A destage takes all its buffers when it is planned, so that none waits for buffers with others in its hands. Old content
 //! that its member cannot read is mended first ([`super::mend`]), in buffers that destages leave; if that cannot be done
 //! either, it is planned around what is lost, and where there is no way around it the stripe is [`blocked`].
@@ -26,7 +28,7 @@ pub(super) mod blocked;
 mod old;
 pub(super) mod policy;
 
-use base::ids::{LaneId, Slot};
+use base::ids::{LaneId, Slot, StripeId};
 use base::metrics::StripeWrite;
 use base::slab::Key;
 use base::time::Time;
@@ -36,12 +38,12 @@ use raid::plan::{DestageKind, DestagePlan, MAX_PARITIES, plan_destage_anew, plan
 use raid::{Part, slots, weight};
 
 use super::checksums::Need;
-use super::detained::Home;
 use super::lane::Item;
+use super::residency::Wanted;
 use super::stripes::StripeRef;
 use super::sum::Sum;
 use super::{ArrayShard, Purpose, Work};
-use crate::limits::RECORDS_IN_FLIGHT;
+use crate::limits::LEFT_TO_LOG;
 
 /// How far a destage is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +85,7 @@ const OPERATIONS_LEFT: usize = 64;
 
 /// Buffers that destages leave to the log: descriptors of records, and anchors. Beside these they leave what a read takes that
 /// must reconstruct, for they may have to wait for one (see [`super::grace`]).
-const BUFFERS_LEFT: usize = 4 * RECORDS_IN_FLIGHT;
+const BUFFERS_LEFT: usize = LEFT_TO_LOG;
 
 /// One stripe on its way.
 #[derive(Debug)]
@@ -103,8 +105,10 @@ pub(crate) struct Destage {
     pub(super) failed: bool,
     /// Slots whose old content could not be read, as a bit mask.
     unreadable: u32,
-    /// Slots whose old content could not be had in any way, as a bit mask.
+    /// Slots whose old content could not be had in any way, as a bit mask; or their new content, from the log.
     lost: u32,
+    /// Whether new content could be read from no copy of the log.
+    log_lost: bool,
     /// When the oldest of the frozen versions became durable.
     since: Time,
     /// A point in [`super::grace::Grace`].
@@ -160,7 +164,7 @@ impl ArrayShard {
             return false;
         }
         let since = entry.since;
-        self.stripes.unlist(if entry.parked { &mut lane.blocked } else { &mut lane.dirty }, stripe);
+        self.stripes.unlist(&mut lane.stripes, stripe);
         let upto = self.stripes.freeze(stripe);
         self.stripes.get_mut(stripe).reserved = more_comes;
         let destage = Destage {
@@ -175,6 +179,7 @@ impl ArrayShard {
             failed: false,
             unreadable: 0,
             lost: 0,
+            log_lost: false,
             since,
             grace: self.grace.point(),
             reserved: if bare || unlogged && more_comes { 0 } else { self.map.destage_log_blocks() },
@@ -240,11 +245,18 @@ impl ArrayShard {
             self.destages[key].phase = Phase::Replan;
             return;
         }
-        let (count, parities) = (reads.count_ones(), plan.parities.count_ones());
+        let in_log = self.stripes.frozen_in_log(stripe);
+        if in_log != 0 && !self.has_log_to_read() {
+            self.destages[key].lost |= self.homes_of_columns(id, in_log);
+            self.block(work, key);
+            return;
+        }
+        let (count, parities, from_log) = (reads.count_ones(), plan.parities.count_ones(), in_log.count_ones());
         // One parity comes about in a buffer that was read into.
         let buffers = if count == 0 { parities } else { count + parities - 1 } as usize;
-        if self.scratch.len() < buffers + 2 * self.map.members.len() + BUFFERS_LEFT
-            || work.operations.available() < count as usize + OPERATIONS_LEFT
+        if self.scratch.len() < buffers + from_log as usize + 2 * self.map.members.len() + BUFFERS_LEFT
+            || work.operations.available() < (count + from_log) as usize + OPERATIONS_LEFT
+            || !self.may_read_log(work, from_log as usize)
         {
             self.destages[key].phase = Phase::Room;
             self.to_plan.push_back(key);
@@ -260,7 +272,8 @@ impl ArrayShard {
         destage.phase = Phase::Reading;
         destage.failed = false;
         destage.unreadable = 0;
-        destage.unanswered = count;
+        destage.log_lost = false;
+        destage.unanswered = count + from_log;
         let last = plan.parity_indices().last().filter(|_| count > 0);
         for index in plan.parity_indices().filter(|index| Some(*index) != last) {
             destage.parities[usize::from(index)] = self.scratch.pop();
@@ -276,9 +289,22 @@ impl ArrayShard {
                 self.destages[key].old.push((slot, buffer));
             }
         }
-        if count == 0 {
+        for column in (0..geometry.data_slots()).filter(|column| in_log & 1 << column != 0) {
+            let version = self.stripes.frozen(stripe, column).expect("the mask tells the truth");
+            let payload = self.payload_of(version, self.stripes.get(stripe).lane);
+            let buffer = self.scratch.pop().expect("enough were counted");
+            self.read_log(work, payload, Wanted::Destage { destage: key, column }, buffer);
+        }
+        if count + from_log == 0 {
             self.compute(work, key);
         }
+    }
+
+    /// Slots of the members that hold these columns of a stripe, as a bit mask.
+    pub(super) fn homes_of_columns(&self, stripe: StripeId, columns: u32) -> u32 {
+        let geometry = self.map.arrangement.at(stripe);
+        let columns = (0..geometry.data_slots()).filter(|column| columns & 1 << column != 0);
+        columns.fold(0, |mask, column| mask | geometry.homes(stripe, column))
     }
 
     /// Plans destages that waited for room, each once.
@@ -327,8 +353,8 @@ impl ArrayShard {
                 sum.add(work.ports, plan.old(index, *slot), old.id());
             }
             for column in 0..self.map.arrangement.at(self.stripes.get(stripe).id).data_slots() {
-                if let Some(buffer) = self.stripes.frozen(stripe, column).and_then(|version| version.buffer.as_ref()) {
-                    sum.add(work.ports, weight(index, column), buffer.id());
+                if let Some(buffer) = self.stripes.frozen(stripe, column).and_then(|version| version.content.buffer()) {
+                    sum.add(work.ports, weight(index, column), buffer);
                 }
             }
             self.destages[key].parities[usize::from(index)] = Some(sum.end(work.ports));
@@ -451,13 +477,11 @@ impl ArrayShard {
         let stripe = destage.stripe;
         let lane = self.stripes.get(stripe).lane;
         self.lane(lane).release(destage.reserved);
-        while let Some((sequence, buffer)) = self.stripes.take_frozen(stripe) {
+        while let Some((sequence, content)) = self.stripes.take_frozen(stripe) {
             if !self.map.is_bare() {
                 self.lane(lane).forget(sequence);
             }
-            if let Some(buffer) = buffer {
-                self.send_home(work, buffer, Home::Pool);
-            }
+            self.give_back(work, content);
         }
         work.metrics.destages.increment();
         self.old_lists.push(destage.old);

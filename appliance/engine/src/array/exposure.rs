@@ -83,7 +83,8 @@ impl ArrayShard {
             return;
         }
         let blocked = self.blocked.stripes > 0;
-        if blocked || self.destages.is_empty() && self.stripes.are_all_logging() {
+        let is_drained = self.destages.is_empty() && self.log_reads.is_empty() && self.stripes.are_all_logging();
+        if blocked || is_drained {
             self.exposure.told = true;
             self.reports.push_back(Message::Drained { array: self.map.id, blocked });
         }

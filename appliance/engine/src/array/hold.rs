@@ -34,7 +34,10 @@ impl ArrayShard {
     /// Tells the coordinator, once, that nothing is under way any more while writes wait.
     pub(super) fn report_still<P: Ports>(&mut self, work: &mut Work<'_, P>) {
         let Some(run) = self.map.hold.filter(|_| !self.told_still) else { return };
-        let is_clean = self.stripes.held() == 0 && self.destages.is_empty() && self.through.is_empty();
+        let is_clean = self.stripes.held() == 0
+            && self.destages.is_empty()
+            && self.log_reads.is_empty()
+            && self.through.is_empty();
         let is_still = self.lanes.iter().flatten().all(|lane| lane.is_still());
         if is_clean && is_still && self.updates.is_empty() && self.walker.is_still() && self.leave_clean(work) {
             self.told_still = true;

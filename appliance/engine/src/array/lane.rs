@@ -20,7 +20,7 @@ use ports::{Buffer, BufferId};
 
 use super::again::Again;
 use super::destage::Destage;
-use super::stripes::{DirtyList, VersionRef};
+use super::stripes::{StripeLists, VersionRef};
 use crate::limits::{DESTAGED_WORTH_ENTRIES, RECORD_WORTH_BLOCKS, RECORDS_IN_FLIGHT};
 use crate::map::ArrayMap;
 use crate::message::Fragment;
@@ -81,6 +81,17 @@ pub(crate) enum Item {
         stripe: StripeId,
         upto: u64,
     },
+}
+
+impl Item {
+    /// Whether it brings a block of payload.
+    pub(crate) const fn has_payload(&self) -> bool {
+        match self {
+            Self::Data { .. } | Self::Parity { .. } => true,
+            Self::Again { content, .. } | Self::Moved { content, .. } => content.is_some(),
+            Self::Zeros { .. } | Self::Covers { .. } | Self::Destaged { .. } => false,
+        }
+    }
 }
 
 /// Who is told when a transaction is durable.
@@ -233,10 +244,7 @@ pub(crate) struct Lane {
     destage_blocks: u64,
     /// Fragments that found no room, oldest first.
     pub(crate) waiting: VecDeque<(ShardId, Fragment)>,
-    /// Stripes with durable versions and no destage, oldest first.
-    pub(crate) dirty: DirtyList,
-    /// Those of them that cannot be destaged ([`super::destage::blocked`]), in the order in which that was tried.
-    pub(crate) blocked: DirtyList,
+    pub(crate) stripes: StripeLists,
     pub(crate) again: Again,
     /// How far a clean stop has come.
     pub(crate) closing: Closing,
@@ -282,8 +290,7 @@ impl Lane {
             reserve: 0,
             destage_blocks,
             waiting: VecDeque::with_capacity(waiting),
-            dirty: DirtyList::default(),
-            blocked: DirtyList::default(),
+            stripes: StripeLists::default(),
             again: Again::default(),
             closing: Closing::No,
             awake: true,
@@ -337,12 +344,7 @@ impl Lane {
 
     /// Adds to the open transaction; the caller has seen that it fits.
     pub(crate) fn push(&mut self, item: Item, now: Time) {
-        let has_payload = match item {
-            Item::Data { .. } | Item::Parity { .. } => true,
-            Item::Again { content, .. } | Item::Moved { content, .. } => content.is_some(),
-            Item::Zeros { .. } | Item::Covers { .. } | Item::Destaged { .. } => false,
-        };
-        self.open.payload_blocks += usize::from(has_payload);
+        self.open.payload_blocks += usize::from(item.has_payload());
         if !matches!(item, Item::Destaged { .. }) {
             self.open.urgent = true;
         }
@@ -438,8 +440,7 @@ impl Lane {
 
     /// Whether it has nothing to do and nothing to wait for but what wakes it.
     pub(crate) fn is_at_rest(&self) -> bool {
-        let is_clean = self.dirty.oldest().is_none() && self.blocked.oldest().is_none();
-        self.is_quiet() && is_clean && !self.anchor_wanted && self.catch_up.is_none()
+        self.is_quiet() && self.stripes.are_empty() && !self.anchor_wanted && self.catch_up.is_none()
     }
 
     /// Whether nothing is open or under way, and nothing waits.

@@ -167,7 +167,7 @@ impl ArrayShard {
         };
         for column in (0..geometry.data_slots()).filter(|column| frozen & 1 << column != 0) {
             let version = self.stripes.frozen(stripe, column).expect("the mask tells the truth");
-            let buffer = version.buffer.as_ref().map(Buffer::id);
+            let buffer = version.content.buffer();
             slots(geometry.homes(id, column)).for_each(|home| write(home, buffer));
         }
         for (index, parity) in (0u8..).zip(&destage.parities) {

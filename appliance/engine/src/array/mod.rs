@@ -13,18 +13,18 @@
 //! | [`moved`] | blocks on their way to where they lie with a further member |
 //! | [`detained`] | buffers that a device still has though nobody waits for it |
 //! | [`read`] | reads from cache and members, degraded reads |
+//! | [`residency`] | dirty data that the log alone has |
 //! | `recovered` | what a start found in the log alone |
 //! | [`mend`] | blocks that a member cannot read, or gives back wrong |
 //! | [`checksums`] | checksum blocks of the members that are at hand |
 //! | [`exposure`] | going on without a log that is lost |
 //! | `halt` | nothing is written any more |
-//! | [`hold`] | writes that wait while a log comes or goes |
-//! | [`late`] | members that do not answer in time |
+//! | [`hold`], [`late`] | writes that wait while a log comes or goes; members that do not answer in time |
 //! | [`health`] | what is found out about the members |
 //! | [`peers`] | how long members take compared with their peers |
 //! | [`destage`] | from the log to the members: plan, parity, notes |
 //! | [`verdict`] | what a stripe's blocks say of each other |
-//! | [`sum`] | weighted sums of blocks: parity, and what is lost |
+//! | [`sum`] | weighted sums of blocks |
 //! | [`members`] | the members' writes and flushes |
 //! | [`update`] | compare, and compare and write |
 //! | [`zones`] | zones that were never written |
@@ -66,6 +66,7 @@ pub(crate) mod presence;
 mod purpose;
 pub(crate) mod read;
 mod recovered;
+pub(crate) mod residency;
 pub(crate) mod stripes;
 mod succession;
 pub(crate) mod sum;
@@ -115,7 +116,10 @@ use peers::Peers;
 use presence::Presence;
 pub(crate) use purpose::Purpose;
 use read::Read;
-pub use recovered::RecoveredBlock;
+pub use recovered::{RecoveredBlock, RecoveredContent};
+use residency::LogReads;
+pub use residency::Residency;
+pub use stripes::BYTES_A_BLOCK as INDEX_BYTES_A_BLOCK;
 use stripes::{StripeRef, Stripes};
 use update::Updates;
 pub use usage::Usage;
@@ -190,6 +194,8 @@ pub(crate) struct ArrayShard {
     missed: Missed,
     moved: Moved,
     exposure: Exposure,
+    residency: Residency,
+    log_reads: LogReads,
     walker: Walker,
     presence: Presence,
     through: Slab<Through>,
@@ -237,6 +243,10 @@ pub struct ArrayPart {
     pub dirty: Vec<u64>,
     /// Zones that members which are out have missed, a bit each.
     pub missed: Vec<u64>,
+    /// Where dirty data is kept.
+    pub residency: Residency,
+    /// Dirty blocks that there may be: of what only the log has, too.
+    pub index_blocks: usize,
     /// Blocks that the cache may hold.
     pub cache_blocks: usize,
     /// Checksum blocks that may be at hand, if there are checksums; there are never too few.
@@ -266,14 +276,16 @@ impl ArrayShard {
             lanes[id.index()] = Some(Lane::new(start, live, map.destage_log_blocks(), fragments));
         }
         let members = map.members.len() + MEMBERS_TO_COME;
-        let cache_blocks = part.cache_blocks.max(part.recovered.len() + MIN_CACHE_BLOCKS);
+        let in_memory = part.recovered.iter().filter(|found| matches!(found.content, RecoveredContent::Held(_)));
+        let cache_blocks = part.cache_blocks.max(in_memory.count() + MIN_CACHE_BLOCKS);
+        let dirty_blocks = part.index_blocks.max(part.recovered.len() + MIN_CACHE_BLOCKS).max(cache_blocks);
         let mut awake = Vec::with_capacity(lanes.len());
         awake.extend(lanes.iter().flatten().map(|lane| lane.id));
         Self {
             lanes,
             awake,
-            stripes: Stripes::new(cache_blocks),
-            full: VecDeque::with_capacity(cache_blocks),
+            stripes: Stripes::new(dirty_blocks, cache_blocks),
+            full: VecDeque::with_capacity(dirty_blocks),
             destages: Slab::new(MAX_DESTAGES),
             old_lists: (0..MAX_DESTAGES).map(|_| Vec::with_capacity(members)).collect(),
             to_plan: VecDeque::with_capacity(MAX_DESTAGES),
@@ -296,6 +308,8 @@ impl ArrayShard {
             missed: Missed::new(&part.missed),
             moved: Moved::default(),
             exposure: Exposure::new(fragments),
+            residency: part.residency,
+            log_reads: LogReads::new(),
             walker: Walker::new(members),
             presence: Presence::new(map.arrangement.zones()),
             through: Slab::new(fragments),
@@ -401,6 +415,7 @@ impl ArrayShard {
                 self.record_answered(work, lane, sequence, copy, result);
             }
             Purpose::Anchor { lane, copy, .. } => self.anchor_answered(work, lane, copy, result),
+            Purpose::LogRead { read, copy, .. } => self.log_read_answered(work, read, copy, result),
             Purpose::Read { read, slot, .. } => self.read_answered(work, read, slot, result),
             Purpose::DestageRead { destage, slot, .. } => self.destage_read(work, destage, slot, result),
             Purpose::Mend { mend, slot, .. } => self.mend_answered(work, mend, slot, result),
@@ -424,6 +439,7 @@ impl ArrayShard {
         self.retry_reads(work);
         self.advance_updates(work);
         if !self.halted {
+            self.bring_back(work);
             self.log_again(work);
         }
         self.admit_waiting(work);
@@ -465,11 +481,10 @@ impl ArrayShard {
         deadline = deadline.min(self.blocked.deadline()).min(self.walker.deadline()).min(self.dirty.deadline());
         for lane in self.awake.iter().filter_map(|id| self.lanes[id.index()].as_ref()) {
             deadline = deadline.min(lane.due_at(self.settings.note_patience));
-            let blocked = lane.blocked.oldest().map(|stripe| self.stripes.get(stripe).retry_at);
+            let blocked = lane.stripes.blocked.oldest().map(|stripe| self.stripes.get(stripe).retry_at);
             deadline = deadline.min(blocked.unwrap_or(Time::NEVER));
-            if let Some(stripe) = lane.dirty.oldest()
-                && self.map.mode == LogMode::WriteBack
-            {
+            let oldest = [lane.stripes.dirty.oldest(), lane.stripes.logged.oldest()];
+            for stripe in oldest.into_iter().flatten().filter(|_| self.map.mode == LogMode::WriteBack) {
                 deadline = deadline.min(self.stripes.get(stripe).since + self.settings.age);
             }
         }
@@ -574,7 +589,7 @@ impl ArrayShard {
     pub(crate) fn self_check(&self) {
         for lane in self.lanes.iter().flatten() {
             let live: u64 = lane.records.iter().map(|record| u64::from(record.live)).sum();
-            let held = self.stripes.in_log(lane.id);
+            let held = self.stripes.in_log(lane.id) + self.log_reads.pins(lane.id);
             if !self.halted {
                 assert_eq!(live, held, "records are live for exactly the versions in {:?}", lane.id);
             }

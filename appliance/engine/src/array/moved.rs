@@ -16,13 +16,12 @@ use core::ops::Range;
 
 use base::ids::{ArrayBlock, LaneId, ShardId, StripeId};
 use journal::payload_crc;
-use ports::{Buffer, BufferList, Ports};
+use ports::{BufferList, Ports};
 use raid::Place;
 use raid::reshape::Window;
 
-use super::detained::Home;
 use super::lane::{Acknowledgement, Item};
-use super::stripes::VersionRef;
+use super::stripes::{Content, Listed, VersionRef};
 use super::{ArrayShard, Work};
 use crate::io::IoError;
 use crate::limits::{RECORDS_IN_FLIGHT, moved_log_blocks};
@@ -80,16 +79,14 @@ impl ArrayShard {
         for version in core::mem::take(&mut self.moved.versions) {
             let stripe = self.stripes.stripe_of(version);
             let id = self.stripes.get(stripe).lane;
-            let (sequence, buffer) = self.stripes.drop_logging(version);
+            let (sequence, content) = self.stripes.drop_logging(version);
             self.lane(id).forget(sequence);
             if core::mem::replace(&mut self.stripes.get_mut(stripe).reserved, false) {
                 let blocks = self.map.destage_log_blocks();
                 self.lane(id).release(blocks);
             }
             self.stripes.forget_if_empty(stripe);
-            if let Some(buffer) = buffer {
-                self.send_home(work, buffer, Home::Pool);
-            }
+            self.give_back(work, content);
         }
     }
 
@@ -111,7 +108,10 @@ impl ArrayShard {
         for stripe in before.chain(window.stripes()).chain(window.sources().flatten()).map(StripeId) {
             let Some(at) = self.stripes.find(stripe) else { continue };
             let entry = self.stripes.get(at);
-            let is_to_go = entry.durable != 0 && entry.destage.is_none() && !entry.parked && !self.walker.locks(stripe);
+            let is_to_go = entry.durable != 0
+                && entry.destage.is_none()
+                && entry.listed != Some(Listed::Blocked)
+                && !self.walker.locks(stripe);
             if is_to_go && self.may_start(work) {
                 self.start_destage(work, at);
             }
@@ -215,11 +215,11 @@ impl ArrayShard {
             let buffer = fragment.buffers.pop(work.ports).expect("a buffer for each block");
             let is_zero = *work.ports.bytes(buffer.id()) == base::ZERO_BLOCK;
             let content = (!is_zero).then(|| (payload_crc(&self.map.log, work.ports.bytes(buffer.id())), buffer.id()));
-            let kept: Option<Buffer> = if is_zero {
+            let kept = if is_zero {
                 work.ports.free(buffer);
-                None
+                Content::Zeros
             } else {
-                Some(buffer)
+                Content::Held(buffer)
             };
             let version = self.stripes.add(stripe, place.column, kept);
             self.moved.versions.push(version);

@@ -6,6 +6,7 @@ use base::slab::Key;
 use super::destage::Destage;
 use super::mend::Mend;
 use super::read::Read;
+use super::residency::LogRead;
 
 /// What a device operation was for.
 #[derive(Clone, Copy, Debug)]
@@ -14,6 +15,8 @@ pub(crate) enum Purpose {
     Record { array: ArrayId, lane: LaneId, sequence: u64, copy: u8 },
     /// An anchor to a log copy.
     Anchor { array: ArrayId, lane: LaneId, copy: u8 },
+    /// A block of a record, from a log copy or to one that could not give it.
+    LogRead { array: ArrayId, read: Key<LogRead>, copy: u8 },
     /// A host's read.
     Read { array: ArrayId, read: Key<Read>, slot: Slot },
     /// Old content for a destage.

@@ -18,6 +18,7 @@
 //! and those that cannot be read by themselves are mended ([`super::mend`]). It fails only if one of its blocks cannot be had
 //! at all.
 
+mod cache;
 mod compare;
 mod names;
 
@@ -27,13 +28,13 @@ use ports::{Buffer, BufferId, BufferList, DeviceError, Ports};
 use raid::level::MAX_MEMBERS;
 use raid::{ReadPlan, Recipe};
 
+use cache::Held;
 use names::CollectBuffers;
 
 use super::commit::run_of;
 use super::destage::Destage;
 use super::detained::Home;
 use super::mend::{Mended, Wanting};
-use super::stripes::Version;
 use super::sum::carry_out;
 use super::{ArrayShard, Purpose, Work};
 use crate::io::IoError;
@@ -52,12 +53,18 @@ pub(crate) struct Read {
     /// The update that it is for, if it is not a host's.
     update: Option<u64>,
     pub(super) fragment: Fragment,
-    /// Operations that have not ended.
+    /// Operations that have not ended, and blocks that have not come from the log.
     unanswered: u32,
     /// Whether one of them failed.
     failed: bool,
     /// Whether one was not answered in time, so that its member may still write into the buffers.
     pub(super) late: bool,
+    /// Whether a block that the log alone has can be had from no copy of it.
+    log_lost: bool,
+    /// Whether it has seen the cache, and waits for what of that comes from the log.
+    seeing: bool,
+    /// The member that it asks, if it asks one alone.
+    slot: Slot,
     /// The member that met blocks which it cannot read; of a careful read: which cannot read the next block.
     unreadable: Option<Slot>,
     /// Whether it goes block by block.
@@ -104,6 +111,9 @@ impl ArrayShard {
             unanswered: 0,
             failed: false,
             late: false,
+            log_lost: false,
+            seeing: false,
+            slot: Slot(0),
             unreadable: None,
             careful: false,
             generation: None,
@@ -171,7 +181,7 @@ impl ArrayShard {
         let first = fragment.buffers.first().expect("a read brings buffers");
         let place = self.map.arrangement.locate(start);
         let available = work.operations.available().saturating_sub(RESERVED_OPERATIONS);
-        if available < count as usize {
+        if available < count as usize || !self.may_see_cache(work, key) {
             return false;
         }
         if self.map.service == Service::Stopped {
@@ -211,6 +221,8 @@ impl ArrayShard {
         let mut buffer = Some(first);
         let mut operations = 0;
         let mut asked = 0;
+        let mut from_log = 0;
+        (self.reads[key].log_lost, self.reads[key].failed) = (false, false);
         let read_purpose = Purpose::Read { array: self.map.id, read: key, slot };
         for offset in 0..=count {
             let held = offset < count && {
@@ -218,12 +230,16 @@ impl ArrayShard {
                 buffer = work.ports.next(id);
                 let stripe = StripeId(place.stripe.0 + u64::from(offset));
                 let held = self.copy_held(work.ports, stripe, place.column, id, zone_is_blank);
-                if !held {
-                    asked |= 1 << offset;
-                    run[run_length] = id;
-                    run_length += 1;
+                match held {
+                    Held::Copied => {}
+                    Held::InLog(payload) => from_log += self.read_from_log_for(work, key, offset as u8, payload),
+                    Held::Not => {
+                        asked |= 1 << offset;
+                        run[run_length] = id;
+                        run_length += 1;
+                    }
                 }
-                held
+                !matches!(held, Held::Not)
             };
             if run_length > 0 && (held || offset == count) {
                 let at = base::ids::DeviceBlock(at.0 + u64::from(offset) - run_length as u64);
@@ -233,14 +249,13 @@ impl ArrayShard {
                 run_length = 0;
             }
         }
-        if operations == 0 {
-            self.finish_read(key, Ok(()));
+        if operations + from_log == 0 {
+            self.finish_read(key, if self.reads[key].log_lost { Err(IoError::Unreadable) } else { Ok(()) });
         } else {
             let generation = self.grace.begin();
             let read = &mut self.reads[key];
-            read.unanswered = operations;
-            read.failed = false;
-            read.asked = asked;
+            read.unanswered = operations + from_log;
+            (read.slot, read.asked) = (slot, asked);
             read.generation = Some(generation);
         }
         true
@@ -258,21 +273,6 @@ impl ArrayShard {
     pub(super) fn reads_any_of(&self, key: Key<Read>, start: ArrayBlock, count: u16) -> bool {
         let fragment = &self.reads[key].fragment;
         start.0 < fragment.start.0 + u64::from(fragment.count) && fragment.start.0 < start.0 + u64::from(count)
-    }
-
-    /// Copies a block that needs no member: held by the cache, or in a zone that was never written.
-    fn copy_held<P: Ports>(&self, ports: &mut P, stripe: StripeId, column: u8, into: BufferId, blank: bool) -> bool {
-        let held = self.stripes.find(stripe).and_then(|stripe| self.stripes.readable(stripe, column));
-        match held {
-            Some(Version { buffer: Some(buffer), .. }) => {
-                let (to, from) = ports.pair(into, buffer.id());
-                to.copy_from_slice(from);
-            }
-            Some(Version { buffer: None, .. }) => ports.bytes_mut(into).fill(0),
-            None if blank => ports.bytes_mut(into).fill(0),
-            None => return false,
-        }
-        true
     }
 
     /// Goes on with a read that no member can answer alone: once copies what the cache holds, then reads a few blocks at a
@@ -328,32 +328,6 @@ impl ArrayShard {
         true
     }
 
-    /// The moment of a read that goes in steps: what the cache holds is copied, unless that was done. Whether that was all,
-    /// and the read has ended.
-    fn see_cache<P: Ports>(&mut self, work: &mut Work<'_, P>, key: Key<Read>) -> bool {
-        let read = &self.reads[key];
-        if read.generation.is_some() {
-            return false;
-        }
-        let place = self.map.arrangement.locate(read.fragment.start);
-        let count = usize::from(read.fragment.count);
-        let into = read.fragment.buffers.ids(work.ports).collect_buffers();
-        let blank = !self.zones.is_initialised(self.map.arrangement.zone_of(place.stripe));
-        let mut done = 0;
-        for (at, &id) in into[..count].iter().enumerate() {
-            let stripe = StripeId(place.stripe.0 + at as u64);
-            done |= u64::from(self.copy_held(work.ports, stripe, place.column, id, blank)) << at;
-        }
-        if done.count_ones() as usize == count {
-            self.finish_read(key, Ok(()));
-            return true;
-        }
-        let generation = self.grace.begin();
-        let read = &mut self.reads[key];
-        (read.done, read.generation) = (done, Some(generation));
-        false
-    }
-
     /// Goes on with a read that met blocks which cannot be read: one block at a time, from a member or, if that was in vain
     /// or none has it, mended.
     fn read_carefully<P: Ports>(&mut self, work: &mut Work<'_, P>, key: Key<Read>) -> bool {
@@ -378,6 +352,7 @@ impl ArrayShard {
                 work.operations.start_urgent(work.ports, on_member, into, purpose);
                 let read = &mut self.reads[key];
                 (read.unanswered, read.failed, read.step, read.others) = (1, false, (at, 1), BufferList::EMPTY);
+                read.slot = slot;
                 return true;
             }
             (None, ReadPlan::Reconstruct(_) | ReadPlan::Lost) => {
@@ -457,20 +432,6 @@ impl ArrayShard {
         }
     }
 
-    /// With more members missing than the level bears, the cache is all there is.
-    fn read_held_only<P: Ports>(&mut self, work: &mut Work<'_, P>, key: Key<Read>) -> bool {
-        let fragment = &self.reads[key].fragment;
-        let place = self.map.arrangement.locate(fragment.start);
-        let count = usize::from(fragment.count);
-        let ids = fragment.buffers.ids(work.ports).collect_buffers();
-        let blank = !self.zones.is_initialised(self.map.arrangement.zone_of(place.stripe));
-        let all = (0u64..)
-            .zip(&ids[..count])
-            .all(|(at, &id)| self.copy_held(work.ports, StripeId(place.stripe.0 + at), place.column, id, blank));
-        self.finish_read(key, if all { Ok(()) } else { Err(IoError::Unreadable) });
-        true
-    }
-
     /// A member has answered a read.
     pub(crate) fn read_answered<P: Ports>(
         &mut self,
@@ -492,11 +453,21 @@ impl ArrayShard {
                 self.member_failed(slot);
             }
         }
+        self.read_step_answered(work, key);
+    }
+
+    /// Something that a read waited for has come, or not: with the last of it the read goes on.
+    fn read_step_answered<P: Ports>(&mut self, work: &mut Work<'_, P>, key: Key<Read>) {
         let read = &mut self.reads[key];
         read.unanswered -= 1;
         if read.unanswered > 0 {
             return;
         }
+        if self.has_seen_cache(key) {
+            return;
+        }
+        let read = &mut self.reads[key];
+        let slot = read.slot;
         let (first, length) = core::mem::take(&mut read.step);
         let (failed, careful) = (read.failed || read.late, read.careful);
         let mut found = read.unreadable.map(|slot| (slot, false));
@@ -514,7 +485,10 @@ impl ArrayShard {
         self.drop_checksums(key);
         let (unreadable, is_told) = (found.map(|(slot, _)| slot), is_answered);
         self.reads[key].unreadable = unreadable;
-        if failed {
+        if self.reads[key].log_lost {
+            self.forget_moment(key);
+            self.finish_read(key, Err(IoError::Unreadable));
+        } else if failed {
             self.begin_anew(key);
         } else if let Some(slot) = unreadable {
             if careful && !is_told {

@@ -4,6 +4,18 @@ use base::ids::ArrayBlock;
 use ports::Ports;
 
 use super::ArrayShard;
+use super::stripes::Content;
+
+/// What recovery found of a block.
+#[derive(Debug)]
+pub enum RecoveredContent {
+    /// Zeros.
+    Zeros,
+    /// This.
+    Held(Box<base::Block>),
+    /// Something that was read, and is left where it is: in the log.
+    Logged,
+}
 
 /// A block that recovery found dirty: in the log, and not on the members for sure.
 #[derive(Debug)]
@@ -12,19 +24,27 @@ pub struct RecoveredBlock {
     pub block: ArrayBlock,
     /// The record that holds it.
     pub sequence: u64,
-    /// Its content; none means zeros.
-    pub content: Option<Box<base::Block>>,
+    /// The checksum of its content, and the place of that among the record's blocks; nothing if it is zeros.
+    pub crc: u32,
+    /// See `crc`.
+    pub place: u8,
+    /// Its content.
+    pub content: RecoveredContent,
 }
 
 impl ArrayShard {
     /// Puts a block that recovery found dirty into the cache.
     pub(super) fn recover<P: Ports>(&mut self, ports: &mut P, found: RecoveredBlock) {
-        let RecoveredBlock { block, sequence, content } = found;
-        let buffer = content.map(|content| {
-            let buffer = ports.alloc().expect("the pool was sized with what recovery found");
-            ports.bytes_mut(buffer.id()).copy_from_slice(&*content);
-            buffer
-        });
+        let RecoveredBlock { block, sequence, crc, place: at, content } = found;
+        let content = match content {
+            RecoveredContent::Zeros => Content::Zeros,
+            RecoveredContent::Logged => Content::Logged,
+            RecoveredContent::Held(content) => {
+                let buffer = ports.alloc().expect("the pool was sized with what recovery found");
+                ports.bytes_mut(buffer.id()).copy_from_slice(&*content);
+                Content::Held(buffer)
+            }
+        };
         let place = self.map.arrangement.locate(block);
         let lane = self.map.lane_of(self.map.arrangement.zone_of(place.stripe));
         let stripe = self.stripes.find_or_add(place.stripe, lane);
@@ -32,8 +52,8 @@ impl ArrayShard {
             self.lane(lane).reserve_again();
         }
         self.stripes.get_mut(stripe).recovered = true;
-        let version = self.stripes.add(stripe, place.column, buffer);
-        self.stripes.version_mut(version).sequence = sequence;
+        let version = self.stripes.add(stripe, place.column, content);
+        self.stripes.version_mut(version).logged_at(sequence, crc, usize::from(at));
         let replaced = self.stripes.became_durable(version, ports.now());
         assert!(replaced.is_none(), "recovery hands over one version of a block");
         self.stripe_is_dirty(stripe, ports.now());

@@ -5,9 +5,12 @@
 //! unchanged until that destage is recorded, while newer versions may become durable beside it. So a column has at most one
 //! durable and one frozen version, and a read takes the durable one before the frozen one.
 //!
+//! The content of a durable version may leave memory ([`super::residency`]): then the log alone has it.
+//!
 //! Tables are bounded and allocate when they are made. The price of the small index is a walk along a stripe's versions,
 //! which are few.
 
+mod content;
 mod lists;
 
 #[allow(
@@ -21,6 +24,9 @@ use base::ids::{LaneId, StripeId};
 use base::slab::Key;
 use base::time::Time;
 use ports::Buffer;
+
+pub(crate) use content::Content;
+pub(crate) use lists::{Listed, StripeLists};
 
 use super::destage::Destage;
 
@@ -47,12 +53,21 @@ pub(crate) enum VersionState {
 pub(crate) struct Version {
     pub(crate) column: u8,
     pub(crate) state: VersionState,
-    /// The content; none means zeros.
-    pub(crate) buffer: Option<Buffer>,
+    pub(crate) content: Content,
     /// The log record that holds it, once that is on its way.
     pub(crate) sequence: u64,
+    /// The checksum of the content and its place among the record's blocks, if that has any.
+    pub(crate) crc: u32,
+    pub(crate) place: u8,
     stripe: u32,
     next: u32,
+}
+
+impl Version {
+    /// It is on its way into the log with a record, and its content is this block of it.
+    pub(crate) fn logged_at(&mut self, sequence: u64, crc: u32, place: usize) {
+        (self.sequence, self.crc, self.place) = (sequence, crc, u8::try_from(place).expect("a record is short"));
+    }
 }
 
 /// A stripe with anything in the log.
@@ -80,9 +95,9 @@ pub(crate) struct Stripe {
     pub(crate) tried: u32,
     /// Not before then is it tried again for its age.
     pub(crate) retry_at: Time,
-    /// Whether it stands among its lane's blocked stripes, and not its dirty ones.
-    pub(crate) parked: bool,
-    /// Versions that are being logged again: no destage begins.
+    /// Durable and frozen versions whose content the log alone has.
+    pub(crate) logged: u32,
+    /// Versions that are being logged again, or read back into memory: no destage begins.
     pub(crate) again: u32,
     /// When all its columns had become dirty.
     pub(crate) full_since: Time,
@@ -93,7 +108,8 @@ pub(crate) struct Stripe {
     waiters_frozen: u32,
     older: u32,
     younger: u32,
-    listed: bool,
+    /// The list that it stands in.
+    pub(crate) listed: Option<Listed>,
 }
 
 /// A write-through fragment that waits for a stripe to reach the members.
@@ -142,6 +158,14 @@ impl Hasher for StripeHasher {
     }
 }
 
+/// Memory that the tables take for each block that may be held, in bytes, if no two are of one stripe: the versions, the stripes and
+/// their index with twice the places, waiters, lists of what is free, and the queue of full stripes.
+pub const BYTES_A_BLOCK: usize = size_of::<Option<Version>>()
+    + size_of::<Option<Stripe>>()
+    + 2 * (size_of::<(u64, u32)>() + 1) * 8 / 7
+    + size_of::<Waiter>()
+    + 4 * size_of::<u32>();
+
 /// The tables.
 #[derive(Debug)]
 #[allow(clippy::disallowed_types, reason = "as above")]
@@ -158,12 +182,16 @@ pub(crate) struct Stripes {
     promised_waiters: usize,
     /// Versions that are frozen.
     frozen: usize,
+    /// Contents that may be in memory, those that are, and those that the log alone has.
+    memory: usize,
+    resident: usize,
+    logged: usize,
 }
 
 impl Stripes {
-    /// Tables for `versions` blocks, hence at most as many stripes.
+    /// Tables for `versions` blocks, hence at most as many stripes, with room for the contents of `memory` of them.
     #[allow(clippy::disallowed_types, reason = "as above")]
-    pub(crate) fn new(versions: usize) -> Self {
+    pub(crate) fn new(versions: usize, memory: usize) -> Self {
         let count = u32::try_from(versions).expect("fewer than 2^32 versions");
         Self {
             index: HashMap::with_capacity_and_hasher(2 * versions, BuildHasherDefault::default()),
@@ -175,12 +203,16 @@ impl Stripes {
             free_waiters: (0..count).rev().collect(),
             promised_waiters: 0,
             frozen: 0,
+            memory,
+            resident: 0,
+            logged: 0,
         }
     }
 
     /// Versions that may still be added; each has room for a stripe and a waiter too.
     pub(crate) fn room(&self) -> usize {
-        self.free_versions.len().min(self.free_waiters.len() - self.promised_waiters).min(self.free.len())
+        let versions = self.free_versions.len().min(self.free_waiters.len() - self.promised_waiters);
+        versions.min(self.free.len()).min(self.memory.saturating_sub(self.resident))
     }
 
     /// Versions held.
@@ -195,7 +227,7 @@ impl Stripes {
 
     /// Takes all content away, at the very end.
     pub(crate) fn take_buffers(&mut self) -> impl Iterator<Item = Buffer> {
-        self.versions.iter_mut().flatten().filter_map(|version| version.buffer.take())
+        self.versions.iter_mut().flatten().filter_map(|version| version.content.take_buffer())
     }
 
     /// Versions that may be held.
@@ -252,7 +284,7 @@ impl Stripes {
             lost: 0,
             tried: 0,
             retry_at: Time(0),
-            parked: false,
+            logged: 0,
             again: 0,
             full_since: Time::NEVER,
             queued_full: false,
@@ -261,24 +293,26 @@ impl Stripes {
             waiters_frozen: NONE,
             older: NONE,
             younger: NONE,
-            listed: false,
+            listed: None,
         });
         StripeRef(at)
     }
 
     /// Adds a version on its way into the log.
-    pub(crate) fn add(&mut self, stripe: StripeRef, column: u8, buffer: Option<Buffer>) -> VersionRef {
+    pub(crate) fn add(&mut self, stripe: StripeRef, column: u8, content: Content) -> VersionRef {
+        self.count(stripe, &content, true);
         let at = self.free_versions.pop().expect("room was looked for");
         let entry = self.get_mut(stripe);
         entry.logging += 1;
         let next = core::mem::replace(&mut entry.versions, at);
         let state = VersionState::Logging;
-        self.versions[at as usize] = Some(Version { column, state, buffer, sequence: 0, stripe: stripe.0, next });
+        let (sequence, crc, place, stripe) = (0, 0, 0, stripe.0);
+        self.versions[at as usize] = Some(Version { column, state, content, sequence, crc, place, stripe, next });
         VersionRef(at)
     }
 
     /// A version has become durable. The one that it replaces is handed back, with its record's sequence.
-    pub(crate) fn became_durable(&mut self, at: VersionRef, now: Time) -> Option<(u64, Option<Buffer>)> {
+    pub(crate) fn became_durable(&mut self, at: VersionRef, now: Time) -> Option<(u64, Content)> {
         let (stripe, column) = {
             let version = self.version_mut(at);
             assert_eq!(version.state, VersionState::Logging, "a version becomes durable once");
@@ -287,7 +321,7 @@ impl Stripes {
         let replaced = self.with_state(stripe, column, VersionState::Durable);
         let removed = replaced.map(|old| {
             let version = self.unlink(old);
-            (version.sequence, version.buffer)
+            (version.sequence, version.content)
         });
         self.version_mut(at).state = VersionState::Durable;
         let entry = self.get_mut(stripe);
@@ -299,13 +333,13 @@ impl Stripes {
         removed
     }
 
-    /// A version on its way into the log does not count after all: its record's sequence and its buffer.
-    pub(crate) fn drop_logging(&mut self, at: VersionRef) -> (u64, Option<Buffer>) {
+    /// A version on its way into the log does not count after all: its record's sequence and its content.
+    pub(crate) fn drop_logging(&mut self, at: VersionRef) -> (u64, Content) {
         let stripe = self.stripe_of(at);
         let version = self.unlink(at);
         assert_eq!(version.state, VersionState::Logging, "nobody has seen it");
         self.get_mut(stripe).logging -= 1;
-        (version.sequence, version.buffer)
+        (version.sequence, version.content)
     }
 
     /// Whether nothing is held of a stripe, and none of it is on its way to the members.
@@ -392,7 +426,7 @@ impl Stripes {
         let mut at = self.get(stripe).versions;
         while at != NONE {
             let version = self.version(VersionRef(at));
-            if version.state == VersionState::Frozen && version.buffer.is_some() {
+            if version.state == VersionState::Frozen && !version.content.is_zero() {
                 return false;
             }
             at = version.next;
@@ -422,8 +456,8 @@ impl Stripes {
     }
 
     /// Takes a freeze back. A frozen version beside which there is a newer one is taken out: its record's sequence and its
-    /// buffer. When there is none, the others are durable again, the oldest of them since then.
-    pub(crate) fn thaw(&mut self, stripe: StripeRef, since: Time) -> Option<(u64, Option<Buffer>)> {
+    /// content. When there is none, the others are durable again, the oldest of them since then.
+    pub(crate) fn thaw(&mut self, stripe: StripeRef, since: Time) -> Option<(u64, Content)> {
         let mut at = self.get(stripe).versions;
         while at != NONE {
             let durable = self.get(stripe).durable;
@@ -434,7 +468,7 @@ impl Stripes {
                 if durable & 1 << column != 0 {
                     self.get_mut(stripe).frozen &= !(1 << column);
                     let version = self.unlink(VersionRef(at));
-                    return Some((version.sequence, version.buffer));
+                    return Some((version.sequence, version.content));
                 }
                 self.version_mut(VersionRef(at)).state = VersionState::Durable;
                 let entry = self.get_mut(stripe);
@@ -448,8 +482,8 @@ impl Stripes {
         None
     }
 
-    /// Takes out one frozen version, if there is one left: its record's sequence and its buffer.
-    pub(crate) fn take_frozen(&mut self, stripe: StripeRef) -> Option<(u64, Option<Buffer>)> {
+    /// Takes out one frozen version, if there is one left: its record's sequence and its content.
+    pub(crate) fn take_frozen(&mut self, stripe: StripeRef) -> Option<(u64, Content)> {
         let mut at = self.get(stripe).versions;
         while at != NONE {
             let version = self.version(VersionRef(at));
@@ -457,7 +491,7 @@ impl Stripes {
                 let version = self.unlink(VersionRef(at));
                 self.frozen -= 1;
                 self.get_mut(stripe).frozen &= !(1 << version.column);
-                return Some((version.sequence, version.buffer));
+                return Some((version.sequence, version.content));
             }
             at = version.next;
         }
@@ -468,6 +502,7 @@ impl Stripes {
         let version = self.versions[at.0 as usize].take().expect("a reference to a live version");
         self.free_versions.push(at.0);
         let stripe = StripeRef(version.stripe);
+        self.count(stripe, &version.content, false);
         if self.get(stripe).versions == at.0 {
             self.get_mut(stripe).versions = version.next;
         } else {
@@ -487,10 +522,10 @@ impl Stripes {
     /// Forgets a stripe of which nothing is left; whether it was so.
     pub(crate) fn forget_if_empty(&mut self, stripe: StripeRef) -> bool {
         let entry = self.get(stripe);
-        if entry.versions != NONE || entry.destage.is_some() || entry.queued_full {
+        if entry.versions != NONE || entry.destage.is_some() || entry.queued_full || entry.again > 0 {
             return false;
         }
-        assert!(!entry.listed && !entry.reserved, "an empty stripe stands in no list and keeps no log space");
+        assert!(entry.listed.is_none() && !entry.reserved, "an empty stripe stands in no list and keeps no log space");
         assert!(entry.waiters == NONE && entry.waiters_frozen == NONE, "nobody waits for an empty stripe");
         let id = entry.id.0;
         self.index.remove(&id);

@@ -8,6 +8,8 @@ use crate::status::LaneStatus;
 pub struct Usage {
     /// Blocks that the log holds and the members do not.
     pub dirty_blocks: u64,
+    /// Those of them whose content the log alone has, and not memory.
+    pub logged_blocks: u64,
     /// Stripes with such blocks.
     pub dirty_stripes: u64,
     /// Such blocks that there may be.
@@ -48,6 +50,7 @@ impl ArrayShard {
     pub(crate) fn usage(&self) -> Usage {
         let mut usage = Usage {
             dirty_blocks: self.stripes.held() as u64,
+            logged_blocks: self.stripes.logged() as u64,
             dirty_stripes: self.stripes.stripes_held() as u64,
             cache_blocks: self.stripes.capacity() as u64,
             destages: self.destages.len() as u64,
@@ -56,7 +59,7 @@ impl ArrayShard {
         };
         (usage.dirty_zones, usage.unsynced_zones) = self.dirty.counts();
         for lane in self.lanes.iter().flatten() {
-            usage.blocked_blocks += self.stripes.durable_blocks(&lane.blocked);
+            usage.blocked_blocks += self.stripes.durable_blocks(&lane.stripes.blocked);
             usage.log_blocks += self.map.log_layout.lane_blocks();
             usage.log_used_blocks += self.map.log_layout.lane_blocks() - lane.space.free_blocks();
             usage.waiting_fragments += lane.waiting.len() as u64;

@@ -10,6 +10,7 @@ use ports::{Buffer, BufferList, Ports};
 use super::commit::run_of;
 use super::exposure::OWED;
 use super::lane::{Acknowledgement, Item};
+use super::stripes::Content;
 use super::{ArrayShard, Work};
 use crate::io::IoError;
 use crate::map::Service;
@@ -182,7 +183,7 @@ impl ArrayShard {
             let content: Option<Buffer> =
                 if fragment.kind == FragmentKind::Zero { None } else { fragment.buffers.pop(work.ports) };
             let name = content.as_ref().map(Buffer::id);
-            let version = self.stripes.add(stripe, column, content);
+            let version = self.stripes.add(stripe, column, Content::of(content));
             if bare {
                 // There is nothing to wait for before it goes to the members.
                 self.version_durable(work, id, version, through);

@@ -22,7 +22,7 @@ use super::BootError;
 use super::create::{CreateVolume, Writer};
 use super::recovery::{LaneReport, plan_lane, recover_lane, scan_lanes};
 use super::regions::Regions;
-use crate::array::{ArrayPart, DestageSettings, LaneStart, MIN_CACHE_BLOCKS, RecoveredBlock};
+use crate::array::{ArrayPart, DestageSettings, LaneStart, MIN_CACHE_BLOCKS, RecoveredBlock, Residency};
 use crate::coordinator::{CoordinatedArray, RoundSettings, ScrubSettings, Spare, service};
 use crate::drives::DriveSettings;
 use crate::limits::{LANES_WITHOUT_LOG, MAX_SPARES};
@@ -104,6 +104,10 @@ pub struct AssembleOptions {
     pub on_log_loss: OnLogLoss,
     /// Volumes that are made if they are missing.
     pub volumes: Vec<CreateVolume>,
+    /// Where dirty data is kept.
+    pub residency: Residency,
+    /// Dirty blocks that there may be on each shard, if not all of them are in its cache.
+    pub index_blocks: usize,
     /// Blocks that each shard's cache may hold.
     pub cache_blocks: usize,
     /// Checksum blocks that each shard may have at hand, if there are checksums.
@@ -327,6 +331,8 @@ fn attempt<D: SyncDevice>(
             initialised: initialised.words(),
             dirty: dirty.words(),
             missed: missed.words(),
+            residency: options.residency,
+            index_blocks: options.index_blocks,
             cache_blocks: options.cache_blocks,
             checksum_blocks: options.checksum_blocks,
             settings: options.settings,
@@ -336,7 +342,7 @@ fn attempt<D: SyncDevice>(
     }
     for (scan, plan) in scans.iter().zip(&plans) {
         let lane = scan.lane;
-        let recovered = recover_lane(devices, &map, scan, plan)?;
+        let recovered = recover_lane(devices, &map, scan, plan, options.residency)?;
         add(&mut report.lanes, &recovered.report);
         report.by_lane.push(recovered.report);
         let ShardId(owner) = map.owner_of(lane);

@@ -24,7 +24,7 @@ use ports::{DeviceError, SyncDevice};
 use raid::{Arrangement, Checksummed, Growth, checksum, slots};
 
 use super::BootError;
-use crate::array::{LaneStart, RecoveredBlock};
+use crate::array::{LaneStart, RecoveredBlock, RecoveredContent, Residency};
 use crate::map::ArrayMap;
 
 /// What recovery of a lane did, for the log and for people.
@@ -163,6 +163,7 @@ pub(super) fn recover_lane<D: SyncDevice>(
     map: &ArrayMap,
     scan: &LaneScan,
     plan: &ReplayPlan,
+    residency: Residency,
 ) -> Result<RecoveredLane, BootError> {
     let lane = scan.lane;
     let mut copies = Copies { devices, copies: map.copies.iter().flatten().copied().collect() };
@@ -192,15 +193,28 @@ pub(super) fn recover_lane<D: SyncDevice>(
     }
     let start = open(&mut copies, map, scan, &destaged)?;
 
+    let position = |sequence| {
+        let at = scan.records.binary_search_by_key(&sequence, |record| record.header.sequence);
+        scan.records[at.expect("what is dirty stands in a record")].header.position
+    };
     let mut blocks = Vec::new();
     for replay in plan.stripes.values() {
         let replayed = replay.covered.as_ref().map_or(0, |covered| covered.upto);
         for (&block, version) in replay.dirty.iter().filter(|(_, version)| version.sequence > replayed) {
-            let content = match version.content {
-                Content::Zeros => None,
-                Content::Payload(at) => Some(copies.payload(map, lane, at)?),
+            let sequence = version.sequence;
+            let (crc, place, content) = match version.content {
+                Content::Zeros => (0, 0, RecoveredContent::Zeros),
+                Content::Payload(at) => {
+                    let place = u8::try_from(at.position - position(sequence)).expect("a record is short");
+                    let content = match residency {
+                        Residency::Memory => RecoveredContent::Held(copies.payload(map, lane, at)?),
+                        // It was read when the log was scanned, and may be more than fits memory.
+                        Residency::Log => RecoveredContent::Logged,
+                    };
+                    (at.crc, place, content)
+                }
             };
-            blocks.push(RecoveredBlock { block, sequence: version.sequence, content });
+            blocks.push(RecoveredBlock { block, sequence, crc, place, content });
         }
     }
     report.dirty_blocks = blocks.len() as u64;

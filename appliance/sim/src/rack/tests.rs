@@ -11,6 +11,7 @@ const OPTIONS: DeviceOptions = DeviceOptions {
     slow_once_in: 40,
     used: false,
     hiccup_once_in: 0,
+    rots_once_in: 0,
     whole_blocks: false,
     holds_log: false,
 };

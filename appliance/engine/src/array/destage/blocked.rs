@@ -15,7 +15,6 @@ use base::slab::Key;
 use base::time::{Span, Time};
 use ports::Ports;
 
-use super::super::detained::Home;
 use super::super::stripes::StripeRef;
 use super::super::{ArrayShard, Work};
 use super::Destage;
@@ -89,10 +88,8 @@ impl ArrayShard {
 
     /// Without a log: what could not be written is as if nobody had.
     fn drop_frozen<P: Ports>(&mut self, work: &mut Work<'_, P>, stripe: StripeRef) {
-        while let Some((_, buffer)) = self.stripes.take_frozen(stripe) {
-            if let Some(buffer) = buffer {
-                self.send_home(work, buffer, Home::Pool);
-            }
+        while let Some((_, content)) = self.stripes.take_frozen(stripe) {
+            self.give_back(work, content);
         }
         self.unblock(stripe);
         if !self.stripes.forget_if_empty(stripe) && self.stripes.get(stripe).durable != 0 {
@@ -109,11 +106,10 @@ impl ArrayShard {
             // What came meanwhile had its own set aside.
             self.lane(lane).release(destage.reserved);
         }
-        while let Some((sequence, buffer)) = self.stripes.thaw(stripe, destage.since) {
+        self.give_back_lent(work, stripe);
+        while let Some((sequence, content)) = self.stripes.thaw(stripe, destage.since) {
             self.lane(lane).forget(sequence);
-            if let Some(buffer) = buffer {
-                self.send_home(work, buffer, Home::Pool);
-            }
+            self.give_back(work, content);
         }
         let entry = self.stripes.get_mut(stripe);
         entry.retry_at = work.now + RETRY_EVERY;
@@ -140,7 +136,7 @@ impl ArrayShard {
             while started < budget
                 && self.may_start(work)
                 && let Some(lane) = &self.lanes[index]
-                && let Some(stripe) = lane.blocked.oldest()
+                && let Some(stripe) = lane.stripes.blocked.oldest()
                 && self.stripes.get(stripe).retry_at <= work.now
                 && !self.walker.locks(self.stripes.get(stripe).id)
                 && self.start_destage(work, stripe)
@@ -157,7 +153,7 @@ impl ArrayShard {
             return;
         }
         for lane in self.lanes.iter().flatten() {
-            self.stripes.for_each_in(&lane.blocked, |stripe| stripe.retry_at = Time(0));
+            self.stripes.for_each_in(&lane.stripes.blocked, |stripe| stripe.retry_at = Time(0));
         }
     }
 

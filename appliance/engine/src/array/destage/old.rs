@@ -44,12 +44,35 @@ impl ArrayShard {
         if self.map.checksums {
             self.leave_checksums(stripe, 1 << slot.0);
         }
+        self.destage_answered(work, key);
+    }
+
+    /// New content has come from the log, or can be had from no copy of it.
+    pub(crate) fn destage_from_log<P: Ports>(
+        &mut self,
+        work: &mut Work<'_, P>,
+        key: Key<Destage>,
+        column: u8,
+        is_there: bool,
+    ) {
+        if !is_there {
+            let stripe = self.stripes.get(self.destages[key].stripe).id;
+            let lost = self.homes_of_columns(stripe, 1 << column);
+            let destage = &mut self.destages[key];
+            (destage.lost, destage.log_lost) = (destage.lost | lost, true);
+        }
+        self.destage_answered(work, key);
+    }
+
+    fn destage_answered<P: Ports>(&mut self, work: &mut Work<'_, P>, key: Key<Destage>) {
         let destage = &mut self.destages[key];
         destage.unanswered -= 1;
         if destage.unanswered > 0 {
             return;
         }
-        if destage.failed {
+        if destage.log_lost {
+            self.block(work, key);
+        } else if destage.failed {
             self.plan_anew(work, key);
         } else if destage.unreadable != 0 {
             destage.phase = Phase::Mending;

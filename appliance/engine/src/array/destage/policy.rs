@@ -6,7 +6,7 @@
 //! | of which all columns are dirty | `full_stripe_delay` after they became so |
 //! | any | `age` after the oldest of it became dirty |
 //! | the oldest of its lane | as soon as more than `high_watermark` of the lane is taken, or writes wait for it |
-//! | the oldest of each lane | as soon as more than `memory_watermark` of the cache is dirty |
+//! | the oldest of each lane | as soon as more than `memory_watermark` of the cache is dirty, or of the index: what the log alone has takes no memory |
 //! | any | at once, while somebody waits for the members: write-through, no log, a stop, a log copy that comes, the last one that goes |
 //!
 //! What is on its way to the members already does not count as dirty memory: otherwise each turn would send more.
@@ -29,6 +29,8 @@ pub struct DestageSettings {
     pub high_watermark_percent: u8,
     /// Above this share of the cache that is dirty the oldest stripes go at once; in percent.
     pub memory_watermark_percent: u8,
+    /// Above this share of the cache that is taken, what comes leaves memory as soon as the log alone may have it; in percent.
+    pub resident_percent: u8,
     /// How long a note that stripes were destaged may wait for company in the log.
     pub note_patience: Span,
 }
@@ -40,6 +42,7 @@ impl Default for DestageSettings {
             full_stripe_delay: Span::from_millis(200),
             high_watermark_percent: 50,
             memory_watermark_percent: 50,
+            resident_percent: 50,
             note_patience: Span::from_millis(20),
         }
     }
@@ -104,6 +107,7 @@ impl ArrayShard {
 
     /// Whether nothing that is dirty should wait any longer, in whatever lane.
     fn is_pressed(&self) -> bool {
+        // The index is full likewise.
         let mark = self.stripes.capacity() * usize::from(self.settings.memory_watermark_percent);
         self.stopping
             || self.map.is_unlogged()
@@ -111,6 +115,7 @@ impl ArrayShard {
             || !self.acknowledges_from_log()
             // What was promised in write-through is kept after a change of the mode.
             || !self.through.is_empty()
+            || self.is_memory_pressed()
             || self.stripes.waiting() * 100 > mark
             // Stripes of which nothing is left may still stand among the full ones.
             || self.full.len() * 100 > mark
@@ -119,7 +124,13 @@ impl ArrayShard {
     /// The oldest dirty stripe of a lane, if it should not wait any longer.
     fn pressing(&self, index: usize, now: Time, is_pressed: bool) -> Option<StripeRef> {
         let lane = self.lanes[index].as_ref()?;
-        let oldest = lane.dirty.oldest()?;
+        let (dirty, logged) = (lane.stripes.dirty.oldest(), lane.stripes.logged.oldest());
+        let is_older = |of: StripeRef| move |than: StripeRef| self.stripes.get(of).since < self.stripes.get(than).since;
+        let oldest = match (dirty, logged) {
+            // What only one copy has goes first.
+            (Some(dirty), Some(logged)) if is_older(dirty)(logged) && !self.is_short_of_copies() => dirty,
+            (dirty, logged) => logged.or(dirty)?,
+        };
         let size = self.map.log_layout.lane_blocks();
         let taken = size - lane.room().min(size);
         let goes = is_pressed

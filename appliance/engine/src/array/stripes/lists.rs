@@ -1,6 +1,17 @@
-//! Lists of stripes, linked through the table.
+//! Lists of stripes, linked through the table. A stripe stands in one of its lane's at a time.
 
 use super::{DirtyList, NONE, Stripe, StripeRef, Stripes, VersionRef, VersionState};
+
+/// The lists of a lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Listed {
+    /// All of it is in memory.
+    Dirty,
+    /// The log alone has some of it, or had.
+    Logged,
+    /// It cannot be destaged ([`crate::array::destage::blocked`]).
+    Blocked,
+}
 
 impl Stripes {
     /// Durable versions of the stripes of a list.
@@ -46,14 +57,16 @@ impl Stripes {
         }
     }
 
-    /// Puts a stripe at the young end of a list, unless it is in it.
-    pub(crate) fn list(&mut self, list: &mut DirtyList, stripe: StripeRef) {
-        if self.get(stripe).listed {
+    /// Puts a stripe at the young end of one of its lane's lists, unless it is in that; out of any other.
+    pub(crate) fn list(&mut self, lists: &mut StripeLists, which: Listed, stripe: StripeRef) {
+        if self.get(stripe).listed == Some(which) {
             return;
         }
+        self.unlist(lists, stripe);
+        let list = lists.list_mut(which);
         let youngest = list.youngest;
         let entry = self.get_mut(stripe);
-        entry.listed = true;
+        entry.listed = Some(which);
         entry.older = youngest;
         entry.younger = NONE;
         if youngest == NONE {
@@ -64,13 +77,11 @@ impl Stripes {
         list.youngest = stripe.0;
     }
 
-    /// Takes a stripe out of a list, if it is in it.
-    pub(crate) fn unlist(&mut self, list: &mut DirtyList, stripe: StripeRef) {
+    /// Takes a stripe out of the list that it is in, if it is in any.
+    pub(crate) fn unlist(&mut self, lists: &mut StripeLists, stripe: StripeRef) {
         let entry = self.get_mut(stripe);
-        if !entry.listed {
-            return;
-        }
-        (entry.listed, entry.parked) = (false, false);
+        let Some(which) = entry.listed.take() else { return };
+        let list = lists.list_mut(which);
         let (older, younger) = (entry.older, entry.younger);
         if older == NONE {
             list.oldest = younger;
@@ -82,5 +93,29 @@ impl Stripes {
         } else {
             self.get_mut(StripeRef(younger)).older = older;
         }
+    }
+}
+
+/// Stripes of a lane with durable versions and no destage, each list with the oldest first.
+#[derive(Debug, Default)]
+pub(crate) struct StripeLists {
+    /// See [`Listed`].
+    pub(crate) dirty: DirtyList,
+    pub(crate) logged: DirtyList,
+    pub(crate) blocked: DirtyList,
+}
+
+impl StripeLists {
+    fn list_mut(&mut self, which: Listed) -> &mut DirtyList {
+        match which {
+            Listed::Dirty => &mut self.dirty,
+            Listed::Logged => &mut self.logged,
+            Listed::Blocked => &mut self.blocked,
+        }
+    }
+
+    /// Whether there is no such stripe.
+    pub(crate) fn are_empty(&self) -> bool {
+        [&self.dirty, &self.logged, &self.blocked].iter().all(|list| list.oldest().is_none())
     }
 }

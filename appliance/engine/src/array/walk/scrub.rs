@@ -25,6 +25,7 @@ use raid::level::MAX_MEMBERS;
 use raid::{Repair, ScrubCounts, recipe, slots};
 
 use super::super::checksums::{Check, Waiter, of};
+use super::super::stripes::Listed;
 use super::super::sum::put_into;
 use super::super::verdict::{Row, Verdict, judge, rewritten};
 use super::super::{ArrayShard, Purpose, Work};
@@ -142,7 +143,7 @@ impl ArrayShard {
         for offset in 0..count {
             let Some(stripe) = self.stripes.find(StripeId(start.0 + offset as u64)) else { continue };
             let entry = self.stripes.get(stripe);
-            if entry.parked {
+            if entry.listed == Some(Listed::Blocked) {
                 self.walker.ranges[at].review.skipped |= 1 << offset;
             } else if entry.destage.is_some() {
                 is_still = false;
