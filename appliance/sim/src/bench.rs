@@ -104,6 +104,17 @@ impl Bench {
     }
 
     fn begin(&mut self, kind: IoKind, lba: u64, blocks: u32, byte: u8) {
+        self.begin_as(1, kind, lba, blocks, byte);
+    }
+
+    /// Begins a read of one block beside what is asked; its token.
+    pub(crate) fn begin_read(&mut self, lba: u64) -> u64 {
+        const TOKEN: u64 = 2;
+        self.begin_as(TOKEN, IoKind::Read, lba, 1, 0);
+        TOKEN
+    }
+
+    fn begin_as(&mut self, token: u64, kind: IoKind, lba: u64, blocks: u32, byte: u8) {
         let machine = self.machine();
         let mut buffers = BufferList::EMPTY;
         for _ in 0..if matches!(kind, IoKind::Read | IoKind::Write) { blocks } else { 0 } {
@@ -113,11 +124,11 @@ impl Bench {
         }
         let (association, margins) = (Association::NONE, Margins::NONE);
         let (volume, lba) = (VolumeId(0), Lba(lba));
-        let request = IoRequest { token: 1, association, volume, kind, lba, blocks, margins, buffers };
+        let request = IoRequest { token, association, volume, kind, lba, blocks, margins, buffers };
         machine.begin(request).expect("there is room");
     }
 
-    fn ended(&mut self, IoDone { result, buffers, .. }: IoDone, byte: u8) -> Result<u8, IoError> {
+    pub(crate) fn ended(&mut self, IoDone { result, buffers, .. }: IoDone, byte: u8) -> Result<u8, IoError> {
         let pool = &mut self.machine().ports.pool;
         let found = buffers.first().map_or(byte, |first| pool.bytes(first)[0]);
         buffers.free(pool);

@@ -64,6 +64,8 @@ struct Device {
     was_lost: bool,
     // It answers nothing until then.
     hangs_until: Time,
+    // Reads take so long.
+    reads_take: Option<Span>,
 }
 
 #[derive(Clone, Debug)]
@@ -142,6 +144,7 @@ impl Rack {
             condition: Condition::Working,
             was_lost: false,
             hangs_until: Time(0),
+            reads_take: None,
         };
         Self {
             clock: Clock::default(),
@@ -293,6 +296,7 @@ impl Rack {
         });
         let slow = if self.random.once_in(options.slow_once_in) { SLOWNESS } else { 1 };
         let latency = Span(self.random.between(1, LATENCY.0 * slow));
+        let latency = self.devices[device.index()].reads_take.filter(|_| op == DeviceOp::Read).unwrap_or(latency);
         self.clock.after(latency, number);
         if op != DeviceOp::Read {
             self.aim(number);

@@ -1,6 +1,7 @@
 //! Dirty data that the log alone has, and what becomes of it when copies of the log are lost: first one, then the other, or both
 //! at once, which is beyond what is promised, and so tried step by step.
 
+use base::ids::{DeviceBlock, DeviceId};
 use base::time::Span;
 use engine::array::{Residency, Usage};
 use engine::io::{IoError, IoKind};
@@ -18,6 +19,10 @@ const COLUMNS: u64 = 3;
 
 /// An array with two log copies whose memory is scarce from the first block on, and where nothing goes to the members by itself.
 fn bench(policy: OnLogLoss) -> Bench {
+    bench_with(|scenario| scenario.on_log_loss = policy)
+}
+
+fn bench_with(change: impl Fn(&mut Scenario)) -> Bench {
     let mut scenario = Scenario::draw_at(2, Some(Level::Raid5));
     (scenario.log_copies, scenario.write_through, scenario.checksums) = (2, false, false);
     // One block of each stripe is written: none is whole.
@@ -26,7 +31,7 @@ fn bench(policy: OnLogLoss) -> Bench {
     scenario.residency = (Residency::Log, 0);
     scenario.destage_age = Span::from_secs(3600);
     (scenario.high_watermark_percent, scenario.memory_watermark_percent) = (90, 90);
-    scenario.on_log_loss = policy;
+    change(&mut scenario);
     let mut bench = Bench::started(scenario);
     for block in 0..BLOCKS {
         assert_eq!(ask(&mut bench, IoKind::Write, block, 0x11), Ok(0x11));
@@ -122,4 +127,75 @@ fn a_start_with_one_copy_of_the_two_serves_and_drains() {
     for (block, byte) in [(6, 0x11), (7, 0x22)] {
         assert_eq!(ask(&mut bench, IoKind::Read, block, 0), Ok(byte));
     }
+}
+
+#[test]
+fn what_is_being_read_from_the_log_stays_there_though_the_ring_goes_round() {
+    let mut bench = bench_with(|scenario| {
+        (scenario.shards, scenario.lanes, scenario.lane_blocks) = (1, 1, 1000);
+        (scenario.high_watermark_percent, scenario.log_patience) = (10, Span::from_secs(3600));
+    });
+    let copies: Vec<_> = bench.scenario.log_devices().collect();
+    // None of those that made room before.
+    let newest = BLOCKS;
+    assert_eq!(ask(&mut bench, IoKind::Write, newest, 0x11), Ok(0x11));
+    let slow = |bench: &Bench, span| copies.iter().for_each(|&copy| bench.rack.borrow_mut().slow_reads(copy, span));
+    slow(&bench, Some(Span::from_secs(10)));
+    let token = bench.begin_read(COLUMNS * newest);
+    bench.machine().step();
+    slow(&bench, None);
+    // Until there is no more room: the read keeps the ring from going round.
+    let (mut writes, mut read) = (0u64, None);
+    while read.is_none() {
+        writes += 1;
+        let block = if writes.is_multiple_of(7) { newest } else { writes % BLOCKS };
+        assert!(bench.begin_write(COLUMNS * block, 0x22), "there is room");
+        loop {
+            let done = bench.await_answer().expect("the power stays");
+            if done.token != token {
+                bench.ended(done, 0).expect("a write ends");
+                break;
+            }
+            read = Some(bench.ended(done, 0));
+        }
+    }
+    assert_eq!(read, Some(Ok(0x11)), "after {writes} writes");
+    assert!(writes > 200, "{writes} writes: the ring was not full");
+    assert_eq!(ask(&mut bench, IoKind::Read, newest, 0), Ok(0x22));
+}
+
+#[test]
+fn what_a_copy_cannot_give_is_written_there_again() {
+    for wrong in [false, true] {
+        let mut bench = bench(OnLogLoss::ReadOnly);
+        let copies: Vec<_> = bench.scenario.log_devices().collect();
+        let (mut spoiled, blocks) = (0, bench.rack.borrow().blocks(copies[0]));
+        // Payload alone: descriptors are not read before the next start.
+        for at in (0..blocks).map(DeviceBlock).filter(|at| is_full_of(&bench, copies[0], *at, 0x11)) {
+            spoiled += 1;
+            if wrong {
+                bench.rack.borrow_mut().overwrite(copies[0], at, &[0x99; base::BLOCK]);
+            } else {
+                bench.rack.borrow_mut().spoil(copies[0], at);
+            }
+        }
+        assert!(spoiled >= BLOCKS, "{spoiled} of {BLOCKS}");
+        // Half of them are asked of the other copy: all of them, once it is the only one.
+        for block in 0..BLOCKS {
+            assert_eq!(ask(&mut bench, IoKind::Read, block, 0), Ok(0x11), "block {block}, wrong: {wrong}");
+        }
+        let is_there = |at: &DeviceBlock| is_full_of(&bench, copies[0], *at, 0x11);
+        let mended = (0..blocks).map(DeviceBlock).filter(is_there).count() as u64;
+        assert!(mended > 0 && mended < BLOCKS, "{mended} of {BLOCKS}: those that were asked, wrong: {wrong}");
+        lose_copy(&bench, 0);
+        until(&mut bench, |usage| usage.logged_blocks == 0);
+        for block in 0..BLOCKS {
+            assert_eq!(ask(&mut bench, IoKind::Read, block, 0), Ok(0x11), "block {block}, wrong: {wrong}");
+        }
+    }
+}
+
+fn is_full_of(bench: &Bench, device: DeviceId, at: DeviceBlock, byte: u8) -> bool {
+    let rack = bench.rack.borrow();
+    rack.is_readable(device, at, 1) && *rack.peek(device, at) == [byte; base::BLOCK]
 }

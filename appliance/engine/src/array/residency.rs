@@ -176,13 +176,13 @@ impl ArrayShard {
     }
 
     /// A copy that may have a block, if there is one; all of them in turns.
-    fn copy_with(&self, without: u32, at: DeviceBlock) -> Option<(u8, DeviceId)> {
+    fn copy_with(&self, without: u32, payload: &Payload) -> Option<(u8, DeviceId)> {
         let present = self.map.present_copies() & !without;
         // One that is about to be excluded had better not be asked.
         let good = if present & !self.failing_copies != 0 { present & !self.failing_copies } else { present };
         let chosen = (0u8..32)
             .filter(|copy| good & 1 << copy != 0)
-            .nth((at.0 % u64::from(good.count_ones().max(1))) as usize)?;
+            .nth(((payload.sequence + payload.at.0) % u64::from(good.count_ones().max(1))) as usize)?;
         Some((chosen, self.map.copies[usize::from(chosen)]?))
     }
 
@@ -208,7 +208,7 @@ impl ArrayShard {
     /// Asks a copy that was not asked yet; false if there is none.
     fn ask_copy<P: Ports>(&mut self, work: &mut Work<'_, P>, key: Key<LogRead>) -> bool {
         let LogRead { payload, without, .. } = self.log_reads.reads[key];
-        let Some((copy, device)) = self.copy_with(without, payload.at) else { return false };
+        let Some((copy, device)) = self.copy_with(without, &payload) else { return false };
         let blocks = core::iter::once(self.log_reads.reads[key].buffer.id());
         let purpose = Purpose::LogRead { array: self.map.id, read: key, copy };
         work.operations.start(work.ports, (device, payload.at), DeviceOp::Read, blocks, purpose);

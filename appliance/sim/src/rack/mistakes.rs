@@ -1,6 +1,7 @@
 //! What a device gets wrong by itself, and what a read finds that overlaps writes.
 
 use base::ids::{DeviceBlock, DeviceId, ShardId};
+use base::time::Span;
 use ports::DeviceOp;
 
 use super::Rack;
@@ -18,6 +19,11 @@ impl Rack {
             self.had_hiccup.insert((shard, tag));
         }
         hiccup
+    }
+
+    /// Reads of a device that begin from now on take so long; none is as long as ever.
+    pub fn slow_reads(&mut self, device: DeviceId, span: Option<Span>) {
+        self.devices[device.index()].reads_take = span;
     }
 
     // Never once a log copy was lost: then the other is the only one.
