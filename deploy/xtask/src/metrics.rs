@@ -35,6 +35,12 @@ pub(crate) fn writes_answered(address: SocketAddr) -> std::io::Result<f64> {
     Ok(sum(&fetch(address, "/metrics")?, "brindle_volume_requests_total", "op=\"write\""))
 }
 
+/// The bytes that the server has read back from log copies since it started.
+pub(crate) fn read_from_log(address: SocketAddr) -> Result<f64, Failure> {
+    let text = fetch(address, "/metrics").map_err(|error| Failure::Start("a scrape".to_owned(), error))?;
+    Ok(sum(&text, "brindle_array_log_read_bytes_total", "array=\"a0\""))
+}
+
 /// The sum of a family's samples that carry a label.
 pub(crate) fn sum(text: &str, family: &str, label: &str) -> f64 {
     text.lines()

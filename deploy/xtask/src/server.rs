@@ -54,6 +54,8 @@ pub(crate) struct Setup {
     pub(crate) log: &'static str,
     /// Lanes of the log.
     pub(crate) lanes: u16,
+    /// Where data waits for the members: `memory` or `log`.
+    pub(crate) residency: &'static str,
     /// Size of the volume.
     pub(crate) volume: &'static str,
     /// In what units hosts address it.
@@ -80,6 +82,7 @@ impl Setup {
             copies: 2,
             log: "64MiB",
             lanes: 16,
+            residency: "memory",
             volume: "256MiB",
             logical_block: "4KiB",
             checksums: "off",
@@ -102,6 +105,7 @@ impl Setup {
             copies: 2,
             log: "512MiB",
             lanes: 4,
+            residency: "memory",
             volume: "768MiB",
             logical_block: "4KiB",
             checksums: "off",
@@ -308,10 +312,13 @@ fn configuration(setup: Setup, nvme: SocketAddr, metrics: SocketAddr) -> String 
     let names = names.join(", ");
     let copies: Vec<String> = (0..setup.copies).map(|at| format!("l{at}")).collect();
     let logs: String = copies.iter().map(|name| device(name, setup.log)).collect();
-    let Setup { level, mode, reactors, lanes, volume, logical_block, checksums, destage, more, .. } = setup;
+    let Setup { level, mode, reactors, lanes, residency, volume, logical_block, checksums, destage, more, .. } = setup;
     let log = match copies.as_slice() {
         [] => String::new(),
-        copies => format!("    log: {{devices: [{}], mode: {mode}, lanes: {lanes}}}\n", copies.join(", ")),
+        copies => format!(
+            "    log: {{devices: [{}], mode: {mode}, lanes: {lanes}, residency: {residency}}}\n",
+            copies.join(", ")
+        ),
     };
     let destage = if destage.is_empty() { String::new() } else { format!("    destage: {destage}\n") };
     format!(
@@ -348,9 +355,18 @@ mod tests {
         let bare = Setup { copies: 0, ..Setup::small("write-through") };
         let keen = Setup { destage: "{age: 30s, memory_watermark: 10%}", ..Setup::fast() };
         let spare = Setup { spare: true, ..Setup::small("write-back") };
-        for setup in
-            [keen, spare, Setup::small("write-back"), Setup::small("write-through"), dual, bare, Setup::fast(), open]
-        {
+        let in_log = Setup { residency: "log", ..Setup::fast() };
+        for setup in [
+            keen,
+            spare,
+            in_log,
+            Setup::small("write-back"),
+            Setup::small("write-through"),
+            dual,
+            bare,
+            Setup::fast(),
+            open,
+        ] {
             let text = configuration(setup, address(4420), address(9420));
             if let Err(problems) = config::parse(&text, "lab.yaml") {
                 panic!("{problems:?}\n{text}");

@@ -40,6 +40,13 @@ const CHECKSUMS: Setup = Setup { checksums: "on", ..WRITE_THROUGH };
 /// So slowly that a member more is on its way for as long as it lasts.
 const GROWING: Setup = Setup { spare: true, ..WRITE_BACK };
 const DUAL_GROWING: Setup = Setup { spare: true, mode: "write-through", ..DUAL };
+/// Of so little memory that what comes leaves it.
+const IN_LOG: Setup = Setup {
+    residency: "log",
+    reactors: "{count: 1, polling: adaptive, memory: 64MiB}",
+    destage: "{age: 15s, full_stripe_delay: 5s, memory_watermark: 10%}",
+    ..WRITE_BACK
+};
 /// Killed again in the middle of a resync as often as not.
 const WITHOUT_LOG: Setup = Setup { copies: 0, ..WRITE_THROUGH };
 const MIRRORS_WITHOUT_LOG: Setup = Setup { level: "raid10", members: 4, ..WITHOUT_LOG };
@@ -50,6 +57,8 @@ const SETTINGS: &[Setting] = &[
     Setting { name: "write-back, degraded", setup: WRITE_BACK, lost: &["d1"], grows: false },
     Setting { name: "write-through, degraded", setup: WRITE_THROUGH, lost: &["d2"], grows: false },
     Setting { name: "RAID-6, write-back, checksums, twice degraded", setup: DUAL, lost: &["d1", "d2"], grows: false },
+    Setting { name: "residency: log", setup: IN_LOG, lost: &[], grows: false },
+    Setting { name: "residency: log, a log copy lost", setup: IN_LOG, lost: &["", "", "l1"], grows: false },
     Setting { name: "without a log", setup: WITHOUT_LOG, lost: &[], grows: false },
     Setting { name: "RAID-10 without a log", setup: MIRRORS_WITHOUT_LOG, lost: &[], grows: false },
     Setting { name: "growing", setup: GROWING, lost: &[], grows: true },
@@ -88,13 +97,16 @@ fn play(setting: &Setting, rounds: u32, seed: u64) -> Result<String, Failure> {
     process::fresh_folder(&folder)?;
     let mut server = Server::create(&folder, setting.setup)?;
     let mut load = Load::start(&server, rounds, seed)?;
-    let mut verified = 0;
+    let (mut verified, mut from_log) = (0, 0.0);
     for round in 1..=u64::from(rounds) {
         wait_for_load(&mut server)?;
         if setting.grows && round == 1 {
             server.brindle(&["array", "grow", "a0", "s0", "--yes"])?;
         }
         std::thread::sleep(Duration::from_millis(life_ms(seed, round)));
+        if setting.setup.residency == "log" {
+            from_log += metrics::read_from_log(server.metrics())?;
+        }
         server.kill()?;
         if let Some(drive) = setting.lost.get(round as usize - 1).filter(|drive| !drive.is_empty()) {
             server.remove_device(drive)?;
@@ -105,7 +117,12 @@ fn play(setting: &Setting, rounds: u32, seed: u64) -> Result<String, Failure> {
     load.end()?;
     let moved = if setting.grows { moved(&server)? } else { String::new() };
     server.stop()?;
-    Ok(format!("{rounds} kills, {verified} blocks verified, no violation{moved}"))
+    let read = match setting.setup.residency {
+        "log" if from_log == 0.0 => return Err(Failure::found("nothing was read back from the log".to_owned())),
+        "log" => format!(", {:.0} MiB read back from the log", from_log / 1048576.0),
+        _ => String::new(),
+    };
+    Ok(format!("{rounds} kills, {verified} blocks verified, no violation{moved}{read}"))
 }
 
 /// How far an array has come that gets a further member: some of it has to have moved.
