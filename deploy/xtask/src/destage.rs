@@ -4,7 +4,7 @@
 
 use crate::bench::{Options, Row, machine, measure, target};
 use crate::beside::{median, setup};
-use crate::metrics::{fetch, sum};
+use crate::metrics::{fetch, read_from_log, sum};
 use crate::process::{self, Failure};
 use crate::server::{Server, Setup};
 
@@ -23,14 +23,16 @@ const SETTINGS: [(&str, &str, f64); 10] = [
 ];
 
 /// A load: its name, pattern, and blocks that it stays within.
-const LOADS: [(&str, &str, &str); 3] = [
+pub(crate) type Load = (&'static str, &'static str, &'static str);
+
+const LOADS: [Load; 3] = [
     ("4 KiB one behind the other", "write", "65536"),
     ("4 KiB anywhere in a hot set of 4 MiB", "randwrite", "1024"),
     ("4 KiB anywhere in 256 MiB", "randwrite", "65536"),
 ];
 
 /// Requests a second: what any machine keeps up with, so that all servers are asked for the same.
-const RATE: &str = "4000";
+pub(crate) const RATE: &str = "4000";
 
 /// Seconds beyond the age that a load runs before it is measured.
 const BEFORE: f64 = 2.0;
@@ -80,7 +82,7 @@ impl Counts {
 /// What one measurement gave, as it stands in the table: bytes to the members, those of them that are data, and old content
 /// read, each for a byte of hosts; full stripes of a hundred; microseconds of processor time for a request, and the 99th
 /// percentile of how long one took.
-type Figures = [f64; 6];
+pub(crate) type Figures = [f64; 6];
 
 fn figures(counts: Counts, processor_us: f64, p99_us: f64) -> Figures {
     let Counts { host_bytes, member_bytes, destaged_bytes, old_bytes, full, stripes } = counts;
@@ -99,7 +101,8 @@ pub(crate) fn run(options: &Options) -> Result<String, Failure> {
             for turn in 0..SETTINGS.len() {
                 let at = (turn + round) % SETTINGS.len();
                 let (_, destage, age) = SETTINGS[at];
-                samples[at].push(measured(load, (destage, age + BEFORE), options.seconds)?);
+                let shape = Setup { copies: 1, destage, reactors: REACTORS, ..shape() };
+                samples[at].push(measured(load, shape, age + BEFORE, options.seconds)?.0);
             }
         }
     }
@@ -118,16 +121,22 @@ pub(crate) fn run(options: &Options) -> Result<String, Failure> {
     Ok("written: deploy/bench/destage.md".to_owned())
 }
 
-fn measured(
-    load: &(&'static str, &'static str, &'static str),
-    (destage, seconds_before): (&'static str, f64),
+/// An array of five members, all in memory.
+pub(crate) fn shape() -> Setup {
+    Setup { members: 5, volume: "256MiB", ..setup("") }
+}
+
+/// What a load gives on a server of this shape, after so many seconds of it, in so many; and the bytes that are read back from the
+/// log for each that hosts write.
+pub(crate) fn measured(
+    load: &Load,
+    shape: Setup,
+    seconds_before: f64,
     seconds: f64,
-) -> Result<Figures, Failure> {
+) -> Result<(Figures, f64), Failure> {
     let (name, pattern, region) = *load;
     let folder = process::root().join("target/lab/destage");
     process::fresh_folder(&folder)?;
-    let shape = Setup { members: 5, copies: 1, volume: "256MiB", destage, ..setup("") };
-    let shape = Setup { reactors: "{cores: [0], polling: adaptive, spin: 1us, memory: 256MiB}", ..shape };
     let mut server = Server::create(&folder, shape)?;
     let row = Row { name, pattern, direction: "write", block: "4KiB", depth: "32" };
     let words = |seconds| {
@@ -137,17 +146,22 @@ fn measured(
     };
     measure(&words(seconds_before))?;
     let (before, began) = (Counts::of(&server)?, server.processor_time()?);
+    let read_before = read_from_log(server.metrics())?;
     let sample = measure(&words(seconds))?;
     let spent = server.processor_time()? - began;
     let counts = Counts::of(&server)?.since(before);
+    let read = (read_from_log(server.metrics())? - read_before) / counts.host_bytes.max(1.0);
     server.stop()?;
     let requests = (counts.host_bytes / 4096.0).max(1.0);
-    Ok(figures(counts, spent.as_secs_f64() * 1e6 / requests, sample.p99_us))
+    Ok((figures(counts, spent.as_secs_f64() * 1e6 / requests, sample.p99_us), read))
 }
 
-fn medians(samples: &[Figures]) -> Figures {
+pub(crate) fn medians(samples: &[Figures]) -> Figures {
     core::array::from_fn(|at| median(&mut samples.iter().map(|figures| figures[at]).collect::<Vec<_>>()))
 }
+
+/// A reactor that rests when there is nothing to do, so that processor time is of what it does.
+const REACTORS: &str = "{cores: [0], polling: adaptive, spin: 1us, memory: 256MiB}";
 
 const HEAD: &str = "| | member bytes | data | old content | full, % | processor, µs | p99, µs |
 |---|---:|---:|---:|---:|---:|---:|

@@ -4,6 +4,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`ci`] | the steps of the test command, and its closing line |
+//! | [`residency`] | what it brings that dirty data need not fit memory |
 //! | [`report`] | steps counted and timed |
 //! | [`needs`] | what the tests need of the machine, and how to get it |
 //! | [`process`] | commands run to their end, and servers that end with their guard |
@@ -38,6 +39,7 @@ mod needs;
 mod process;
 mod reference;
 mod report;
+mod residency;
 mod server;
 mod tidy;
 mod torture;
@@ -66,6 +68,8 @@ usage: cargo xtask COMMAND
                              what checksums of all blocks cost; writes deploy/bench/checksums.md
   bench destage [--rounds N] [--seconds S]
                              what the rules of destaging bring; writes deploy/bench/destage.md
+  bench residency [--rounds N] [--seconds S]
+                             what it brings that dirty data need not fit memory; writes deploy/bench/residency.md
   bench guards [--rounds N] [--seconds S]
                              what sealed memory and the sandbox cost; writes deploy/bench/guards.md
   bench kills [ROUNDS]       how long a kill of connections takes with writes in flight; writes deploy/bench/kills.md
@@ -86,6 +90,9 @@ fn main() -> ExitCode {
         ["demo"] => demo::run(),
         ["bench", "checksums", options @ ..] => {
             bench::Options::parse(options).and_then(|options| checksums::run(&options))
+        }
+        ["bench", "residency", options @ ..] => {
+            bench::Options::parse(options).and_then(|options| residency::run(&options))
         }
         ["bench", "destage", options @ ..] => bench::Options::parse(options).and_then(|options| destage::run(&options)),
         ["bench", "guards", options @ ..] => bench::Options::parse(options).and_then(|options| guards::run(&options)),
