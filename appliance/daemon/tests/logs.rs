@@ -258,3 +258,49 @@ fn a_log_that_is_damaged_everywhere_is_given_up_only_when_it_was_said_what_is_lo
     assert!(Client::connect(&server).holds(0, 0x55));
     server.stop();
 }
+
+#[test]
+fn a_log_moves_to_larger_drives_while_hosts_write_and_is_found_there_after_a_death() {
+    let place = Place::new("logs-grow");
+    let text = with_more_drives()
+        .replace("n1.img, size: 8MiB", "n1.img, size: 24MiB")
+        .replace("n0.img, size: 8MiB", "n0.img, size: 32MiB");
+    std::fs::create_dir_all(place.path("data")).unwrap();
+    for (name, mib) in [("n0", 32), ("n1", 24), ("n2", 1)] {
+        std::fs::File::create(place.path(&format!("data/{name}.img"))).unwrap().set_len(mib << 20).unwrap();
+    }
+    let server = place.serve(&text, &[]);
+    let mut client = Client::connect(&server);
+    for lba in (0..1024).step_by(16) {
+        client.write(lba, 16, (lba / 16) as u8 + 1);
+    }
+    let before = place.status().arrays[0].log.as_ref().unwrap().capacity_bytes;
+    let small = run(&place, &["log", "grow", "a0", "n2", "--yes"]).unwrap_err();
+    assert!(small.contains("too small for a copy of the log"), "{small}");
+    let unasked = run(&place, &["log", "grow", "a0", "n0", "n1"]).unwrap_err();
+    assert!(unasked.contains("in 2 copies, moves to n0, n1") && unasked.contains("--yes"), "{unasked}");
+    let said = run(&place, &["log", "grow", "a0", "n0", "n1", "--yes", "--json"]).unwrap();
+    let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((&said["done"], &said["drives"]), (&true.into(), &serde_json::json!(["n0", "n1"])));
+    client.write(40, 1, 0xe1);
+    let array = place.status().arrays.remove(0);
+    let log = array.log.unwrap();
+    assert!(array.state == "optimal" && log.copies == 2 && log.mode == "write-back", "{}", array.state);
+    assert!(log.capacity_bytes > 2 * before && said["capacity_bytes"] == log.capacity_bytes, "{before} {said}");
+    assert_eq!((state_of(&place, "n0").0.as_str(), state_of(&place, "n1").0.as_str()), ("active", "active"));
+    assert_ne!(state_of(&place, "l0").0, "active");
+    let again = run(&place, &["log", "grow", "a0", "l0", "--yes", "--force"]).unwrap_err();
+    assert!(again.contains("the log would not become larger"), "{again}");
+    server.kill();
+
+    // What was a copy is not believed, though the configuration names it.
+    let server = place.serve(&text, &[]);
+    let mut client = Client::connect(&server);
+    assert!(client.holds(40, 0xe1) && client.holds(41, 3));
+    let log = place.status().arrays.remove(0).log.unwrap();
+    assert_eq!((log.copies, log.missing_copies.len()), (2, 0));
+    assert!(log.capacity_bytes > 2 * before);
+    let events = run(&place, &["events"]).unwrap();
+    assert!(events.contains("log.attached") && events.contains("log.detached"), "{events}");
+    server.stop();
+}

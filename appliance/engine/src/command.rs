@@ -105,6 +105,13 @@ pub enum Verb {
         /// The copy that it replaces, if any: that one goes in the same step.
         instead: Option<u8>,
     },
+    /// Make devices that hold nothing of use the copies of a log that is larger than the one there is, in the stead of its copies.
+    RenewLog {
+        /// Whose.
+        array: ArrayId,
+        /// The devices, with identities for the copies.
+        devices: Vec<Spare>,
+    },
     /// Read and compare everything.
     Scrub {
         /// Whose.

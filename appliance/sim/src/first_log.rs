@@ -32,16 +32,16 @@ impl Bench {
         self.answer_while_writing(byte)
     }
 
-    fn copies(&mut self) -> Vec<DeviceId> {
+    pub(crate) fn copies(&mut self) -> Vec<DeviceId> {
         self.machine().health().expect("production knows").copies.into_iter().flatten().collect()
     }
 
-    fn holds(&mut self, byte: u8) {
+    pub(crate) fn holds(&mut self, byte: u8) {
         assert!((0..40).all(|lba| self.ask(IoKind::Read, lba, 0) == Ok(byte)), "all is {byte:#x}");
     }
 
     /// With a log a crash that takes a member along is borne.
-    fn bears_a_loss_in_the_crash(&mut self) {
+    pub(crate) fn bears_a_loss_in_the_crash(&mut self) {
         for lba in 0..40 {
             assert_eq!(self.ask(IoKind::Write, lba, 0x77), Ok(0x77));
         }

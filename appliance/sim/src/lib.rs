@@ -58,6 +58,8 @@ pub mod fault;
 mod first_log;
 #[cfg(test)]
 mod grown;
+#[cfg(test)]
+mod grown_log;
 pub mod image;
 pub mod kept;
 pub mod killing;

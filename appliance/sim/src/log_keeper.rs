@@ -14,16 +14,27 @@ use crate::random::Random;
 pub enum Keeping {
     /// By chance.
     ByChance,
+    /// By chance, and the log moves to larger devices.
+    Growing,
     /// At each start a device becomes a copy as soon as possible, if there are fewer than two.
     OneMore,
     /// A device becomes the first copy as soon as possible, where there is none and writes go on.
     First,
 }
 
+impl Keeping {
+    /// Whether it does as the stream says.
+    pub const fn is_by_chance(self) -> bool {
+        matches!(self, Self::ByChance | Self::Growing)
+    }
+}
+
 /// Whoever looks after the log.
 #[derive(Clone, Debug)]
 pub struct LogKeeper {
     keeping: Keeping,
+    /// Devices that are larger than the log's first ones.
+    larger: Vec<DeviceId>,
     random: Random,
     orders: u32,
     losses: u32,
@@ -54,22 +65,33 @@ const TICKETS: u64 = 1 << 32;
 
 impl LogKeeper {
     /// One who does as the stream says.
-    pub fn new(keeping: Keeping, mut random: Random) -> Self {
+    pub fn new(keeping: Keeping, larger: Vec<DeviceId>, mut random: Random) -> Self {
         let (orders, losses, cuts) =
             (random.between(2, 10) as u32, random.between(1, 5) as u32, random.below(5) as u32);
-        let (losses, cuts) = if keeping == Keeping::ByChance { (losses, cuts) } else { (0, 0) };
-        Self { keeping, random, orders, losses, cuts, tickets: TICKETS, awaited: None, wanted_mode: None, lost: None }
+        let (losses, cuts) = if keeping.is_by_chance() { (losses, cuts) } else { (0, 0) };
+        Self {
+            keeping,
+            larger,
+            random,
+            orders,
+            losses,
+            cuts,
+            tickets: TICKETS,
+            awaited: None,
+            wanted_mode: None,
+            lost: None,
+        }
     }
 
     /// Whether it is time to look.
     pub fn looks(&mut self) -> bool {
-        self.keeping != Keeping::ByChance || self.random.once_in(LOOK_ONCE_IN)
+        !self.keeping.is_by_chance() || self.random.once_in(LOOK_ONCE_IN)
     }
 
     /// Nothing more goes wrong from now on, and nothing more is asked for.
     pub fn calm_down(&mut self) {
         (self.losses, self.cuts) = (0, 0);
-        if self.keeping == Keeping::ByChance {
+        if self.keeping.is_by_chance() {
             self.orders = 0;
         }
     }
@@ -102,7 +124,7 @@ impl LogKeeper {
     pub fn is_done(&self, health: &Health, works: &[DeviceId]) -> bool {
         let can_come = works.iter().any(|device| !health.logs_to(*device));
         let wanted = match self.keeping {
-            Keeping::ByChance => 0,
+            Keeping::ByChance | Keeping::Growing => 0,
             Keeping::OneMore => 2,
             Keeping::First => 1,
         };
@@ -131,7 +153,7 @@ impl LogKeeper {
             return None;
         }
         let (order, taken) = self.order(health, works)?;
-        self.orders -= u32::from(self.keeping == Keeping::ByChance);
+        self.orders -= u32::from(self.keeping.is_by_chance());
         self.tickets += 1;
         self.awaited = Some((self.tickets, taken));
         if let Order::Mode { write_through } = order {
@@ -169,6 +191,14 @@ impl LogKeeper {
         if self.keeping == Keeping::OneMore {
             let device = *unused.first()?;
             return (copies.len() < 2).then_some((attach(device, None), Vec::new()));
+        }
+        if self.keeping == Keeping::Growing && !copies.is_empty() && self.random.once_in(2) {
+            let larger = |device: &DeviceId| self.larger.contains(device) && !health.logs_to(*device);
+            let mut to = works.iter().copied().filter(larger);
+            let devices = [to.next(), to.next().filter(|_| self.random.once_in(2))];
+            if devices[0].is_some() {
+                return Some((Order::GrowLog(devices), copies.iter().map(|&(_, device)| device).collect()));
+            }
         }
         if self.random.once_in(3) {
             return Some((Order::Mode { write_through: !health.write_through }, Vec::new()));
@@ -216,7 +246,7 @@ mod tests {
         };
         let (mut lost, mut asked) = (0, 0);
         for seed in 0..300 {
-            let mut keeper = LogKeeper::new(Keeping::ByChance, Random::named(seed, "keeper"));
+            let mut keeper = LogKeeper::new(Keeping::ByChance, Vec::new(), Random::named(seed, "keeper"));
             for round in 0..40 {
                 let copies = &devices[..1 + round % 2];
                 match keeper.decide(&health(copies), &devices) {
@@ -245,7 +275,7 @@ mod tests {
 
     #[test]
     fn the_copy_that_may_be_replaced_does_not_count() {
-        let mut keeper = LogKeeper::new(Keeping::ByChance, Random::named(1, "keeper"));
+        let mut keeper = LogKeeper::new(Keeping::ByChance, Vec::new(), Random::named(1, "keeper"));
         keeper.losses = 1;
         keeper.awaited = Some((1, vec![DeviceId(3)]));
         let health = Health {

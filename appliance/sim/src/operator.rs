@@ -102,6 +102,8 @@ pub enum Order {
         /// The copy that it replaces.
         instead: Option<u8>,
     },
+    /// Make devices the copies of a larger log; their blocks more than those of log devices.
+    GrowLog([Option<DeviceId>; 2]),
     /// Something about scrubs.
     Scrub(ScrubVerb),
     /// Take a copy of the log away.

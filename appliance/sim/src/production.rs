@@ -96,7 +96,7 @@ impl Subject for Production {
             shards: scenario.shards,
             force: false,
             // Where it is changed meanwhile, the log knows.
-            mode: (scenario.log_keeping != Some(Keeping::ByChance)).then_some(mode(scenario)),
+            mode: (!scenario.log_keeping.is_some_and(Keeping::is_by_chance)).then_some(mode(scenario)),
             on_log_loss: scenario.on_log_loss,
             volumes: Vec::new(),
             residency: scenario.residency.0,
@@ -236,6 +236,16 @@ impl Subject for Production {
                 let device = Spare { device, blocks: scenario.log_blocks(), uuid };
                 Verb::AttachCopy { array, device, instead }
             }
+            Order::GrowLog(devices) => {
+                let blocks = scenario.log_blocks() + scenario.larger_log_spares;
+                // No two of them are the same.
+                let uuid = |at: u8| Uuid(core::array::from_fn(|byte| uuid.0[byte] ^ if byte == 0 { at } else { 0 }));
+                let devices = (1u8..).zip(devices.into_iter().flatten());
+                Verb::RenewLog {
+                    array,
+                    devices: devices.map(|(at, device)| Spare { device, blocks, uuid: uuid(at) }).collect(),
+                }
+            }
             Order::DetachCopy(copy) => Verb::DetachCopy { array, copy },
             Order::Mode { write_through: true } => Verb::SetMode { array, mode: LogMode::WriteThrough.into() },
             Order::Mode { write_through: false } => Verb::SetMode { array, mode: LogMode::WriteBack.into() },
@@ -295,6 +305,7 @@ pub(crate) fn usage(shards: &[Production]) -> engine::array::Usage {
         let usage = shard.shard.status(Time(0)).arrays[0].usage;
         all.dirty_blocks += usage.dirty_blocks;
         all.logged_blocks += usage.logged_blocks;
+        all.log_blocks += usage.log_blocks;
         all.blocked_stripes += usage.blocked_stripes;
         all.blocked_blocks += usage.blocked_blocks;
         all.destages += usage.destages;

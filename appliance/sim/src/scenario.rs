@@ -5,6 +5,7 @@
 mod bare;
 mod blocks;
 mod carving;
+mod devices;
 mod exposure;
 mod growing;
 mod hanging;
@@ -29,7 +30,6 @@ use crate::checks;
 use crate::fault::{Fault, Landmark, PlannedFault};
 use crate::killing::KillOptions;
 use crate::log_keeper::Keeping;
-use crate::rack::DeviceOptions;
 use crate::random::Random;
 pub use exposure::Exposure;
 
@@ -146,6 +146,8 @@ pub struct Scenario {
     pub spares: u8,
     /// Devices beside the log copies, which may become such.
     pub log_spares: u8,
+    /// By how many blocks these are larger.
+    pub larger_log_spares: u64,
     /// Whether somebody looks after the log's devices, and how.
     pub log_keeping: Option<Keeping>,
     /// How members are rebuilt.
@@ -277,6 +279,7 @@ impl Scenario {
             members_are_zero: random.once_in(2),
             spares: 0,
             log_spares: 0,
+            larger_log_spares: 0,
             log_keeping: None,
             rebuild: RoundSettings::default(),
             scrub: ScrubSettings::default(),
@@ -334,6 +337,9 @@ impl Scenario {
         }
         if log_life::KEEPING.contains(&(seed % log_life::KEEPING_OF)) {
             scenario.keep_the_log(&mut Random::named(seed, "log keeping"));
+        }
+        if log_life::GROWING.contains(&(seed % log_life::GROWING_OF)) {
+            scenario.grow_the_log(&mut Random::named(seed, "log growth"));
         }
         if CARVING.contains(&(seed % CARVING_OF)) {
             scenario.carve(&mut Random::named(seed, "carving"));
@@ -546,38 +552,6 @@ impl Scenario {
     /// Blocks of a member's device, and of a spare one.
     pub fn member_blocks(&self) -> u64 {
         MEMBER_OVERHEAD_BLOCKS + self.zones * ZONE_STRIPES
-    }
-
-    /// All devices: the members, the log copies, the spare ones of both.
-    pub fn devices(&self) -> Vec<DeviceOptions> {
-        let queue_depth = self.queue_depth;
-        let member = DeviceOptions {
-            blocks: self.member_blocks(),
-            volatile_cache: self.member_cache,
-            queue_depth,
-            slow_once_in: self.slow_members_once_in,
-            used: !self.members_are_zero,
-            hiccup_once_in: self.hiccups_once_in,
-            rots_once_in: 0,
-            whole_blocks: self.is_bare() || self.exposure.is_some(),
-            holds_log: false,
-        };
-        let log = DeviceOptions {
-            blocks: self.log_blocks(),
-            volatile_cache: self.log_cache,
-            queue_depth,
-            slow_once_in: self.slow_log_once_in,
-            used: !self.members_are_zero,
-            hiccup_once_in: self.hiccups_once_in,
-            rots_once_in: 0,
-            whole_blocks: false,
-            holds_log: true,
-        };
-        let members = self.member_devices().map(|_| member);
-        let spares = self.spare_devices().map(|_| DeviceOptions { used: true, ..member });
-        let log_spares = self.log_spare_devices().map(|_| DeviceOptions { used: true, ..log });
-        let logs = self.log_devices().map(|device| DeviceOptions { rots_once_in: self.rots_once_in(device), ..log });
-        members.chain(logs).chain(spares).chain(log_spares).collect()
     }
 }
 

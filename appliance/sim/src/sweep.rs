@@ -241,6 +241,7 @@ pub fn script(number: usize, case: Case, requests: u64) -> Scenario {
         members_are_zero: !number.is_multiple_of(3) && case.damage != Damage::Growing,
         spares: u8::from(matches!(case.damage, Damage::Rebuilding | Damage::Succeeding | Damage::Growing)),
         log_spares: u8::from(matches!(case.damage, Damage::Attaching | Damage::FirstCopy)),
+        larger_log_spares: 0,
         log_keeping: match case.damage {
             Damage::Attaching => Some(Keeping::OneMore),
             Damage::FirstCopy => Some(Keeping::First),

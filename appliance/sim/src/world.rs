@@ -128,12 +128,14 @@ impl World {
         }
         let hosts = Hosts::new(scenario.kills, Random::named(scenario.seed, "hosts"));
         let mut workload = Workload::new(scenario.workload.clone(), Random::named(scenario.seed, "workload"), hosts);
-        if scenario.log_keeping == Some(Keeping::ByChance) {
+        if scenario.log_keeping.is_some_and(Keeping::is_by_chance) {
             workload.expect_modes();
         }
         let carver = scenario.carving.map(|carving| Carver::new(carving, Random::named(scenario.seed, "carver")));
         let operator = Operator::of(&scenario);
-        let keeper = |keeping| LogKeeper::new(keeping, Random::named(scenario.seed, "log keeper"));
+        let larger =
+            || if scenario.larger_log_spares > 0 { scenario.log_spare_devices().collect() } else { Vec::new() };
+        let keeper = |keeping| LogKeeper::new(keeping, larger(), Random::named(scenario.seed, "log keeper"));
         let log_keeper = scenario.log_keeping.map(keeper);
         Ok(Self {
             scenario,

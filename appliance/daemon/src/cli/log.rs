@@ -53,6 +53,27 @@ pub enum LogCommand {
         #[command(flatten)]
         server: Server,
     },
+    /// Move an array's log to larger declared drives that nothing uses, while it is served: it is as long there as the smallest of them
+    /// allows, and its former copies are free.
+    Grow {
+        /// The array.
+        array: String,
+        /// The drives, as the configuration calls them: one for each copy that there is to be.
+        #[arg(required = true)]
+        drives: Vec<String>,
+        /// Also if they bear something, which is lost.
+        #[arg(long)]
+        force: bool,
+        /// Do not wait for its end.
+        #[arg(long)]
+        no_wait: bool,
+        /// Whether to ask.
+        #[command(flatten)]
+        consent: Consent,
+        /// Whom to ask.
+        #[command(flatten)]
+        server: Server,
+    },
     /// Give up what is lost of a log that is damaged on all its copies, so that its array can be served again. Nobody may be
     /// serving it. Without --yes it is said what would be lost, and asked.
     Discard {

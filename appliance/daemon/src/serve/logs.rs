@@ -26,6 +26,15 @@ struct Attach {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct Grow {
+    array: String,
+    drives: Vec<String>,
+    #[serde(default)]
+    force: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Detach {
     array: String,
     /// The copy's drive, or its number.
@@ -45,6 +54,7 @@ struct Mode {
 pub(super) fn call(reporter: &Reporter, method: &str, params: Value) -> Option<Result<Value, String>> {
     Some(match method {
         "log.attach" => attach(reporter, params),
+        "log.grow" => grow(reporter, params),
         "log.detach" => detach(reporter, params),
         "log.mode" => mode(reporter, params),
         "log.status" => super::log_status::call(reporter, params),
@@ -66,6 +76,24 @@ fn attach(reporter: &Reporter, params: Value) -> Result<Value, String> {
         Err(error) => return Err(format!("drive {drive}: {error}")),
     };
     Ok(json!({ "array": array, "drive": drive, "done": done }))
+}
+
+/// Makes drives the copies of a larger log, and waits for that for a while.
+fn grow(reporter: &Reporter, params: Value) -> Result<Value, String> {
+    let Grow { array, drives, force } = take(params)?;
+    let _drives = reporter.changing()?;
+    let at = array_of(reporter, &array)?;
+    if drives.is_empty() {
+        return Err("no drive is named that the log could move to".to_owned());
+    }
+    let devices = drives.iter().map(|drive| free_drive(reporter, drive, at, Wanted::Copy, force));
+    let verb = Verb::RenewLog { array: ArrayId(at as u16), devices: devices.collect::<Result<_, _>>()? };
+    let done = match reporter.shards.command(verb) {
+        Ok(()) => true,
+        Err(CommandError::Silent) => false,
+        Err(error) => return Err(format!("the log of array {array}: {error}")),
+    };
+    Ok(json!({ "array": array, "drives": drives, "done": done }))
 }
 
 /// Takes a copy away for good, or no longer misses one that is lost.

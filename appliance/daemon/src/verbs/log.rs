@@ -14,7 +14,7 @@ use crate::control_client::{call, status};
 use crate::events::{Alone, Severity, Told};
 use crate::log_status::LogDetails;
 use crate::serve::discard;
-use crate::status::{ArrayStatus, LogStatus};
+use crate::status::{ArrayStatus, LogStatus, size};
 
 /// Time between two looks at how far it is.
 const PERIOD: Duration = Duration::from_millis(200);
@@ -25,6 +25,9 @@ pub fn run(command: &LogCommand) -> Result<String, Box<dyn Error>> {
         LogCommand::Attach { array, drive, force, no_wait, consent, server } => {
             let asked = Attach { array, drive, instead: None, force: *force, no_wait: *no_wait };
             asked.run(*consent, server)
+        }
+        LogCommand::Grow { array, drives, force, no_wait, consent, server } => {
+            Growth { array, drives, force: *force, no_wait: *no_wait }.run(*consent, server)
         }
         LogCommand::Status { array, server } => {
             let details: LogDetails = call(&socket_of(server)?, "log.status", &json!({ "array": array }))?;
@@ -136,7 +139,7 @@ impl Attach<'_> {
         let params = json!({ "array": array, "drive": name, "instead": instead, "force": force });
         let mut result: Value = call(&socket, "log.attach", &params)?;
         if result["done"] == false && !no_wait {
-            self.wait(&socket)?;
+            wait(&socket, array, name)?;
             result["done"] = true.into();
         }
         let text = if result["done"] == true {
@@ -146,22 +149,68 @@ impl Attach<'_> {
         };
         Ok(said(server, &result, text))
     }
+}
 
-    /// Waits until the drive is a copy, saying how far it is.
-    fn wait(&self, socket: &Path) -> Result<(), Box<dyn Error>> {
-        let mut told = String::new();
-        while let Some(attach) = array_of(socket, self.array)?.log.and_then(|log| log.attach) {
-            let words = attach.in_words();
-            if words != told {
-                eprintln!("{}: {words}", attach.drive);
-                told = words;
-            }
-            std::thread::sleep(PERIOD);
+/// Waits until a drive is a copy of an array's log, saying how far it is.
+fn wait(socket: &Path, array: &str, drive: &str) -> Result<(), Box<dyn Error>> {
+    let mut told = String::new();
+    while let Some(attach) = array_of(socket, array)?.log.and_then(|log| log.attach) {
+        let words = format!("{}: {}", attach.drive, attach.in_words());
+        if words != told {
+            eprintln!("{words}");
+            told = words;
         }
-        if find(socket, self.drive)?.state == "active" {
-            return Ok(());
+        std::thread::sleep(PERIOD);
+    }
+    if find(socket, drive)?.state == "active" {
+        return Ok(());
+    }
+    Err(format!("drive {drive} did not become a copy: brindle events says why").into())
+}
+
+/// Drives that a log is to move to.
+struct Growth<'a> {
+    array: &'a str,
+    drives: &'a [String],
+    force: bool,
+    no_wait: bool,
+}
+
+impl Growth<'_> {
+    fn run(&self, consent: Consent, server: &Server) -> Result<String, Box<dyn Error>> {
+        let Self { array, drives, force, no_wait } = *self;
+        let socket = socket_of(server)?;
+        let log = log_of(&socket, array)?;
+        let mut places = Vec::new();
+        for name in drives {
+            let drive = find(&socket, name)?;
+            places.push(format!("{name} ({}, at {}) is {}", role(&drive), drive.path, drive.state));
         }
-        Err(format!("drive {} did not become a copy: brindle events says why", self.drive).into())
+        let stay = usize::from(log.copies) - log.missing_copies.len();
+        let plan = format!(
+            "The log of array {array}, {} in {stay} copies, moves to {}: {}. What these drives hold is overwritten; its length is what \
+             the smallest of them allows. Hosts' writes wait for a moment, until what is under way is on the members. Its former \
+             copies are free then.",
+            size(log.capacity_bytes),
+            drives.join(", "),
+            places.join("; ")
+        );
+        consent::ask(&plan, consent)?;
+        let params = json!({ "array": array, "drives": drives, "force": force });
+        let mut result: Value = call(&socket, "log.grow", &params)?;
+        let last = drives.last().expect("one is required");
+        if result["done"] == false && !no_wait {
+            wait(&socket, array, last)?;
+            result["done"] = true.into();
+        }
+        let text = if result["done"] == true {
+            let now = size(log_of(&socket, array)?.capacity_bytes);
+            result["capacity_bytes"] = log_of(&socket, array)?.capacity_bytes.into();
+            format!("the log of array {array} is {now}, on {}", drives.join(", "))
+        } else {
+            format!("the log of array {array} is moving to {}; brindle status shows how far it is", drives.join(", "))
+        };
+        Ok(said(server, &result, text))
     }
 }
 

@@ -47,7 +47,8 @@ impl ArrayShard {
 
     /// Sends what is due of every lane, and moves anchors.
     pub(crate) fn commit<P: Ports>(&mut self, work: &mut Work<'_, P>) {
-        if self.map.is_unlogged() {
+        // Once it was said that nothing is under way while writes wait, that stays so: the log is about to go.
+        if self.map.is_unlogged() || self.map.hold.is_some() && self.told_still {
             return;
         }
         // A note that waits for company keeps its destage's place: not while others want one.

@@ -17,7 +17,8 @@ impl ArrayShard {
             self.told_still = false;
             self.stay_dirty();
         }
-        if before.is_bare() && !self.map.is_bare() {
+        // A log that is there has the incarnation of this start until it is renewed.
+        if !self.map.is_bare() && (before.is_bare() || self.map.incarnation != before.incarnation) {
             self.begin_log();
         }
     }
@@ -25,8 +26,10 @@ impl ArrayShard {
     /// All lanes have a ring from now on.
     fn begin_log(&mut self) {
         assert!(self.stripes.held() == 0 && self.destages.is_empty(), "a log begins when nothing is dirty");
+        assert!(self.log_reads.is_empty(), "nor being read");
         let map = &self.map;
         for lane in self.lanes.iter_mut().flatten() {
+            lane.end_log();
             lane.take_log(&LaneStart::formatted(map, lane.id));
         }
     }

@@ -396,6 +396,14 @@ impl Lane {
         (records, self.take_open())
     }
 
+    /// The log that there is ends, if there is one: nothing of it is needed any more.
+    pub(crate) fn end_log(&mut self) {
+        let (records, open) = self.give_up_log();
+        assert!(records.is_empty() && open.items.is_empty(), "a log ends when nothing is under way");
+        self.recycle(open);
+        self.again = Again::default();
+    }
+
     /// A log begins: this lane of it as it was formatted, with nothing in it but its opening record.
     pub(crate) fn take_log(&mut self, start: &LaneStart) {
         assert!(self.is_still() && self.records.is_empty(), "a log begins when nothing is under way");

@@ -91,6 +91,15 @@ pub enum Refusal {
         /// Blocks needed.
         need: u64,
     },
+    /// The devices are too small.
+    #[error(
+        "the log would not become larger: each device needs at least {} bytes. brindle log replace gives it others of the same size",
+        need * base::BLOCK as u64
+    )]
+    LogNotLarger {
+        /// Blocks needed.
+        need: u64,
+    },
     /// Without it there would be no log.
     #[error(
         "it is the only copy of the log: attach another one first. An array that lacks no member can be left without a log if its \

@@ -13,8 +13,13 @@
 //! as the array has, and the device's size. Nothing was ever logged that it could lack; instead hosts' writes wait until all that
 //! is under way is on the members for good, and no zone is noted as dirty that matches ([`crate::array`]'s `hold`). A crash finds
 //! an array without a log, or one whose log is empty, and both are true.
+//!
+//! *A larger log* ([`renew`]) comes in the same way where there is one: several devices are prepared one after the other, and become
+//! its copies in the one step in which all former ones go.
 
-use base::ids::{ArrayId, DeviceBlock, LaneId};
+mod renew;
+
+use base::ids::{ArrayId, DeviceBlock, DeviceId, LaneId};
 use base::uuid::Uuid;
 use journal::{LogIdentity, LogLayout, LogSuperblock, MAX_COPIES, format_lane, slot_of};
 use ports::{Buffer, DeviceOp, Ports};
@@ -63,8 +68,11 @@ pub(super) struct Attaching {
     instead: u32,
     ticket: u64,
     superblock: LogSuperblock,
-    /// Whether the log begins with it.
+    /// Whether a log begins with it.
     first: bool,
+    /// Those of the same log that are prepared, and those that are still to be.
+    ready: Vec<Comer>,
+    rest: Vec<Spare>,
     step: Step,
     /// Whether an operation of the preparation is under way, and whether one has failed.
     under_way: bool,
@@ -73,21 +81,41 @@ pub(super) struct Attaching {
     buffers: Vec<Buffer>,
 }
 
-/// A device on its way into all superblocks.
+/// A device that has been prepared.
 #[derive(Clone, Debug)]
-pub(super) struct Attach {
+pub(super) struct Comer {
     pub(super) newcomer: Newcomer,
     pub(super) uuid: Uuid,
-    pub(super) instead: u32,
     /// What it will bear.
     pub(super) superblock: LogSuperblock,
-    /// Whether the log begins with it.
+}
+
+/// Devices on their way into all superblocks: one, or all of a log that is renewed.
+#[derive(Clone, Debug)]
+pub(super) struct Attach {
+    pub(super) comers: Vec<Comer>,
+    pub(super) instead: u32,
+    /// Whether a log begins with them.
     pub(super) first: bool,
 }
 
+impl Attach {
+    /// The places that they come to, as a bit mask.
+    pub(super) fn places(&self) -> u32 {
+        self.comers.iter().fold(0, |mask, comer| mask | 1 << comer.newcomer.copy)
+    }
+}
+
 impl Attaching {
-    pub(super) const fn newcomer(&self) -> Newcomer {
-        self.newcomer
+    /// Whether a device is one of them.
+    pub(super) fn uses(&self, device: DeviceId) -> bool {
+        let ready = self.ready.iter().map(|comer| comer.newcomer.device);
+        ready.chain(self.rest.iter().map(|spare| spare.device)).chain([self.newcomer.device]).any(|one| one == device)
+    }
+
+    /// Whether a log begins with them.
+    pub(super) const fn begins_log(&self) -> bool {
+        self.first
     }
 
     /// What it holds, for whoever ends it.
@@ -196,6 +224,8 @@ impl Coordinator {
             ticket,
             superblock,
             first,
+            ready: Vec::new(),
+            rest: Vec::new(),
             step: Step::Clear,
             under_way: false,
             failed: false,
@@ -217,7 +247,7 @@ impl Coordinator {
         let Some(attaching) = array.attaching.as_mut().filter(|attaching| !attaching.under_way) else { return false };
         if !attaching.is_told() && (self.stopping || attaching.failed || array.array.map.service != Service::ReadWrite)
         {
-            operations.unwatch(attaching.newcomer.device);
+            attaching.unwatch(operations);
             self.end_attaching(id, if self.stopping { Refusal::Stopping } else { Refusal::DriveFailed });
             return true;
         }
@@ -228,6 +258,10 @@ impl Coordinator {
         match attaching.step {
             Step::Clear | Step::Erase(_) | Step::Format(_) | Step::Flush | Step::Superblock => {
                 self.prepare_newcomer(ports, operations, id)
+            }
+            Step::Tell if !attaching.rest.is_empty() => {
+                attaching.prepare_next();
+                true
             }
             Step::Tell if !is_proposing => {
                 attaching.step = Step::CatchingUp(self.shards);
@@ -241,7 +275,7 @@ impl Coordinator {
                 true
             }
             Step::CatchingUp(_) if !is_proposing && let Some(refusal) = refuses_hold.filter(|_| attaching.first) => {
-                operations.unwatch(attaching.newcomer.device);
+                attaching.unwatch(operations);
                 self.hold(ports, id, None);
                 self.end_attaching(id, refusal);
                 true
@@ -249,9 +283,8 @@ impl Coordinator {
             // With what the shards said of their zones before.
             Step::CatchingUp(0) if is_at_rest && array.pending_dirty.is_empty() && !self.stopping => {
                 attaching.step = Step::Proposed;
-                let superblock = LogSuperblock { joining: false, ..attaching.superblock.clone() };
-                let Attaching { newcomer, uuid, instead, first, .. } = *attaching;
-                let attach = Attach { newcomer, uuid, instead, superblock, first };
+                let (instead, first) = (attaching.instead, attaching.first);
+                let attach = Attach { comers: attaching.comers(), instead, first };
                 array.pending.edit = Some(Edit::Attach(Box::new(attach)));
                 true
             }
@@ -334,7 +367,9 @@ impl Coordinator {
         if map.copies.get(usize::from(copy)) == Some(&Some(device)) {
             let mut attaching = array.attaching.take().expect("it was there just now");
             array.buffers.append(attaching.buffers());
-            self.tell(Event::Attached { array: id, copy, device });
+            for Comer { newcomer: Newcomer { copy, device, .. }, .. } in attaching.comers() {
+                self.tell(Event::Attached { array: id, copy, device });
+            }
             self.answer(attaching.ticket, Ok(()));
         } else if map.newcomer.is_none() && map.hold.is_none() {
             let down = map.service != Service::ReadWrite;

@@ -72,6 +72,7 @@ impl Coordinator {
             Verb::FailCopy { array, copy } => self.fail(array, ticket, 0, 1 << copy),
             Verb::DetachCopy { array, copy } => self.detach(array, copy, ticket),
             Verb::SetMode { array, mode } => self.set_mode(array, mode, ticket),
+            Verb::RenewLog { array, devices } => self.renew_log(array, devices, ticket),
             Verb::AttachCopy { array, device, instead } => self.attach(array, device, instead, ticket),
             Verb::Volume { array, verb } => self.volume_command(array, ticket, verb),
         };
@@ -196,7 +197,7 @@ impl Coordinator {
             map.slot_of(device).is_some()
                 || array.succession.as_ref().is_some_and(|succession| succession.device() == device)
                 || map.copies.contains(&Some(device))
-                || array.attaching.as_ref().is_some_and(|attaching| attaching.newcomer().device == device)
+                || array.attaching.as_ref().is_some_and(|attaching| attaching.uses(device))
                 || array.array.spares.iter().any(|spare| spare.device == device)
                 || array.joining().any(|joining| joining == device)
         };

@@ -5,6 +5,7 @@
 use base::ids::ArrayId;
 
 use super::Coordinator;
+use super::attach::Attaching;
 use super::proposal::Edit;
 use crate::command::{Event, Refusal};
 use crate::map::{LogMode, Service};
@@ -36,7 +37,10 @@ impl Coordinator {
         if map.service != Service::ReadWrite {
             return Err(Refusal::Down);
         }
-        if array.switching.is_some() || array.parting.is_some() {
+        if array.switching.is_some()
+            || array.parting.is_some()
+            || array.attaching.as_ref().is_some_and(Attaching::begins_log)
+        {
             return Err(Refusal::Busy);
         }
         if map.mode == mode {

@@ -116,9 +116,10 @@ impl Coordinator {
             join.before = join.before.take().or(before);
         }
         if let Some(Edit::Attach(attach)) = &proposal.edit {
-            let (place, count) = (usize::from(attach.newcomer.copy), map.copies.len());
-            array.array.log_superblocks.resize(count, None);
-            array.array.log_superblocks[place] = Some(attach.superblock.clone());
+            array.array.log_superblocks.resize(map.copies.len(), None);
+            for comer in &attach.comers {
+                array.array.log_superblocks[usize::from(comer.newcomer.copy)] = Some(comer.superblock.clone());
+            }
         }
         self.write_superblocks(ports, operations, id, Proposed { proposal, tables, map });
     }
@@ -167,7 +168,7 @@ impl Coordinator {
         let successor_failed = core::mem::take(&mut array.drive_failed);
         let refused = proposal.edit.take_if(|edit| match edit {
             Edit::Join(join) | Edit::Grow { join, .. } => members & 1 << join.slot.0 != 0,
-            Edit::Attach(attach) => copies & 1 << attach.newcomer.copy != 0,
+            Edit::Attach(attach) => copies & attach.places() != 0,
             Edit::Succeed(_) => successor_failed,
             Edit::Position { .. } | Edit::Step { .. } | Edit::Scrub(_) | Edit::Mode(_) | Edit::Expose | Edit::Halt => {
                 false
@@ -190,7 +191,9 @@ impl Coordinator {
             Some(Edit::Succeed(join)) => self.not_succeeded(id, *join),
             // Shards log to it until that is in force: some may have been told that it has everything.
             Some(Edit::Attach(attach)) => {
-                array.array.log_superblocks[usize::from(attach.newcomer.copy)] = None;
+                for comer in &attach.comers {
+                    array.array.log_superblocks[usize::from(comer.newcomer.copy)] = None;
+                }
                 array.array.log_superblocks.truncate(array.array.map.copies.len());
                 array.pending.release |= attach.first;
             }

@@ -101,7 +101,7 @@ impl Proposal {
                 tables.members[slot.index()].state = position.map_or(State::Active, rebuilding);
             }
             Some(Edit::Attach(attach)) => {
-                tables.add_copy(attach.newcomer.copy, attach.uuid);
+                attach.comers.iter().for_each(|comer| tables.add_copy(comer.newcomer.copy, comer.uuid));
                 if attach.first {
                     tables.log_fate = LogFate::Kept;
                 }
@@ -158,13 +158,15 @@ impl Proposal {
                 member.position = *position;
             }
             Some(Edit::Attach(attach)) => {
-                let place = usize::from(attach.newcomer.copy);
-                map.copies.resize(map.copies.len().max(place + 1), None);
-                map.copies[place] = Some(attach.newcomer.device);
-                map.free_copies &= !(1 << place);
+                for comer in &attach.comers {
+                    let place = usize::from(comer.newcomer.copy);
+                    map.copies.resize(map.copies.len().max(place + 1), None);
+                    map.copies[place] = Some(comer.newcomer.device);
+                    map.free_copies &= !(1 << place);
+                }
                 map.newcomer = None;
                 if attach.first {
-                    let LogSuperblock { identity, layout, incarnation, .. } = attach.superblock;
+                    let LogSuperblock { identity, layout, incarnation, .. } = attach.comers[0].superblock;
                     (map.log, map.log_layout, map.incarnation) = (identity, layout, incarnation);
                     (map.exposed, map.hold) = (false, None);
                 }

@@ -17,7 +17,18 @@ pub(super) const SEEDS_OF: u64 = 16;
 pub(super) const KEEPING: [u64; 2] = [14, 27];
 pub(super) const KEEPING_OF: u64 = 32;
 
+/// Seeds with these remainders have a log that moves to larger devices. The others keep the runs that they had before any did.
+pub(super) const GROWING: [u64; 4] = [4, 9, 14, 18];
+pub(super) const GROWING_OF: u64 = 31;
+
 impl Scenario {
+    /// As [`Self::keep_the_log`], and the log becomes larger.
+    pub(super) fn grow_the_log(&mut self, random: &mut Random) {
+        self.keep_the_log(random);
+        self.log_keeping = Some(Keeping::Growing);
+        (self.log_spares, self.larger_log_spares) = (random.choose(&[1, 2, 2]), random.choose(&[300, 1000, 5000]));
+    }
+
     /// Devices come to the log and go from it while hosts work. They are lost by whoever looks after them, who knows when one
     /// may be; no member is.
     pub(super) fn keep_the_log(&mut self, random: &mut Random) {

@@ -37,7 +37,7 @@ impl World {
 
     /// The appliance has been started: the mode is what the log says.
     pub(super) fn mode_is_known<S: Subject>(&mut self, machine: &Machine<S>) {
-        if self.scenario.log_keeping == Some(Keeping::ByChance)
+        if self.scenario.log_keeping.is_some_and(Keeping::is_by_chance)
             && let Some(health) = machine.health()
         {
             self.workload.rely(if health.write_through { Trust::Members } else { Trust::AsBefore });
