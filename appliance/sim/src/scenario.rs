@@ -338,7 +338,8 @@ impl Scenario {
         if log_life::KEEPING.contains(&(seed % log_life::KEEPING_OF)) {
             scenario.keep_the_log(&mut Random::named(seed, "log keeping"));
         }
-        if log_life::GROWING.contains(&(seed % log_life::GROWING_OF)) {
+        // Drives that ail may be log copies, of which another one is lost then.
+        if log_life::GROWING.contains(&(seed % log_life::GROWING_OF)) && seed % AILING_OF != AILING {
             scenario.grow_the_log(&mut Random::named(seed, "log growth"));
         }
         if CARVING.contains(&(seed % CARVING_OF)) {

@@ -159,9 +159,17 @@ impl Server {
 
     /// Has the server do something, by the command line; what that says, as JSON.
     pub(crate) fn brindle(&self, words: &[&str]) -> Result<Value, Failure> {
+        self.ask(&[words, &["--json", "--config", "brindle.yaml"]].concat())
+    }
+
+    /// What `brindle status` says of it.
+    pub(crate) fn status(&self) -> Result<Value, Failure> {
+        self.ask(&["status", "--json", "brindle.yaml"])
+    }
+
+    fn ask(&self, words: &[&str]) -> Result<Value, Failure> {
         let output = Command::new(process::root().join("target/release/brindle"))
             .args(words)
-            .args(["--json", "--config", "brindle.yaml"])
             .current_dir(&self.folder)
             .stdin(Stdio::null())
             .output()

@@ -57,6 +57,8 @@ const SETTINGS: &[Setting] = &[
     Setting { name: "write-back, degraded", setup: WRITE_BACK, lost: &["d1"], grows: false },
     Setting { name: "write-through, degraded", setup: WRITE_THROUGH, lost: &["d2"], grows: false },
     Setting { name: "RAID-6, write-back, checksums, twice degraded", setup: DUAL, lost: &["d1", "d2"], grows: false },
+    Setting { name: "write-back, a log copy lost", setup: WRITE_BACK, lost: &["", "l0"], grows: false },
+    Setting { name: "rebuilding", setup: GROWING, lost: &["", "d1"], grows: false },
     Setting { name: "residency: log", setup: IN_LOG, lost: &[], grows: false },
     Setting { name: "residency: log, a log copy lost", setup: IN_LOG, lost: &["", "", "l1"], grows: false },
     Setting { name: "without a log", setup: WITHOUT_LOG, lost: &[], grows: false },
@@ -115,7 +117,11 @@ fn play(setting: &Setting, rounds: u32, seed: u64) -> Result<String, Failure> {
         verified += load.round(round)?;
     }
     load.end()?;
-    let moved = if setting.grows { moved(&server)? } else { String::new() };
+    let moved = match (setting.grows, setting.setup.spare) {
+        (true, _) => moved(&server)?,
+        (false, true) => rebuilt(&server)?,
+        (false, false) => String::new(),
+    };
     server.stop()?;
     let read = match setting.setup.residency {
         "log" if from_log == 0.0 => return Err(Failure::found("nothing was read back from the log".to_owned())),
@@ -134,6 +140,22 @@ fn moved(server: &Server) -> Result<String, Failure> {
         (Some(done), Some(all)) => Ok(format!(", {}% moved", 100 * done / all.max(1))),
         _ => Ok(", all moved".to_owned()),
     }
+}
+
+/// How far the spare has come that takes the place of a member: it has to have taken it.
+fn rebuilt(server: &Server) -> Result<String, Failure> {
+    let status = server.status()?;
+    let array = &status["arrays"][0];
+    let devices = status["devices"].as_array().into_iter().flatten();
+    let role = devices.filter(|device| device["name"] == "s0").find_map(|device| device["role"].as_str());
+    if !role.is_some_and(|role| role.contains("member")) {
+        return Err(Failure::found(format!("the spare took no place: {role:?}")));
+    }
+    let number = |name: &str| array["rebuild"].get(name).and_then(Value::as_u64);
+    Ok(match (number("done_bytes"), number("bytes")) {
+        (Some(done), Some(all)) => format!(", {}% rebuilt", 100 * done / all.max(1)),
+        _ => ", all rebuilt".to_owned(),
+    })
 }
 
 /// Waits until the server has answered a write since it started: a kill before that would prove nothing.
