@@ -26,7 +26,7 @@ pub(crate) fn example() -> Status {
                 used_bytes: 16 << 20,
                 capacity_bytes: 64 << 20,
                 dirty_bytes: 1536 << 10,
-                logged_bytes: 0,
+                logged_bytes: 1 << 20,
                 ..Default::default()
             }),
             ..Default::default()
@@ -51,7 +51,7 @@ fn people_get_aligned_tables() {
         "demo: serving, brindle 1.2.3, process 42, up 1 h 2 min",
         "  name  kind  size     role         state         errors                     path",
         "  d0    file  256 MiB  a0 member 0  active, slow  3 unreadable, 2 corrected  brindle-demo/d0.img",
-        "  a0     write-back  2       -               16     16 MiB of 64 MiB (25%)  1.5 MiB",
+        "  a0     write-back  2       -               16     16 MiB of 64 MiB (25%)  1.5 MiB  1 MiB",
         "  a0/v0  128 MiB  -      -     -          -",
     ] {
         assert!(text.lines().any(|l| l == line), "{line:?} is missing:\n{text}");

@@ -171,6 +171,13 @@ impl ArrayShard {
                 && self.has_places(blocks)
     }
 
+    /// The same for a host's read, which leaves the half to destages: whatever hosts read, dirty data goes to the members.
+    pub(super) fn may_read_log_for_host<P: Ports>(&self, work: &Work<'_, P>, blocks: usize) -> bool {
+        let places = self.log_reads.reads.len() + blocks <= MAX_LOG_READS * 3 / 4;
+        blocks == 0
+            || places && self.scratch.len() >= blocks + self.scratch.capacity() / 2 && self.may_read_log(work, blocks)
+    }
+
     fn has_places(&self, blocks: usize) -> bool {
         self.log_reads.reads.len() + blocks <= MAX_LOG_READS
     }
