@@ -292,6 +292,8 @@ pub fn script(number: usize, case: Case, requests: u64) -> Scenario {
         let half = requests / 2;
         let copies = lost(half).chain(lost(requests)).map(|(answers, copy)| (answers - answers % 2, copy)).collect();
         scenario.exposure = Some(Exposure { copies, member: None });
+        // What the log alone had would be lost with all of it.
+        scenario.residency = (Residency::Memory, 50);
     }
     if scenario.is_bare() || scenario.exposure.is_some() {
         (scenario.probe_losses, scenario.heals, scenario.workload.atomic_blocks) = (false, true, 1);
