@@ -144,14 +144,18 @@ fn moved(server: &Server) -> Result<String, Failure> {
 
 /// How far the spare has come that takes the place of a member: it has to have taken it.
 fn rebuilt(server: &Server) -> Result<String, Failure> {
-    let status = server.status()?;
-    let array = &status["arrays"][0];
-    let devices = status["devices"].as_array().into_iter().flatten();
-    let role = devices.filter(|device| device["name"] == "s0").find_map(|device| device["role"].as_str());
-    if !role.is_some_and(|role| role.contains("member")) {
-        return Err(Failure::found(format!("the spare took no place: {role:?}")));
-    }
-    let number = |name: &str| array["rebuild"].get(name).and_then(Value::as_u64);
+    let is_member = |status: &Value| {
+        let devices = status["devices"].as_array().into_iter().flatten();
+        let role = devices.filter(|device| device["name"] == "s0").find_map(|device| device["role"].as_str());
+        role.is_some_and(|role| role.contains("member"))
+    };
+    // The last kill may have come while it was being prepared.
+    let status = process::wait_for(LOAD_LIMIT, || match server.status() {
+        Ok(status) if !is_member(&status) => None,
+        said => Some(said),
+    });
+    let status = status.unwrap_or_else(|| Err(Failure::found("the spare took no place".to_owned())))?;
+    let number = |name: &str| status["arrays"][0]["rebuild"].get(name).and_then(Value::as_u64);
     Ok(match (number("done_bytes"), number("bytes")) {
         (Some(done), Some(all)) => format!(", {}% rebuilt", 100 * done / all.max(1)),
         _ => ", all rebuilt".to_owned(),
