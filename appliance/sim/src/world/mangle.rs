@@ -40,6 +40,8 @@ type Region = core::ops::Range<u64>;
 pub fn mangle_seed<S: Subject>(seed: u64, aloud: bool) -> Result<Met, Failure> {
     let mut random = Random::named(seed, "mangle");
     let mut scenario = Scenario::draw(seed);
+    // What is damaged may be what the log alone has.
+    (scenario.residency, scenario.log_rots) = ((engine::array::Residency::Memory, 50), false);
     let wild = random.once_in(2);
     let cut = PlannedFault { effect: random.between(1, CUT_WITHIN), fault: Fault::PowerCut };
     scenario.faults = vec![cut];
