@@ -434,7 +434,7 @@ fn look_at_dirty(regions: &mut Regions, assembly: &Assembly, options: &AssembleO
     let written = dirty.iter().filter(|zone| initialised.is_set(*zone));
     match start_of_dirty(geometry, written, missing_at, options.force) {
         DirtyStart::Clean => {
-            dirty.clear_all();
+            regions.settle_dirty(assembly);
             Ok(0)
         }
         DirtyStart::Resync => Ok(0),

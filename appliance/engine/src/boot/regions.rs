@@ -94,19 +94,16 @@ impl Regions {
             missed.clear_all();
         }
         zones.filter(|_| away).for_each(|zone| missed.set(zone));
-        for block in 0..ZoneBits::blocks_for(missed.zones()) as usize {
-            if missed.says_as(&self.missed, block) {
-                continue;
-            }
-            let slot = missed.advance(block);
-            let mut bits = ZERO_BLOCK;
-            missed.encode(block, &mut bits);
-            for member in assembly.members.iter().flatten() {
-                let Some(start) = member.superblock.layout.missed_block(block, slot) else { continue };
-                self.next.push(Pending { device: member.device, start, blocks: vec![bits] });
-            }
-        }
+        write_changed(&mut self.next, assembly, &self.missed, &mut missed, MemberLayout::missed_block);
         self.missed = missed;
+    }
+
+    /// No zone is dirty after all. Nothing is written yet.
+    pub(super) fn settle_dirty(&mut self, assembly: &Assembly) {
+        let mut clean = self.dirty.clone();
+        clean.clear_all();
+        write_changed(&mut self.next, assembly, &self.dirty, &mut clean, MemberLayout::dirty_block);
+        self.dirty = clean;
     }
 
     fn read_table<D: SyncDevice>(&mut self, devices: &mut [Option<D>], assembly: &Assembly) -> Result<(), BootError> {
@@ -194,6 +191,28 @@ impl Regions {
             }
         }
         Ok(())
+    }
+}
+
+/// Has blocks of bits written, at their next number, that say otherwise than before.
+fn write_changed(
+    next: &mut Vec<Pending>,
+    assembly: &Assembly,
+    before: &ZoneBits,
+    bits: &mut ZoneBits,
+    place: impl Fn(&MemberLayout, usize, usize) -> Option<DeviceBlock>,
+) {
+    for block in 0..ZoneBits::blocks_for(bits.zones()) as usize {
+        if bits.says_as(before, block) {
+            continue;
+        }
+        let slot = bits.advance(block);
+        let mut encoded = ZERO_BLOCK;
+        bits.encode(block, &mut encoded);
+        for member in assembly.members.iter().flatten() {
+            let Some(start) = place(&member.superblock.layout, block, slot) else { continue };
+            next.push(Pending { device: member.device, start, blocks: vec![encoded] });
+        }
     }
 }
 
