@@ -39,6 +39,8 @@ pub struct Health {
     pub write_through: bool,
     /// Whether there are zones whose parities or mirrors may not match since a crash.
     pub resyncing: bool,
+    /// Whether there are zones that a crash now would leave so.
+    pub dirty: bool,
     /// The last scrub, if there was one.
     pub scrub: Option<ScrubStatus>,
     /// Whether data moves to where it lies with a further member.
@@ -463,6 +465,7 @@ mod tests {
             exposed: false,
             write_through: false,
             resyncing: false,
+            dirty: false,
             scrub: None,
             growing: false,
         };
@@ -525,6 +528,7 @@ mod tests {
             exposed: false,
             write_through: false,
             resyncing: false,
+            dirty: false,
             scrub: Some(scrub(state)),
             growing: false,
         };
@@ -569,6 +573,7 @@ mod tests {
                     exposed: false,
                     write_through: false,
                     resyncing: false,
+                    dirty: false,
                     scrub: None,
                     growing: false,
                 };

@@ -208,6 +208,7 @@ impl Subject for Production {
             exposed: array.exposed,
             write_through: array.mode == engine::map::LogMode::WriteThrough,
             resyncing: shards.iter().any(|shard| shard.shard.status(Time(0)).arrays[0].usage.unsynced_zones > 0),
+            dirty: shards.iter().any(|shard| shard.shard.status(Time(0)).arrays[0].usage.dirty_zones > 0),
             scrub: array.scrub,
             growing: array.growth.is_some(),
         })

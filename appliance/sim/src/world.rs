@@ -497,8 +497,9 @@ impl World {
         if self.scenario.log_keeping == Some(Keeping::First)
             && let Some(health) = machine.health()
         {
-            // With a log a crash and a loss may come together.
-            let has_log = health.writable && health.is_whole() && health.copies.iter().any(Option::is_some);
+            // With a log a crash and a loss may come together; but not before zones are clean that were left dirty while it was lost.
+            let has_log =
+                health.writable && !health.dirty && health.is_whole() && health.copies.iter().any(Option::is_some);
             let member = |slot: Slot| health.members[slot.index()].expect("the array is whole");
             return self.probe_each::<S>(if has_log { self.losses(0, member) } else { Vec::new() });
         }

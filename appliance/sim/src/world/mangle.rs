@@ -40,8 +40,6 @@ type Region = core::ops::Range<u64>;
 pub fn mangle_seed<S: Subject>(seed: u64, aloud: bool) -> Result<Met, Failure> {
     let mut random = Random::named(seed, "mangle");
     let mut scenario = Scenario::draw(seed);
-    // What is damaged may be what the log alone has.
-    (scenario.residency, scenario.log_rots) = ((engine::array::Residency::Memory, 50), false);
     let wild = random.once_in(2);
     let cut = PlannedFault { effect: random.between(1, CUT_WITHIN), fault: Fault::PowerCut };
     scenario.faults = vec![cut];
@@ -56,6 +54,8 @@ pub fn mangle_seed<S: Subject>(seed: u64, aloud: bool) -> Result<Met, Failure> {
         // While it grows a member more takes part, and it bears no more losses for that.
         scenario.grows &= scenario.geometry().bears(1);
         scenario.log_keeping = None;
+        // Neither does the other copy of the log give back what it should not.
+        scenario.log_rots = false;
     }
     if !wild && scenario.log_copies == 1 {
         scenario.log_copies = 2;
