@@ -181,7 +181,12 @@ impl ArrayShard {
         let first = fragment.buffers.first().expect("a read brings buffers");
         let place = self.map.arrangement.locate(start);
         let available = work.operations.available().saturating_sub(RESERVED_OPERATIONS);
-        if available < count as usize || !self.may_see_cache(work, key) {
+        if available < count as usize {
+            return false;
+        }
+        // One that has seen the cache needs nothing more of it, unless it begins anew.
+        let may_see_cache = self.may_see_cache(work, key);
+        if !may_see_cache && self.reads[key].generation.is_none() {
             return false;
         }
         if self.map.service == Service::Stopped {
@@ -204,10 +209,13 @@ impl ArrayShard {
             // Only what the cache holds can be had.
             ReadPlan::Lost => {
                 self.forget_moment(key);
-                return self.read_held_only(work, key);
+                return may_see_cache && self.read_held_only(work, key);
             }
         };
         self.forget_moment(key);
+        if !may_see_cache {
+            return false;
+        }
         let (device, at) = self.on_member(slot, place.stripe).expect("the plan reads present members");
         if self.failing_members & 1 << slot.0 != 0 {
             return false;

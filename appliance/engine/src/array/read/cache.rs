@@ -49,7 +49,7 @@ impl ArrayShard {
 
     /// Whether there is room for reading from the log what of a read the log alone has.
     pub(super) fn may_see_cache<P: Ports>(&self, work: &Work<'_, P>, key: Key<Read>) -> bool {
-        if self.stripes.logged() == 0 || self.reads[key].generation.is_some() {
+        if self.stripes.logged() == 0 {
             return true;
         }
         let fragment = &self.reads[key].fragment;
