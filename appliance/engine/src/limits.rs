@@ -100,9 +100,6 @@ pub const MAX_DESTAGES: usize = 256;
 /// Blocks on their way back from the log, on one shard and array.
 pub const MAX_LOG_READS: usize = 512;
 
-/// Buffers of what is set aside that others leave to the log: descriptors of records, and anchors.
-pub const LEFT_TO_LOG: usize = 4 * RECORDS_IN_FLIGHT;
-
 /// Blocks that are put together from others because their member cannot read them, on one shard and array at a time.
 pub const MAX_MENDS: usize = 8;
 

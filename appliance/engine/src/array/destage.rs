@@ -43,7 +43,7 @@ use super::residency::Wanted;
 use super::stripes::StripeRef;
 use super::sum::Sum;
 use super::{ArrayShard, Purpose, Work};
-use crate::limits::LEFT_TO_LOG;
+use crate::limits::RECORDS_IN_FLIGHT;
 
 /// How far a destage is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +85,7 @@ const OPERATIONS_LEFT: usize = 64;
 
 /// Buffers that destages leave to the log: descriptors of records, and anchors. Beside these they leave what a read takes that
 /// must reconstruct, for they may have to wait for one (see [`super::grace`]).
-const BUFFERS_LEFT: usize = LEFT_TO_LOG;
+const BUFFERS_LEFT: usize = 4 * RECORDS_IN_FLIGHT;
 
 /// One stripe on its way.
 #[derive(Debug)]
@@ -256,7 +256,7 @@ impl ArrayShard {
         let buffers = if count == 0 { parities } else { count + parities - 1 } as usize;
         if self.scratch.len() < buffers + from_log as usize + 2 * self.map.members.len() + BUFFERS_LEFT
             || work.operations.available() < (count + from_log) as usize + OPERATIONS_LEFT
-            || !self.may_read_log(work, from_log as usize)
+            || !self.has_places(from_log as usize)
         {
             self.destages[key].phase = Phase::Room;
             self.to_plan.push_back(key);

@@ -185,7 +185,7 @@ impl ArrayShard {
             return false;
         }
         // One that has seen the cache needs nothing more of it, unless it begins anew.
-        let may_see_cache = self.may_see_cache(work, key);
+        let may_see_cache = self.may_see_cache(key);
         if !may_see_cache && self.reads[key].generation.is_none() {
             return false;
         }

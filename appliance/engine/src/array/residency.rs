@@ -17,14 +17,15 @@ use base::ids::{DeviceBlock, DeviceId, LaneId, StripeId};
 use base::slab::{Key, Slab};
 use base::time::{Span, Time};
 use journal::payload_crc;
-use ports::{Buffer, DeviceError, DeviceOp, Ports};
+use ports::{Buffer, BufferList, DeviceError, DeviceOp, Ports};
+use raid::level::MAX_MEMBERS;
 
 use super::destage::Destage;
 use super::detained::Home;
 use super::read::Read;
 use super::stripes::{Content, Listed, StripeRef, Version, VersionRef};
 use super::{ArrayShard, Purpose, Work};
-use crate::limits::{LEFT_TO_LOG, MAX_LOG_READS, RESERVED_OPERATIONS};
+use crate::limits::{MAX_LOG_READS, RESERVED_OPERATIONS};
 use crate::map::LogMode;
 
 /// How long it takes until what could be read from no copy is tried again for being logged again.
@@ -112,12 +113,8 @@ impl ArrayShard {
 
     /// Whether more is dirty in memory than should be, where it stays there.
     pub(super) fn is_memory_pressed(&self) -> bool {
-        let waiting = match self.residency {
-            Residency::Memory => self.stripes.waiting(),
-            Residency::Log => self.stripes.resident().saturating_sub(self.stripes.frozen_held()),
-        };
         let mark = self.stripes.memory() * usize::from(self.settings.memory_watermark_percent);
-        !self.may_leave_memory() && waiting * 100 > mark
+        !self.may_leave_memory() && self.stripes.resident_waiting() * 100 > mark
     }
 
     /// The log has a version for good: perhaps its content leaves memory.
@@ -147,7 +144,7 @@ impl ArrayShard {
 
     /// A destage is taken back: what was lent to it goes home.
     pub(super) fn give_back_lent<P: Ports>(&mut self, work: &mut Work<'_, P>, stripe: StripeRef) {
-        while let Some(version) = self.stripes.first_of(stripe, |content| matches!(content, Content::Lent(_))) {
+        while let Some(version) = self.stripes.first_lent(stripe) {
             let content = self.stripes.put(version, Content::Logged);
             self.give_back(work, content);
         }
@@ -163,22 +160,15 @@ impl ArrayShard {
         Payload { lane, sequence: version.sequence, at, crc: version.crc }
     }
 
-    /// Whether so many blocks may be read from the log now, with as many buffers of what is set aside.
-    pub(super) fn may_read_log<P: Ports>(&self, work: &Work<'_, P>, blocks: usize) -> bool {
+    /// Whether hosts may read so many blocks from the log now. They leave half of what that takes to destages: whatever hosts read,
+    /// dirty data goes to the members.
+    pub(super) fn may_read_log(&self, blocks: usize) -> bool {
         blocks == 0
-            || self.scratch.len() >= blocks + 2 * self.map.members.len() + LEFT_TO_LOG
-                && work.operations.available() > RESERVED_OPERATIONS / 2 + blocks
-                && self.has_places(blocks)
+            || self.scratch.len() >= blocks + self.scratch.capacity() / 2 && self.has_places(blocks + MAX_LOG_READS / 2)
     }
 
-    /// The same for a host's read, which leaves the half to destages: whatever hosts read, dirty data goes to the members.
-    pub(super) fn may_read_log_for_host<P: Ports>(&self, work: &Work<'_, P>, blocks: usize) -> bool {
-        let places = self.log_reads.reads.len() + blocks <= MAX_LOG_READS * 3 / 4;
-        blocks == 0
-            || places && self.scratch.len() >= blocks + self.scratch.capacity() / 2 && self.may_read_log(work, blocks)
-    }
-
-    fn has_places(&self, blocks: usize) -> bool {
+    /// Whether so many blocks more may be on their way back from the log.
+    pub(super) fn has_places(&self, blocks: usize) -> bool {
         self.log_reads.reads.len() + blocks <= MAX_LOG_READS
     }
 
@@ -352,18 +342,18 @@ impl ArrayShard {
     /// Brings the durable versions of a stripe back into memory that the log alone has; false if there is no room for all of them.
     fn bring_back_stripe<P: Ports>(&mut self, work: &mut Work<'_, P>, stripe: StripeRef) -> bool {
         let entry = self.stripes.get(stripe);
-        let (id, lane, blocks) = (entry.id, entry.lane, entry.logged as usize);
+        let (id, lane) = (entry.id, entry.lane);
         if entry.again > 0 || entry.destage.is_some() {
             return false;
         }
-        let mut found = [VersionRef::default(); 32];
+        let mut found = [VersionRef::default(); MAX_MEMBERS as usize];
+        // Without a destage there is one version of a column that is durable.
         let count = self.stripes.logged_versions(stripe, &mut found);
-        assert_eq!(count, blocks, "without a destage there is one version of a column");
         if self.stripes.room() < count || !self.has_places(count) || work.operations.available() <= RESERVED_OPERATIONS
         {
             return false;
         }
-        let Some(mut buffers) = ports::BufferList::alloc(work.ports, count) else { return false };
+        let Some(mut buffers) = BufferList::alloc(work.ports, count) else { return false };
         for &version in &found[..count] {
             let buffer = buffers.pop(work.ports).expect("one for each");
             let version = self.stripes.version(version);

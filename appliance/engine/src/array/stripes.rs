@@ -350,16 +350,11 @@ impl Stripes {
     /// The oldest version of a column that is on its way into the log by the record of this sequence; with 0, by one that has
     /// not been sent.
     pub(crate) fn oldest_logging(&self, stripe: StripeRef, column: u8, sequence: u64) -> VersionRef {
-        // Versions are linked youngest first.
-        let (mut at, mut found) = (self.get(stripe).versions, None);
-        while at != NONE {
-            let version = self.version(VersionRef(at));
-            if version.column == column && version.state == VersionState::Logging && version.sequence == sequence {
-                found = Some(VersionRef(at));
-            }
-            at = version.next;
-        }
-        found.expect("what is logged of a block has its version")
+        let is_meant = |&at: &VersionRef| {
+            let version = self.version(at);
+            version.column == column && version.state == VersionState::Logging && version.sequence == sequence
+        };
+        self.versions_of(stripe).filter(is_meant).last().expect("what is logged of a block has its version")
     }
 
     /// Whether a version of a column is on its way into the log.
@@ -373,27 +368,12 @@ impl Stripes {
     }
 
     fn any_version(&self, id: StripeId, column: u8, is: impl Fn(&Version) -> bool) -> bool {
-        let mut at = self.find(id).map_or(NONE, |stripe| self.get(stripe).versions);
-        while at != NONE {
-            let version = self.version(VersionRef(at));
-            if version.column == column && is(version) {
-                return true;
-            }
-            at = version.next;
-        }
-        false
+        let is_meant = |at| self.version(at).column == column && is(self.version(at));
+        self.find(id).is_some_and(|stripe| self.versions_of(stripe).any(is_meant))
     }
 
     fn with_state(&self, stripe: StripeRef, column: u8, state: VersionState) -> Option<VersionRef> {
-        let mut at = self.get(stripe).versions;
-        while at != NONE {
-            let version = self.version(VersionRef(at));
-            if version.column == column && version.state == state {
-                return Some(VersionRef(at));
-            }
-            at = version.next;
-        }
-        None
+        self.versions_of(stripe).find(|&at| self.version(at).column == column && self.version(at).state == state)
     }
 
     /// Whether all that is held is on its way into the log, and nothing there yet.
@@ -423,15 +403,8 @@ impl Stripes {
 
     /// Whether all frozen versions are zeros.
     pub(crate) fn frozen_is_zero(&self, stripe: StripeRef) -> bool {
-        let mut at = self.get(stripe).versions;
-        while at != NONE {
-            let version = self.version(VersionRef(at));
-            if version.state == VersionState::Frozen && !version.content.is_zero() {
-                return false;
-            }
-            at = version.next;
-        }
-        true
+        let mut versions = self.versions_of(stripe).map(|at| self.version(at));
+        versions.all(|version| version.state != VersionState::Frozen || version.content.is_zero())
     }
 
     /// Freezes all durable versions; the highest sequence among them.

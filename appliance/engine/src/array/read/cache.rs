@@ -48,7 +48,7 @@ impl ArrayShard {
     }
 
     /// Whether there is room for reading from the log what of a read the log alone has.
-    pub(super) fn may_see_cache<P: Ports>(&self, work: &Work<'_, P>, key: Key<Read>) -> bool {
+    pub(super) fn may_see_cache(&self, key: Key<Read>) -> bool {
         if self.stripes.logged() == 0 {
             return true;
         }
@@ -57,7 +57,7 @@ impl ArrayShard {
             let readable = self.stripes.find(stripe).and_then(|stripe| self.stripes.readable(stripe, column));
             readable.is_some_and(|version| matches!(version.content, Content::Logged))
         };
-        self.may_read_log_for_host(work, self.blocks(fragment).filter(|&block| is_in_log(block)).count())
+        self.may_read_log(self.blocks(fragment).filter(|&block| is_in_log(block)).count())
     }
 
     /// Begins to read a block from the log for a read; how many it is to wait for, none if no copy is left.

@@ -105,28 +105,24 @@ impl Stripes {
         })
     }
 
-    /// The first of a stripe's versions that is lent, or that the log alone has, as is asked for.
-    pub(crate) fn first_of(&self, stripe: StripeRef, is: impl Fn(&Content) -> bool) -> Option<VersionRef> {
-        self.versions_of(stripe).find(|&at| is(&self.version(at).content))
+    /// The first of a stripe's versions that is lent.
+    pub(crate) fn first_lent(&self, stripe: StripeRef) -> Option<VersionRef> {
+        self.versions_of(stripe).find(|&at| matches!(self.version(at).content, Content::Lent(_)))
     }
 
     /// The versions of a stripe that the log alone has, as far as there is room for them; how many there are.
     pub(crate) fn logged_versions(&self, stripe: StripeRef, into: &mut [VersionRef]) -> usize {
         let logged = self.versions_of(stripe).filter(|&at| matches!(self.version(at).content, Content::Logged));
-        let mut count = 0;
-        for at in logged {
-            into[count] = at;
-            count += 1;
-        }
-        count
+        into.iter_mut().zip(logged).map(|(place, at)| *place = at).count()
     }
 
-    /// Frozen contents, at least as many as are in memory.
-    pub(crate) const fn frozen_held(&self) -> usize {
-        self.frozen
+    /// Contents in memory that are not on their way to the members, at least so many.
+    pub(crate) fn resident_waiting(&self) -> usize {
+        self.resident.saturating_sub(self.frozen)
     }
 
-    fn versions_of(&self, stripe: StripeRef) -> impl Iterator<Item = VersionRef> {
+    /// The versions of a stripe, youngest first.
+    pub(super) fn versions_of(&self, stripe: StripeRef) -> impl Iterator<Item = VersionRef> {
         let next = |at: u32| (at != NONE).then_some(VersionRef(at));
         core::iter::successors(next(self.get(stripe).versions), move |&at| next(self.version(at).next))
     }
