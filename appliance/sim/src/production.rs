@@ -149,7 +149,13 @@ impl Subject for Production {
             };
             Self { shard: Shard::new(setup), turns: 0 }
         });
-        Ok(shards.collect())
+        let shards = shards.collect();
+        for (gauges, map) in
+            metrics.shards().iter().flat_map(|shard| &shard.arrays).zip(core::iter::repeat(&booted.map))
+        {
+            assert_eq!(gauges.exposed.get(), u64::from(map.is_exposed()), "whoever looks at once sees how it is");
+        }
+        Ok(shards)
     }
 
     fn begin(&mut self, ports: &mut SimPorts<Message>, request: IoRequest) -> Result<(), IoRequest> {

@@ -107,6 +107,42 @@ impl Attach {
 }
 
 impl Attaching {
+    /// Devices that come to the places from `copy` on, as copies of a log whose superblocks are like this one; with `first` it begins
+    /// with them.
+    fn new(
+        (run, copy): (u32, u8),
+        mut devices: Vec<Spare>,
+        instead: u32,
+        ticket: u64,
+        like: &LogSuperblock,
+        first: bool,
+    ) -> Self {
+        let copy_count = like.copy_count.max(u16::from(copy) + devices.len() as u16);
+        let device = devices.remove(0);
+        Self {
+            newcomer: Newcomer { copy, device: device.device, run },
+            uuid: device.uuid,
+            instead,
+            ticket,
+            superblock: LogSuperblock {
+                copy: device.uuid,
+                copy_index: u16::from(copy),
+                copy_count,
+                joining: true,
+                update: 1,
+                later_regions: Vec::new(),
+                ..*like
+            },
+            first,
+            ready: Vec::new(),
+            rest: devices,
+            step: Step::Clear,
+            under_way: false,
+            failed: false,
+            buffers: Vec::with_capacity(ATTACH_BLOCKS),
+        }
+    }
+
     /// Whether a device is one of them.
     pub(super) fn uses(&self, device: DeviceId) -> bool {
         let ready = self.ready.iter().map(|comer| comer.newcomer.device);
@@ -143,6 +179,21 @@ fn place_in(map: &ArrayMap) -> Option<u8> {
 }
 
 impl Coordinated {
+    /// Refuses devices for the log at a bad time; with `first` for one that begins.
+    fn may_attach(&self, first: bool) -> Result<(), Refusal> {
+        if self.array.map.service != Service::ReadWrite {
+            return Err(Refusal::Down);
+        }
+        if self.attaching.is_some() || self.parting.is_some() {
+            return Err(Refusal::Busy);
+        }
+        // A log that begins stands for all zones.
+        if first && self.resync.is_some() {
+            return Err(Refusal::Unsynced);
+        }
+        Ok(())
+    }
+
     /// The log as its copies have it, for a further one on a device of so many blocks.
     fn log_as_it_is(&self, blocks: u64) -> Result<LogSuperblock, Refusal> {
         let need = self.array.map.log_layout.device_blocks();
@@ -193,44 +244,15 @@ impl Coordinator {
         let run = self.next_run;
         let array = &mut self.arrays[id.index()];
         let map = &array.array.map;
-        if map.service != Service::ReadWrite {
-            return Err(Refusal::Down);
-        }
-        if array.attaching.is_some() || array.parting.is_some() {
-            return Err(Refusal::Busy);
-        }
         let first = map.is_bare();
-        if first && array.resync.is_some() {
-            return Err(Refusal::Unsynced);
-        }
+        array.may_attach(first)?;
         if instead.is_some_and(|copy| map.copies.get(usize::from(copy)).is_none_or(Option::is_none)) {
             return Err(Refusal::NotInUse);
         }
         let copy = place_in(map).ok_or(Refusal::TooManyCopies)?;
         let like = if first { array.new_log(device.blocks)? } else { array.log_as_it_is(device.blocks)? };
-        let superblock = LogSuperblock {
-            copy: device.uuid,
-            copy_index: u16::from(copy),
-            copy_count: like.copy_count.max(u16::from(copy) + 1),
-            joining: true,
-            update: 1,
-            later_regions: Vec::new(),
-            ..like
-        };
-        array.attaching = Some(Attaching {
-            newcomer: Newcomer { copy, device: device.device, run },
-            uuid: device.uuid,
-            instead: instead.map_or(0, |copy| 1 << copy),
-            ticket,
-            superblock,
-            first,
-            ready: Vec::new(),
-            rest: Vec::new(),
-            step: Step::Clear,
-            under_way: false,
-            failed: false,
-            buffers: Vec::with_capacity(ATTACH_BLOCKS),
-        });
+        let instead = instead.map_or(0, |copy| 1 << copy);
+        array.attaching = Some(Attaching::new((run, copy), vec![device], instead, ticket, &like, first));
         Ok(())
     }
 

@@ -4,14 +4,14 @@
 //! either.
 
 use base::ids::ArrayId;
-use journal::{LogSuperblock, MAX_COPIES};
+use journal::MAX_COPIES;
 
 use super::super::join::Spare;
 use super::super::{Coordinated, Coordinator};
-use super::{ATTACH_BLOCKS, Attaching, Comer, Step};
+use super::{Attaching, Comer, Step};
 use crate::array::Purpose;
 use crate::command::Refusal;
-use crate::map::{ArrayMap, Newcomer, Service};
+use crate::map::{ArrayMap, Newcomer};
 use crate::operations::Operations;
 
 impl Attaching {
@@ -57,12 +57,7 @@ impl Coordinated {
 
 impl Coordinator {
     /// Begins to move the log to these devices.
-    pub(in super::super) fn renew_log(
-        &mut self,
-        id: ArrayId,
-        mut devices: Vec<Spare>,
-        ticket: u64,
-    ) -> Result<(), Refusal> {
+    pub(in super::super) fn renew_log(&mut self, id: ArrayId, devices: Vec<Spare>, ticket: u64) -> Result<(), Refusal> {
         for (at, one) in devices.iter().enumerate() {
             self.is_unused(one.device)?;
             if devices[..at].iter().any(|other| other.device == one.device) {
@@ -73,13 +68,11 @@ impl Coordinator {
         let run = self.next_run;
         let array = &mut self.arrays[id.index()];
         let map = &array.array.map;
-        if map.service != Service::ReadWrite {
-            return Err(Refusal::Down);
-        }
+        array.may_attach(true)?;
         if map.is_bare() {
             return Err(Refusal::NoLog);
         }
-        if array.attaching.is_some() || array.parting.is_some() || array.switching.is_some() {
+        if array.switching.is_some() {
             return Err(Refusal::Busy);
         }
         if map.arrangement.reshape().is_some() {
@@ -93,22 +86,8 @@ impl Coordinator {
             let lanes = u64::from(map.log_layout.lanes());
             return Err(Refusal::LogNotLarger { need: map.log_layout.rings().0 + lanes * (before + 1) });
         }
-        let first = devices.remove(0);
-        let copy_count = like.copy_count.max(u16::from(copy) + 1 + devices.len() as u16);
-        array.attaching = Some(Attaching {
-            newcomer: Newcomer { copy, device: first.device, run },
-            uuid: first.uuid,
-            instead: taken(map),
-            ticket,
-            superblock: LogSuperblock { copy: first.uuid, copy_index: u16::from(copy), copy_count, ..like },
-            first: true,
-            ready: Vec::new(),
-            rest: devices,
-            step: Step::Clear,
-            under_way: false,
-            failed: false,
-            buffers: Vec::with_capacity(ATTACH_BLOCKS),
-        });
+        let instead = taken(map);
+        array.attaching = Some(Attaching::new((run, copy), devices, instead, ticket, &like, true));
         Ok(())
     }
 }
