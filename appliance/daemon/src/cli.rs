@@ -12,7 +12,7 @@ use config::{Size, TimeSpan};
 use crate::connections::{End, SortKey};
 use crate::events::{self, Severity};
 pub use array::{ArrayCommand, RebuildAction, RepairChoice, ScrubAction};
-pub use log::{LogCommand, LogMode};
+pub use log::{LogCommand, LogMode, Taking};
 
 /// A storage appliance: RAID with a write log, served over NVMe/TCP, from one YAML file.
 #[derive(Debug, Parser)]

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Subcommand, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::{Consent, Server};
 
@@ -13,6 +13,23 @@ pub enum LogMode {
     WriteBack,
     /// Once the members have them.
     WriteThrough,
+}
+
+/// How drives become copies of a log.
+#[derive(Clone, Debug, Args)]
+pub struct Taking {
+    /// Also if a drive bears something, which is lost.
+    #[arg(long)]
+    pub force: bool,
+    /// Do not wait for its end.
+    #[arg(long)]
+    pub no_wait: bool,
+    /// Whether to ask.
+    #[command(flatten)]
+    pub consent: Consent,
+    /// Whom to ask.
+    #[command(flatten)]
+    pub server: Server,
 }
 
 /// What can be done with logs.
@@ -40,18 +57,9 @@ pub enum LogCommand {
         array: String,
         /// The drive, as the configuration calls it.
         drive: String,
-        /// Also if the drive bears something, which is lost.
-        #[arg(long)]
-        force: bool,
-        /// Do not wait for its end.
-        #[arg(long)]
-        no_wait: bool,
-        /// Whether to ask.
+        /// How.
         #[command(flatten)]
-        consent: Consent,
-        /// Whom to ask.
-        #[command(flatten)]
-        server: Server,
+        taking: Taking,
     },
     /// Move an array's log to larger declared drives that nothing uses, while it is served: it is as long there as the smallest of them
     /// allows, and its former copies are free.
@@ -61,18 +69,9 @@ pub enum LogCommand {
         /// The drives, as the configuration calls them: one for each copy that there is to be.
         #[arg(required = true)]
         drives: Vec<String>,
-        /// Also if they bear something, which is lost.
-        #[arg(long)]
-        force: bool,
-        /// Do not wait for its end.
-        #[arg(long)]
-        no_wait: bool,
-        /// Whether to ask.
+        /// How.
         #[command(flatten)]
-        consent: Consent,
-        /// Whom to ask.
-        #[command(flatten)]
-        server: Server,
+        taking: Taking,
     },
     /// Give up what is lost of a log that is damaged on all its copies, so that its array can be served again. Nobody may be
     /// serving it. Without --yes it is said what would be lost, and asked.
@@ -127,17 +126,8 @@ pub enum LogCommand {
         old: String,
         /// The drive that becomes a copy.
         new: String,
-        /// Also if that drive bears something, which is lost.
-        #[arg(long)]
-        force: bool,
-        /// Do not wait for its end.
-        #[arg(long)]
-        no_wait: bool,
-        /// Whether to ask.
+        /// How.
         #[command(flatten)]
-        consent: Consent,
-        /// Whom to ask.
-        #[command(flatten)]
-        server: Server,
+        taking: Taking,
     },
 }

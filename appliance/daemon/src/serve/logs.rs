@@ -70,12 +70,17 @@ fn attach(reporter: &Reporter, params: Value) -> Result<Value, String> {
     let instead = instead.map(|name| copy_of(reporter, at, &name)).transpose()?;
     let device = free_drive(reporter, &drive, at, Wanted::Copy, force)?;
     let verb = Verb::AttachCopy { array: ArrayId(at as u16), device, instead };
-    let done = match reporter.shards.command(verb) {
-        Ok(()) => true,
-        Err(CommandError::Silent) => false,
-        Err(error) => return Err(format!("drive {drive}: {error}")),
-    };
+    let done = is_done(reporter, verb).map_err(|error| format!("drive {drive}: {error}"))?;
     Ok(json!({ "array": array, "drive": drive, "done": done }))
+}
+
+/// Has a command carried out: whether it is already.
+fn is_done(reporter: &Reporter, verb: Verb) -> Result<bool, CommandError> {
+    match reporter.shards.command(verb) {
+        Ok(()) => Ok(true),
+        Err(CommandError::Silent) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Makes drives the copies of a larger log, and waits for that for a while.
@@ -88,11 +93,7 @@ fn grow(reporter: &Reporter, params: Value) -> Result<Value, String> {
     }
     let devices = drives.iter().map(|drive| free_drive(reporter, drive, at, Wanted::Copy, force));
     let verb = Verb::RenewLog { array: ArrayId(at as u16), devices: devices.collect::<Result<_, _>>()? };
-    let done = match reporter.shards.command(verb) {
-        Ok(()) => true,
-        Err(CommandError::Silent) => false,
-        Err(error) => return Err(format!("the log of array {array}: {error}")),
-    };
+    let done = is_done(reporter, verb).map_err(|error| format!("the log of array {array}: {error}"))?;
     Ok(json!({ "array": array, "drives": drives, "done": done }))
 }
 

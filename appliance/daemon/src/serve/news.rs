@@ -73,7 +73,7 @@ fn told(names: &Names, event: Event) -> Vec<Told> {
         Event::DestageBlocked { array, stripe, members } => {
             let members: Vec<u32> = bits(members).collect();
             let text = format!(
-                "stripe {stripe} cannot be destaged: of members {members:?} no old content can be had, and its parity needs that. \
+                "stripe {stripe} cannot be destaged: what it needs of members {members:?} can be had neither from them nor from the log. \
                  What was written stays in the log, if there is one, and takes its space; it goes on when hosts have written all blocks \
                  of the stripe that they cannot read"
             );

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::drive::{find, role, said};
 use super::{consent, log_inspect, socket_of};
 use crate::check;
-use crate::cli::{Consent, LogCommand, LogMode, Server};
+use crate::cli::{Consent, LogCommand, LogMode, Server, Taking};
 use crate::control_client::{call, status};
 use crate::events::{Alone, Severity, Told};
 use crate::log_status::LogDetails;
@@ -22,13 +22,8 @@ const PERIOD: Duration = Duration::from_millis(200);
 /// Does what is asked; what to print.
 pub fn run(command: &LogCommand) -> Result<String, Box<dyn Error>> {
     match command {
-        LogCommand::Attach { array, drive, force, no_wait, consent, server } => {
-            let asked = Attach { array, drive, instead: None, force: *force, no_wait: *no_wait };
-            asked.run(*consent, server)
-        }
-        LogCommand::Grow { array, drives, force, no_wait, consent, server } => {
-            Growth { array, drives, force: *force, no_wait: *no_wait }.run(*consent, server)
-        }
+        LogCommand::Attach { array, drive, taking } => attach(array, drive, None, taking),
+        LogCommand::Grow { array, drives, taking } => grow(array, drives, taking),
         LogCommand::Status { array, server } => {
             let details: LogDetails = call(&socket_of(server)?, "log.status", &json!({ "array": array }))?;
             Ok(if server.json { serde_json::to_string_pretty(&details)? + "\n" } else { details.to_string() })
@@ -37,10 +32,7 @@ pub fn run(command: &LogCommand) -> Result<String, Box<dyn Error>> {
         LogCommand::Discard { array, config, force, json, consent } => discard(array, config, *force, *json, *consent),
         LogCommand::Detach { array, copy, consent, server } => detach(array, copy, *consent, server),
         LogCommand::Mode { array, mode, force, server } => self::mode(array, *mode, *force, server),
-        LogCommand::Replace { array, old, new, force, no_wait, consent, server } => {
-            let asked = Attach { array, drive: new, instead: Some(old), force: *force, no_wait: *no_wait };
-            asked.run(*consent, server)
-        }
+        LogCommand::Replace { array, old, new, taking } => attach(array, new, Some(old), taking),
     }
 }
 
@@ -100,55 +92,85 @@ fn mode(array: &str, mode: LogMode, force: bool, server: &Server) -> Result<Stri
     Ok(said(server, &result, format!("writes to array {array} are acknowledged {how} ({name})")))
 }
 
-/// A drive that is to become a copy.
-struct Attach<'a> {
-    array: &'a str,
-    drive: &'a str,
-    instead: Option<&'a str>,
-    force: bool,
-    no_wait: bool,
+/// Makes a drive a copy, perhaps in the stead of another.
+fn attach(array: &str, name: &str, instead: Option<&str>, taking: &Taking) -> Result<String, Box<dyn Error>> {
+    let socket = socket_of(&taking.server)?;
+    let log = array_of(&socket, array)?.log;
+    let meanwhile = "Meanwhile stripes go to the members as soon as they are dirty.";
+    let (what, then) = match (instead, log) {
+        (Some(_), None) => return Err(format!("array {array} has no log").into()),
+        (Some(old), Some(_)) => {
+            (format!("takes the stead of {old}, which is used no longer once it has all that the log holds"), meanwhile)
+        }
+        (None, Some(_)) => ("becomes a copy of it".to_owned(), meanwhile),
+        (None, None) => (
+            "becomes its first copy: the array has none".to_owned(),
+            "Hosts' writes wait for a moment, until what is under way is on the members. They are acknowledged in write-through; \
+             brindle log mode changes that.",
+        ),
+    };
+    let drive = described(&socket, name)?;
+    let plan =
+        format!("The log of array {array}: drive {drive} and {what}. What the drive holds is overwritten. {then}");
+    consent::ask(&plan, taking.consent)?;
+    let params = json!({ "array": array, "drive": name, "instead": instead, "force": taking.force });
+    let result = take(&socket, "log.attach", &params, (array, name), taking)?;
+    let text = if result["done"] == true {
+        format!("drive {name} is a copy of the log of array {array}")
+    } else {
+        format!("drive {name} is becoming a copy of the log of array {array}; brindle status shows how far it is")
+    };
+    Ok(said(&taking.server, &result, text))
 }
 
-impl Attach<'_> {
-    fn run(&self, consent: Consent, server: &Server) -> Result<String, Box<dyn Error>> {
-        let Self { array, drive: name, instead, force, no_wait } = *self;
-        let socket = socket_of(server)?;
-        let log = array_of(&socket, array)?.log;
-        let drive = find(&socket, name)?;
-        let meanwhile = "Meanwhile stripes go to the members as soon as they are dirty.";
-        let (what, then) = match (instead, log) {
-            (Some(_), None) => return Err(format!("array {array} has no log").into()),
-            (Some(old), Some(_)) => (
-                format!("takes the stead of {old}, which is used no longer once it has all that the log holds"),
-                meanwhile,
-            ),
-            (None, Some(_)) => ("becomes a copy of it".to_owned(), meanwhile),
-            (None, None) => (
-                "becomes its first copy: the array has none".to_owned(),
-                "Hosts' writes wait for a moment, until what is under way is on the members. They are acknowledged in write-through; \
-                 brindle log mode changes that.",
-            ),
-        };
-        let plan = format!(
-            "The log of array {array}: drive {name} ({}, at {}) is {} and {what}. What the drive holds is overwritten. {then}",
-            role(&drive),
-            drive.path,
-            drive.state
-        );
-        consent::ask(&plan, consent)?;
-        let params = json!({ "array": array, "drive": name, "instead": instead, "force": force });
-        let mut result: Value = call(&socket, "log.attach", &params)?;
-        if result["done"] == false && !no_wait {
-            wait(&socket, array, name)?;
-            result["done"] = true.into();
-        }
-        let text = if result["done"] == true {
-            format!("drive {name} is a copy of the log of array {array}")
-        } else {
-            format!("drive {name} is becoming a copy of the log of array {array}; brindle status shows how far it is")
-        };
-        Ok(said(server, &result, text))
+/// Moves a log to larger drives.
+fn grow(array: &str, drives: &[String], taking: &Taking) -> Result<String, Box<dyn Error>> {
+    let socket = socket_of(&taking.server)?;
+    let log = log_of(&socket, array)?;
+    let places: Vec<String> = drives.iter().map(|name| described(&socket, name)).collect::<Result<_, _>>()?;
+    let plan = format!(
+        "The log of array {array}, {} in {} copies, moves to {}: {}. What these drives hold is overwritten; its length is what the \
+         smallest of them allows. Hosts' writes wait for a moment, until what is under way is on the members. Its former copies are \
+         free then.",
+        size(log.capacity_bytes),
+        usize::from(log.copies) - log.missing_copies.len(),
+        drives.join(", "),
+        places.join("; ")
+    );
+    consent::ask(&plan, taking.consent)?;
+    let params = json!({ "array": array, "drives": drives, "force": taking.force });
+    let last = drives.last().expect("one is required");
+    let mut result = take(&socket, "log.grow", &params, (array, last), taking)?;
+    let text = if result["done"] == true {
+        let capacity = log_of(&socket, array)?.capacity_bytes;
+        result["capacity_bytes"] = capacity.into();
+        format!("the log of array {array} is {}, on {}", size(capacity), drives.join(", "))
+    } else {
+        format!("the log of array {array} is moving to {}; brindle status shows how far it is", drives.join(", "))
+    };
+    Ok(said(&taking.server, &result, text))
+}
+
+/// A drive, in words for a plan.
+fn described(socket: &Path, name: &str) -> Result<String, Box<dyn Error>> {
+    let drive = find(socket, name)?;
+    Ok(format!("{name} ({}, at {}) is {}", role(&drive), drive.path, drive.state))
+}
+
+/// Has a method carried out that makes drives copies of a log, and waits for its end, if that is wanted: until the last of them is one.
+fn take(
+    socket: &Path,
+    method: &str,
+    params: &Value,
+    (array, last): (&str, &str),
+    taking: &Taking,
+) -> Result<Value, Box<dyn Error>> {
+    let mut result: Value = call(socket, method, params)?;
+    if result["done"] == false && !taking.no_wait {
+        wait(socket, array, last)?;
+        result["done"] = true.into();
     }
+    Ok(result)
 }
 
 /// Waits until a drive is a copy of an array's log, saying how far it is.
@@ -166,52 +188,6 @@ fn wait(socket: &Path, array: &str, drive: &str) -> Result<(), Box<dyn Error>> {
         return Ok(());
     }
     Err(format!("drive {drive} did not become a copy: brindle events says why").into())
-}
-
-/// Drives that a log is to move to.
-struct Growth<'a> {
-    array: &'a str,
-    drives: &'a [String],
-    force: bool,
-    no_wait: bool,
-}
-
-impl Growth<'_> {
-    fn run(&self, consent: Consent, server: &Server) -> Result<String, Box<dyn Error>> {
-        let Self { array, drives, force, no_wait } = *self;
-        let socket = socket_of(server)?;
-        let log = log_of(&socket, array)?;
-        let mut places = Vec::new();
-        for name in drives {
-            let drive = find(&socket, name)?;
-            places.push(format!("{name} ({}, at {}) is {}", role(&drive), drive.path, drive.state));
-        }
-        let stay = usize::from(log.copies) - log.missing_copies.len();
-        let plan = format!(
-            "The log of array {array}, {} in {stay} copies, moves to {}: {}. What these drives hold is overwritten; its length is what \
-             the smallest of them allows. Hosts' writes wait for a moment, until what is under way is on the members. Its former \
-             copies are free then.",
-            size(log.capacity_bytes),
-            drives.join(", "),
-            places.join("; ")
-        );
-        consent::ask(&plan, consent)?;
-        let params = json!({ "array": array, "drives": drives, "force": force });
-        let mut result: Value = call(&socket, "log.grow", &params)?;
-        let last = drives.last().expect("one is required");
-        if result["done"] == false && !no_wait {
-            wait(&socket, array, last)?;
-            result["done"] = true.into();
-        }
-        let text = if result["done"] == true {
-            let now = size(log_of(&socket, array)?.capacity_bytes);
-            result["capacity_bytes"] = log_of(&socket, array)?.capacity_bytes.into();
-            format!("the log of array {array} is {now}, on {}", drives.join(", "))
-        } else {
-            format!("the log of array {array} is moving to {}; brindle status shows how far it is", drives.join(", "))
-        };
-        Ok(said(server, &result, text))
-    }
 }
 
 /// The log of an array, as it is now.
